@@ -1,0 +1,176 @@
+"""Builds: steps run one after the other on a tree, timed, measured, logged and resumable."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from xcat_avs import command, generate, manifest, mounts
+from xcat_avs.context import BuildContext, BuildPaths, perform
+from xcat_avs.errors import AvsError, CommandError
+from xcat_avs.generate import Generator
+from xcat_avs.image import OsImage
+from xcat_avs.procedure import Procedure
+from xcat_avs.progress import Progress
+from xcat_avs.recipe import Recipe, Step
+from xcat_avs.report import utc_now
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did. seconds are its own; sizes in bytes. Its file is the marker for a resume."""
+
+    name: str
+    id: str
+    seconds: float
+    packages_before: int
+    packages_after: int
+    bytes_before: int
+    bytes_after: int
+    started: str
+    source: str
+    log: str
+
+
+class StepFailed(AvsError):
+    """A step failed; results: the steps that were done before it."""
+
+    results: tuple[StepResult, ...] = ()
+
+
+def step_ids(recipe: Recipe, seed: str) -> list[str]:
+    """An id for each step: a hash of its sources, its options, and the id before it. seed: what the build starts from."""
+    ids = []
+    previous = seed
+    for step in recipe.steps:
+        sha = hashlib.sha256(previous.encode())
+        layer: Optional[Procedure] = step.procedure
+        while layer is not None:
+            sha.update(layer.source + b"\0")
+            layer = layer.overridden
+        sha.update(json.dumps(dict(step.options), sort_keys=True, default=str).encode())
+        previous = sha.hexdigest()
+        ids.append(previous)
+    return ids
+
+
+def build_seed(image: OsImage, generator: Generator, source: Optional[Path]) -> str:
+    """A hash of what a build starts from: the definition, every file it names, the generator."""
+    sha = hashlib.sha256(f"{image.stanza()}\0{generator.name}\0{source or ''}\0".encode())
+    for path in sorted({*image.named_files(), *generate.list_files(image)}):
+        sha.update(str(path).encode() + b"\0" + path.read_bytes() + b"\0")
+    return sha.hexdigest()
+
+
+ContextFor = Callable[[Step, Path], BuildContext]
+
+
+def run_steps(ctx_for: ContextFor, recipe: Recipe, paths: BuildPaths, seed: str, resume: bool, progress: Progress) -> list[StepResult]:
+    """Run the steps of a recipe; with resume, only from the first that is not done as it would be now.
+
+    ctx_for(step, log): the context of a step. Raises StepFailed with the results so far.
+    """
+    results: list[StepResult] = []
+    if not resume:
+        mounts.remove_tree(paths.results)
+    for directory in (paths.results, paths.logs, paths.tree.parent):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for number, (step, step_id) in enumerate(zip(recipe.steps, step_ids(recipe, seed))):
+        marker = paths.results / f"{number:02d}-{step.name}.json"
+        done = _load_result(marker) if resume else None
+        if done is not None and done.id == step_id and paths.root.is_dir():
+            progress.say(f"{step.name}: done before, not repeated")
+            results.append(done)
+            continue
+        if resume:
+            resume = False
+            for stale in sorted(paths.results.iterdir())[number:]:
+                stale.unlink()
+        log = paths.logs / f"{step.name}.log"
+        progress.begin(step.name)
+        try:
+            result = _run_step(ctx_for(step, log), step, step_id, log)
+        except (AvsError, OSError, subprocess.SubprocessError) as err:
+            raise _failed(step, err, log, results) from None
+        except Exception as err:
+            raise _failed(step, AvsError(f"{type(err).__name__}: {err}"), log, results) from err
+        finally:
+            progress.end()
+        temporary = marker.with_suffix(".new")
+        temporary.write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
+        os.replace(temporary, marker)
+        results.append(result)
+    return results
+
+
+def _run_step(ctx: BuildContext, step: Step, step_id: str, log: Path) -> StepResult:
+    log.write_bytes(b"")
+    started, clock = utc_now(), time.monotonic()
+    packages, size = measure(ctx.root)
+    perform(ctx)
+    seconds = time.monotonic() - clock
+    left = mounts.mounts_below(ctx.root)
+    if left:
+        raise AvsError(f"it left mounts behind: {', '.join(left)}")
+    packages_after, size_after = measure(ctx.root)
+    return StepResult(step.name, step_id, seconds, packages, packages_after, size, size_after, started, str(step.procedure.path), str(log))
+
+
+def measure(root: Path) -> tuple[int, int]:
+    """The number of packages in an image and its size in bytes."""
+    if not root.is_dir():
+        return 0, 0
+    return generate.count_packages(root), manifest.tree_size(str(root))
+
+
+def _failed(step: Step, err: Exception, log: Path, results: Sequence[StepResult]) -> StepFailed:
+    text = err.text if isinstance(err, AvsError) else str(err)
+    lines = err.tail if isinstance(err, CommandError) and err.tail else command.tail(log)
+    failed = StepFailed(f"step {step.name} failed: {text}", lines, str(log))
+    failed.results = tuple(results)
+    return failed
+
+
+def _load_result(marker: Path) -> Optional[StepResult]:
+    try:
+        return StepResult(**json.loads(marker.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None  # no such step yet, or it was cut off: do it again
+
+
+def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results: Sequence[StepResult], report: str,
+                     provenance: Mapping[str, Any]) -> None:  # fmt: skip
+    """Write build_info/ into the tree: the report, the results, the logs, and under inputs/ all that the build came from."""
+    info = paths.tree / "build_info"
+    mounts.remove_tree(info)
+    inputs = info / "inputs"
+    (info / "logs").mkdir(parents=True)
+    (inputs / "procedures").mkdir(parents=True)
+    (info / "report").write_text(report, encoding="utf-8")
+    (info / "steps.json").write_text(json.dumps([dataclasses.asdict(result) for result in results], indent=1) + "\n", encoding="utf-8")
+    (info / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    for result in results:
+        if os.path.exists(result.log):
+            shutil.copyfile(result.log, info / "logs" / os.path.basename(result.log))
+    (inputs / "recipe.conf").write_text(recipe.text(), encoding="utf-8")
+    (inputs / "osimage.stanza").write_text(image.stanza(), encoding="utf-8")
+    for step in recipe.steps:
+        layer: Optional[Procedure] = step.procedure
+        while layer is not None:
+            target = inputs / "procedures" / layer.layer.replace(" ", ".") / layer.path.name
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(layer.source)
+            layer = layer.overridden
+    for path in sorted({*image.named_files(), *generate.list_files(image)}):
+        target = inputs / "files" / str(path).lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)

@@ -1,0 +1,236 @@
+"""The command line: arguments in, text or JSON out, exit codes. It alone imports `typer`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any, Optional
+
+from xcat_avs import __version__, command, modes, mounts, report
+from xcat_avs.errors import AvsError, Interrupted, UsageError, nearest
+from xcat_avs.modes import Mode
+from xcat_avs.progress import Progress
+from xcat_avs.request import Request
+from xcat_avs.site import Site
+
+# field of Request -> its flags and, where it takes one, the name of its value
+FLAGS: Mapping[str, tuple[str, str]] = {
+    "tag": ("-t", "TAG"), "revision": ("-r", "REV"), "message": ("-m", "MESSAGE"), "user": ("-u", "USER"),
+    "resume": ("-b", ""), "source": ("--from", "DIR"), "finish": ("-f", ""), "masquerade": ("-x", "IMAGE"),
+    "method": ("--method", "METHOD"), "compress": ("--compress", "NAME"),
+}  # fmt: skip
+COMMON = (
+    ("-p PROFILE", "the profile, instead of IMAGE"),
+    ("-o OSVERS", "narrow a profile down to an osvers"),
+    ("-a ARCH", "narrow a profile down to an architecture"),
+    ("-s URL", "another store"),
+    ("--json", "answer with one JSON document"),
+    ("-V|--verbose", "say what is done"),
+    ("-h|--help", "this text; with -c MODE that of the mode"),
+    ("-v|--version", "the version"),
+)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def usage(mode: Optional[Mode] = None) -> str:
+    """The usage of the command, or of one mode."""
+    table = modes.table()
+    if mode is None:
+        width = max(len(name) for name in table)
+        lines = ["Usage:", "  avsimage -c MODE IMAGE [options]", "  avsimage -c MODE -h", "  avsimage [-h|--help|-v|--version]", ""]
+        lines += ["Modes:", *(f"  {name.ljust(width)}  {item.summary}" for name, item in table.items()), ""]
+    else:
+        words = [f"{FLAGS[key][0]} {FLAGS[key][1]}" for key in mode.needs]
+        lines = ["Usage:", "  " + " ".join(["avsimage -c", mode.name, "IMAGE", *words, "[options]"]), "", f"  {mode.summary}", ""]
+        if mode.takes:
+            own = [(f"{FLAGS[key][0]} {FLAGS[key][1]}".rstrip(), text) for key, text in mode.takes.items()]
+            lines += [f"Options of {mode.name}:", *(f"  {flag:<16}  {text}" for flag, text in own), ""]
+    lines += ["IMAGE is a profile (example.prod) or the full name of an osimage.", "", "Options of all modes:"]
+    lines += [f"  {flag:<16}  {text}" for flag, text in COMMON]
+    return "\n".join(lines) + "\n"
+
+
+def parse(argv: list[str]) -> dict[str, Any]:
+    """The command line as a dictionary, nothing checked yet but its grammar. Raises UsageError."""
+    import typer
+
+    parsed: dict[str, Any] = {}
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+    # Values are lists so that an option given twice is seen and refused, not silently the last.
+    @app.command(add_help_option=False)
+    def avsimage(
+        image: Optional[list[str]] = typer.Argument(None),
+        mode: Optional[list[str]] = typer.Option(None, "-c"),
+        profile: Optional[list[str]] = typer.Option(None, "-p"),
+        osvers: Optional[list[str]] = typer.Option(None, "-o"),
+        osarch: Optional[list[str]] = typer.Option(None, "-a"),
+        store: Optional[list[str]] = typer.Option(None, "-s"),
+        tag: Optional[list[str]] = typer.Option(None, "-t"),
+        revision: Optional[list[str]] = typer.Option(None, "-r"),
+        message: Optional[list[str]] = typer.Option(None, "-m"),
+        user: Optional[list[str]] = typer.Option(None, "-u"),
+        source: Optional[list[str]] = typer.Option(None, "--from"),
+        masquerade: Optional[list[str]] = typer.Option(None, "-x"),
+        method: Optional[list[str]] = typer.Option(None, "--method"),
+        compress: Optional[list[str]] = typer.Option(None, "--compress"),
+        resume: bool = typer.Option(False, "-b"),
+        finish: bool = typer.Option(False, "-f"),
+        json: bool = typer.Option(False, "--json"),
+        verbose: bool = typer.Option(False, "-V", "--verbose"),
+        help_: bool = typer.Option(False, "-h", "--help"),
+        version: bool = typer.Option(False, "-v", "--version"),
+    ) -> None:
+        parsed.update(locals())
+
+    try:
+        app(args=argv, standalone_mode=False)
+    except Exception as err:
+        # Errors of the parser; its classes have another home in each version.
+        if not hasattr(err, "format_message"):
+            raise
+        raise UsageError(err.format_message().rstrip(".")) from None
+    parsed.pop("parsed", None)
+    return parsed
+
+
+def to_request(parsed: Mapping[str, Any]) -> Request:
+    """The request, each value given at most once. Raises UsageError."""
+    values: dict[str, Any] = {}
+    for name, value in parsed.items():
+        if name in ("help_", "version"):
+            continue
+        if isinstance(value, (list, tuple)):
+            if len(value) > 1 and name == "image":
+                raise UsageError(f"unexpected argument {value[1]!r}; a message of several words is quoted: -m 'MESSAGE'")
+            if len(value) > 1:
+                flag = FLAGS.get(name, ({"mode": "-c", "profile": "-p", "osvers": "-o", "osarch": "-a", "store": "-s"}.get(name, name),))[0]
+                raise UsageError(f"{flag} is given {len(value)} times")
+            if value and not value[0].strip():
+                raise UsageError(f"an empty value for {name}")
+            value = value[0] if value else ""
+            if not _is_text(value):
+                raise UsageError(f"the value of {name} is not UTF-8 text or holds control characters: {ascii(value)}")
+        values[name] = "" if value is None else value
+    return Request(**values)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return all(char.isprintable() or char in "\n\t" for char in value)
+
+
+def find_mode(name: str) -> Mode:
+    """The mode of that name or old name. Raises UsageError with the nearest."""
+    table = modes.table()
+    for mode in table.values():
+        if name in (mode.name, mode.alias):
+            return mode
+    raise UsageError(f"unknown mode {name!r}{nearest(name, table)}; there are {', '.join(table)}")
+
+
+def check(request: Request, mode: Mode) -> None:
+    """What a mode needs is there, what it does not take is not. Raises UsageError."""
+    for name, (flag, _) in FLAGS.items():
+        if getattr(request, name) and name not in mode.takes:
+            raise UsageError(f"mode {mode.name} takes no {flag}")
+    for name in mode.needs:
+        if not getattr(request, name):
+            raise UsageError(f"mode {mode.name} needs {' '.join(FLAGS[name])}")
+    if request.image and request.profile:
+        raise UsageError(f"IMAGE is given twice: {request.image!r}, and -p {request.profile!r}")
+    if not (request.image or request.profile):
+        raise UsageError(f"mode {mode.name} needs the IMAGE, a profile such as example.prod or the full name of an osimage")
+
+
+def _raise_interrupted(signum: int, _frame: Optional[FrameType]) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the first one counts; cleaning up is not interrupted again
+    raise Interrupted(signum)
+
+
+def _answer(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _run(argv: list[str]) -> int:
+    mode: Optional[Mode] = None
+    try:
+        parsed = parse(argv)
+        if parsed["version"]:
+            _answer(f"avsimage - Version {__version__}\n")
+            return 0
+        request = to_request(parsed)
+        mode = find_mode(request.mode) if request.mode else None
+        if parsed["help_"]:
+            _answer(usage(mode))
+            return 0
+        if mode is None:
+            raise UsageError("no mode; say what to do with -c MODE")
+        check(request, mode)
+        return _run_mode(request, mode)
+    except UsageError as err:
+        _answer(usage(mode))
+        sys.stderr.write(f"Error: {err}\n")
+        return err.exit_code
+
+
+def _run_mode(request: Request, mode: Mode) -> int:
+    if mode.private and os.geteuid() != 0:
+        raise AvsError(f"{mode.name} must run as root: it mounts, and makes files of every owner; use sudo")
+    progress = Progress(sys.stderr, request.verbose)
+    command.listen(progress.listener)
+    site = Site.open(request, progress)
+    if mode.private:
+        code = mounts.enter_private_namespace()
+        if code is not None:
+            return code
+    result = mode.run(request, site)
+    _answer(report.to_json(result) if request.json else report.to_text(result))
+    return 0
+
+
+def run(argv: list[str]) -> int:
+    """Do what a command line asks; returns the exit code: 0, 1, or 128+n after signal n."""
+    os.umask(0o022)
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(number, _raise_interrupted)
+    try:
+        return _run(argv)
+    except AvsError as err:
+        done = getattr(err, "report", None)
+        if done is not None and done.blocks:
+            _answer(report.to_text(done) + "\n")
+        sys.stderr.write(f"Error: {err}\n")
+        return err.exit_code
+    except Interrupted as err:
+        sys.stderr.write(f"\nError: interrupted by {signal.Signals(err.signum).name}; nothing was committed or published by what was cut off\n")
+        return 128 + err.signum
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as err:
+        what = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)
+        sys.stderr.write(f"Error: {what}: {err.filename}\n" if err.filename else f"Error: {what}\n")
+        return 1
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.write("Error: this is a defect of avsimage; please report it with the lines above\n")
+        return 1
+
+
+def main() -> None:
+    """The command `avsimage`."""
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.exit(code)

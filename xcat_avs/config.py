@@ -1,0 +1,133 @@
+"""avs.conf: settings with a type, a default and a word of help each, read in layers."""
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xcat_avs.errors import AvsError, nearest
+
+ETC_CONF = Path("/etc/xcat/avs.conf")
+
+
+def _setting(section: str, name: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    return dataclasses.field(default=default, metadata={"section": section, "name": name, "help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting there is. The type of the default is the type of the setting."""
+
+    xcat: str = _setting("xcat", "use", "auto", "read the xCAT tables: auto (where lsdef is), yes, no", ("auto", "yes", "no"))
+    definitions: str = _setting("xcat", "definitions", "", "stanza file, or directory of them, when xCAT is not used")
+    state: Path = _setting("paths", "state", Path("/var/lib/xcat-avs"), "builds, staging, locks, FSVS's own data; root only")
+    logs: Path = _setting("paths", "logs", Path("/var/log/xcat/avs"), "logs of builds; root only")
+    store: str = _setting("paths", "store", "file:///var/lib/xcat-avs/repo", "URL of the Subversion repository")
+    installdir: str = _setting("paths", "installdir", "", "default: xCAT's own; without xCAT /install")
+    tftpdir: str = _setting("paths", "tftpdir", "", "default: xCAT's own; without xCAT /tftpboot")
+    generator: str = _setting(
+        "image", "generator", "auto", "what builds the tree; auto: by osvers", ("auto", "mmdebstrap", "dnf")
+    )
+    require_message: bool = _setting("image", "require_message", False, "create needs -m MESSAGE")
+    timeout: int = _setting("image", "timeout", 0, "seconds after which a program run by a build is ended; 0: never")
+    method: str = _setting("pack", "method", "cpio", "form of the root image archive", ("cpio", "tar", "squashfs"))
+    compress: str = _setting("pack", "compress", "gzip", "its compression", ("gzip", "zstd", "xz"))
+
+
+FIELDS = {(f.metadata["section"], f.metadata["name"]): f for f in dataclasses.fields(Settings)}
+SECTIONS = tuple(dict.fromkeys(section for section, _ in FIELDS))
+
+
+def read_ini(path: Path) -> configparser.ConfigParser:
+    """An ini file without interpolation; ` # comment` may follow a value."""
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",), default_section="\0")
+    parser.optionxform = str  # type: ignore[method-assign,assignment]
+    try:
+        with open(path, encoding="utf-8") as stream:
+            parser.read_file(stream)
+    except (configparser.Error, UnicodeDecodeError) as err:
+        raise AvsError(f"{path} is not an ini file: {' '.join(str(err).split())}") from None
+    except OSError as err:
+        raise AvsError(f"{path}: {err.strerror}") from None
+    return parser
+
+
+def typed(text: str, default: object, what: str, choices: tuple[str, ...] = ()) -> Any:
+    """text as the type of default: bool, int, Path, tuple (comma list) or str."""
+    text = text.strip()
+    if isinstance(default, bool):
+        states = configparser.ConfigParser.BOOLEAN_STATES
+        if text.lower() not in states:
+            raise AvsError(f"{what} is {text!r}; it takes yes or no")
+        return states[text.lower()]
+    if isinstance(default, int):
+        if not text.isascii() or not text.isdigit():
+            raise AvsError(f"{what} is {text!r}; it takes a whole number")
+        return int(text)
+    if isinstance(default, Path):
+        if not text.startswith("/"):
+            raise AvsError(f"{what} is {text!r}; it takes an absolute path")
+        return Path(text)
+    if isinstance(default, (tuple, list)):
+        return tuple(item for item in text.replace("\n", ",").replace(" ", ",").split(",") if item)
+    if choices and text not in choices:
+        raise AvsError(f"{what} is {text!r}; it takes {', '.join(choices)}{nearest(text, choices)}")
+    return text
+
+
+def overlay(settings: Settings, values: Mapping[str, Mapping[str, str]], origin: str) -> Settings:
+    """settings with the sections of one file laid over them; unknown names are errors."""
+    changes: dict[str, Any] = {}
+    for section, items in values.items():
+        if section not in SECTIONS:
+            raise AvsError(f"{origin}: unknown section [{section}]{nearest(section, SECTIONS)}; there are {', '.join(SECTIONS)}")
+        for name, text in items.items():
+            field = FIELDS.get((section, name))
+            if field is None:
+                homes = [home for home, other in FIELDS if other == name]
+                hint = f"; it belongs in [{homes[0]}]" if homes else nearest(name, [n for s, n in FIELDS if s == section])
+                raise AvsError(f"{origin}: unknown setting {name!r} in [{section}]{hint}")
+            changes[field.name] = typed(text, field.default, f"{origin}: [{section}] {name}", field.metadata["choices"])
+    return dataclasses.replace(settings, **changes)
+
+
+def sections(parser: configparser.ConfigParser) -> dict[str, dict[str, str]]:
+    """The parsed file as plain dictionaries."""
+    return {section: dict(parser.items(section)) for section in parser.sections()}
+
+
+def share_dir() -> Path:
+    """The shipped defaults: beside the package in a checkout, else below the prefix, else xCAT's."""
+    checkout = Path(__file__).resolve().parent.parent / "share/xcat/avs"
+    candidates = [checkout, Path(sys.prefix) / "share/xcat/avs", Path(os.environ.get("XCATROOT", "/opt/xcat")) / "share/xcat/avs"]
+    for candidate in candidates:
+        if (candidate / "avs.conf").is_file():
+            return candidate
+    raise AvsError(f"the shipped defaults are not installed; looked in {', '.join(map(str, candidates))}")
+
+
+def _layered(settings: Settings, paths: Iterable[Path], required: bool) -> Settings:
+    for path in paths:
+        if required or path.exists():
+            settings = overlay(settings, sections(read_ini(path)), str(path))
+    return settings
+
+
+def load(installdir: str = "") -> Settings:
+    """shipped -> /etc/xcat/avs.conf -> INSTALLDIR/custom/avs/avs.conf; AVS_CONF replaces the last two.
+
+    installdir: what xCAT says, where avs.conf says nothing. Raises AvsError on a bad file.
+    """
+    settings = _layered(Settings(), [share_dir() / "avs.conf"], required=True)
+    only = os.environ.get("AVS_CONF", "")
+    if only:
+        return _layered(settings, [Path(only)], required=True)
+    settings = _layered(settings, [ETC_CONF], required=False)
+    site_dir = Path(settings.installdir or installdir or "/install")
+    return _layered(settings, [site_dir / "custom/avs/avs.conf"], required=False)

@@ -1,0 +1,60 @@
+"""Errors that reach the user, and their exit codes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Optional
+
+
+class AvsError(Exception):
+    """A known failure: one clear text, printed as `Error: text`, exit code 1.
+
+    text: what failed, on which image, and what to do about it.
+    tail: the last lines of a command's output, printed below it.
+    log: the file that holds the rest.
+    """
+
+    exit_code = 1
+
+    def __init__(self, text: str, tail: Iterable[str] = (), log: Optional[str] = None) -> None:
+        super().__init__(text)
+        self.text = text
+        self.tail = tuple(tail)
+        self.log = log
+
+    def __str__(self) -> str:
+        lines = [self.text, *("  " + line for line in self.tail)]
+        if self.log:
+            lines.append(f"  log: {self.log}")
+        return "\n".join(lines)
+
+    def prefixed(self, prefix: str, suffix: str = "") -> AvsError:
+        """The same error with more words around its text."""
+        return type(self)(f"{prefix}{self.text}{suffix}", self.tail, self.log)
+
+
+class UsageError(AvsError):
+    """The command line is wrong."""
+
+
+class NotFoundError(AvsError):
+    """Something the user named does not exist."""
+
+
+class CommandError(AvsError):
+    """A program that was run failed, was killed, or is missing."""
+
+
+class Interrupted(BaseException):
+    """A signal asked us to stop. A BaseException, so that no `except Exception` keeps it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint ` (did you mean X?)`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -1,0 +1,187 @@
+"""Generators fill an empty root from package repositories; one module each."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional, Protocol
+
+from xcat_avs import command, mounts, pkglist
+from xcat_avs.errors import AvsError
+from xcat_avs.image import OsImage
+
+KERNEL, INITRD = "kernel", "initrd-stateless.gz"
+RPM_DATABASES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
+DPKG_STATUS = "var/lib/dpkg/status"
+# The build is a function of its inputs: what takes a time from the clock takes this one.
+SOURCE_DATE_EPOCH = "1000000000"
+ARCHIVES = re.compile(r"rootimg\.[a-z0-9.]+")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a generator works on. root: the image's file system.
+
+    timeout: seconds, 0 for none.
+    """
+
+    image: OsImage
+    root: Path
+    log: Path
+    warn: Callable[[str], None]
+    timeout: float = 0
+
+    @property
+    def work(self) -> Path:
+        """A directory for what must not be in the image: root/../../work."""
+        return self.root.resolve().parent.parent / "work"
+
+
+class Generator(Protocol):
+    """Builds, and changes, a root from packages. All raise AvsError with the log's last lines."""
+
+    name: str
+
+    def generate(self, job: Job) -> None:
+        """Install what the definition lists into the empty root."""
+
+    def install(self, job: Job, names: Sequence[str]) -> None:
+        """Add packages to a root that was generated."""
+
+    def remove(self, job: Job, names: Sequence[str]) -> None:
+        """Remove packages from a root that was generated."""
+
+    def programs(self) -> tuple[str, ...]:
+        """The host's programs that are needed."""
+
+
+def choose(image: OsImage, setting: str) -> Generator:
+    """The generator that a setting names, or that fits the osvers of the image."""
+    from xcat_avs.generate.dnf import Dnf
+    from xcat_avs.generate.mmdebstrap import Mmdebstrap
+
+    version = image.version
+    if setting == "auto":
+        if version.packages == "deb":
+            setting = "mmdebstrap"
+        elif version.family == "fedora" or (version.family == "el" and int(version.major) >= 8):
+            setting = "dnf"
+        else:
+            raise AvsError(f"{image.name}: there is no generator for osvers {image.osvers} yet; bring a tree with --from DIR, or set [image] generator")
+    if setting == "mmdebstrap" and version.packages != "deb" or setting == "dnf" and version.packages != "rpm":
+        raise AvsError(f"{image.name}: generator {setting} cannot build osvers {image.osvers}; set [image] generator = auto")
+    return Mmdebstrap() if setting == "mmdebstrap" else Dnf()
+
+
+@dataclass(frozen=True)
+class PackageSet:
+    """The packages of an image: pkglist and otherpkglist as one installation."""
+
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    environment: dict[str, str]
+
+
+def package_set(image: OsImage) -> PackageSet:
+    """Read the lists that a definition names. Raises AvsError if it names none."""
+    paths = image.paths("pkglist")
+    if not paths:
+        raise AvsError(f"{image.name} names no pkglist; set pkglist in {image.origin}")
+    try:
+        base = pkglist.read(paths)
+        other = pkglist.read(image.paths("otherpkglist"), strip_directory=True)
+    except AvsError as err:
+        raise err.prefixed(f"{image.name}: ") from None
+    exclude = tuple(dict.fromkeys(base.exclude + other.exclude))
+    include = tuple(name for name in dict.fromkeys(base.include + other.include) if name not in exclude)
+    return PackageSet(include, exclude, {**dict(base.environment), **dict(other.environment)})
+
+
+def list_files(image: OsImage) -> tuple[Path, ...]:
+    """Every package list of a definition, with those they include; those that cannot be read left to the build."""
+    try:
+        return pkglist.read(image.paths("pkglist")).files + pkglist.read(image.paths("otherpkglist"), True).files
+    except AvsError:
+        return ()
+
+
+def directories(image: OsImage, attribute: str) -> list[str]:
+    """The items of a comma list of directories and URLs (pkgdir, otherpkgdir)."""
+    return [item.strip() for item in image.attributes.get(attribute, "").split(",") if item.strip()]
+
+
+def unknown_packages(log: Path, pattern: re.Pattern[str]) -> list[str]:
+    """The packages that a package manager's log says it does not know."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    return list(dict.fromkeys(name for match in pattern.finditer(text) for name in match.group(1).split()))
+
+
+def explain_unknown(job: Job, log: Path, pattern: re.Pattern[str], err: AvsError) -> AvsError:
+    """A clearer error where the reason was a package that no repository has."""
+    names = unknown_packages(log, pattern)
+    if not names:
+        return err
+    lists = ", ".join(map(str, list_files(job.image))) or "the package list"
+    return AvsError(f"no repository has the package {' or '.join(names)}; mend {lists} or pkgdir", err.tail, err.log)
+
+
+def count_packages(root: Path) -> int:
+    """The number of packages in an image by its own database; 0 without one."""
+    status = root / DPKG_STATUS
+    if status.is_file():
+        text = status.read_text(encoding="utf-8", errors="replace")
+        return len(re.findall(r"^Status: \S+ \S+ installed$", text, re.MULTILINE))
+    database = rpm_database(root)
+    if database is None:
+        return 0
+    # The image's own rpm knows its database best; a small image may have none.
+    if (root / "usr/bin/rpm").exists() and command.capture(["chroot", str(root), "rpm", "--version"], check=False).code == 0:
+        output = command.capture(["chroot", str(root), "rpm", "-qa", "--qf", r"%{NAME}\n"])
+    else:
+        output = command.capture(["rpm", "--dbpath", str(root / database), "-qa", "--qf", r"%{NAME}\n"])
+    return sum(1 for name in output.text.split() if name != "gpg-pubkey")
+
+
+def rpm_database(root: Path) -> Optional[str]:
+    """The directory of an image's rpm database, relative to its root."""
+    for directory in RPM_DATABASES:
+        names = ("rpmdb.sqlite", "Packages", "Packages.db")
+        if any((root / directory / name).is_file() for name in names):
+            return directory
+    return None
+
+
+def take_kernel(root: Path, target: Path) -> None:
+    """Copy the newest kernel of an image, and its initrd, to target/kernel and target/initrd-stateless.gz."""
+    kernels = sorted((root / "boot").glob("vmlinu[xz]-*"), key=lambda path: _version_key(path.name))
+    kernels += sorted((root / "lib/modules").glob("*/vmlinuz"), key=lambda path: _version_key(path.parent.name)) if not kernels else []
+    if not kernels:
+        return
+    kernel = kernels[-1]
+    release = kernel.parent.name if kernel.name == "vmlinuz" else kernel.name.split("-", 1)[1]
+    shutil.copy2(kernel, target / KERNEL)
+    for name in (f"boot/initrd.img-{release}", f"boot/initramfs-{release}.img", f"boot/initrd-{release}"):
+        if (root / name).is_file():
+            shutil.copy2(root / name, target / INITRD)
+            return
+
+
+def _version_key(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def copy_tree(source: Path, target: Path, log: Path) -> None:
+    """Copy a directory laid out like a rootimgdir, with all that its files carry; archives stay behind."""
+    below = mounts.mounts_below(source / "rootimg")
+    inner = [point for point in below if point != os.path.realpath(source / "rootimg")]
+    if inner:
+        raise AvsError(f"mounted below {source}: {', '.join(inner)}; unmount it, or its files would be taken for the image's")
+    taken = sorted(name for name in os.listdir(source) if not ARCHIVES.fullmatch(name) and name != "build_info")
+    mounts.remove_tree(target)
+    target.mkdir(mode=0o700)
+    # cp keeps owners, modes, times, links, hard links, sparse files, ACLs and xattrs, capabilities among them.
+    command.run(["cp", "-a", "--reflink=auto", "--", *(str(source / name) for name in taken), str(target)], log=log)

@@ -1,0 +1,118 @@
+"""dnf --installroot: EL 8 and later, Fedora."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from xcat_avs import command, mounts
+from xcat_avs.errors import AvsError, CommandError
+from xcat_avs.generate import SOURCE_DATE_EPOCH, Job, directories, explain_unknown, package_set, rpm_database
+
+UNKNOWN = re.compile(r"(?:No match for argument: |Unable to find a match: |Module or Group ')([^'\n]+?)'?(?: is not available\.)?$", re.MULTILINE)
+SCRIPTLET = re.compile(r"^.*(?:scriptlet failed|Error in \S+ scriptlet).*$", re.MULTILINE)
+HOST_REPOSITORIES = Path("/etc/yum.repos.d")
+# Paths in a configuration file are taken below the root: "../../" keeps cache and logs out of the image.
+MAIN = """[main]
+cachedir=../../work/cache
+logdir=../../work/log
+persistdir=../../work/persist
+varsdir=
+pluginpath=
+pluginconfpath=
+plugins=False
+install_weak_deps=False
+protected_packages=
+metadata_expire=0
+best=True
+skip_if_unavailable=False
+"""
+
+
+class Dnf:
+    """The host's dnf, with none of the host's configuration but, where pkgdir is unset, its repositories."""
+
+    name = "dnf"
+
+    def programs(self) -> tuple[str, ...]:
+        return ("dnf", "rpm")
+
+    def generate(self, job: Job) -> None:
+        packages = package_set(job.image)
+        excludes = [f"--exclude={name}" for name in packages.exclude]
+        self._dnf(job, [*excludes, "install", *packages.include], packages.environment)
+        # The write-ahead files differ from build to build; folded into the database they are gone.
+        database = rpm_database(job.root)
+        if database and (job.root / database / "rpmdb.sqlite").is_file():
+            connection = sqlite3.connect(job.root / database / "rpmdb.sqlite")
+            connection.execute("pragma journal_mode=DELETE")
+            connection.close()
+            (job.root / database / ".rpm.lock").unlink(missing_ok=True)
+
+    def install(self, job: Job, names: Sequence[str]) -> None:
+        self._dnf(job, ["install", *names], {})
+
+    def remove(self, job: Job, names: Sequence[str]) -> None:
+        self._dnf(job, ["remove", *names], {})
+
+    def _dnf(self, job: Job, words: Sequence[str], environment: dict[str, str]) -> None:
+        # dnf wants the real path of the root, and keeps its data in ROOT/../../work.
+        root = job.root.resolve()
+        work = job.work
+        mounts.remove_tree(work)
+        (work / "home").mkdir(parents=True, mode=0o700)
+        try:
+            # Debian's rpm would put the database below $HOME.
+            (work / "home/.rpmmacros").write_text("%_dbpath /var/lib/rpm\n", encoding="ascii")
+            (work / "dnf.conf").write_text(MAIN + _repositories(job), encoding="utf-8")
+            env = {**environment, "HOME": str(work / "home"), "TMPDIR": str(work), "DNF_DISABLE_ALIASES": "1",
+                   "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}  # fmt: skip
+            arch = {"ppc64el": "ppc64le", "amd64": "x86_64", "arm64": "aarch64"}.get(job.image.osarch, job.image.osarch)
+            argv = ["dnf", "-y", "--config", str(work / "dnf.conf"), "--installroot", str(root),
+                    "--releasever", job.image.version.major, "--forcearch", arch, *words]  # fmt: skip
+            try:
+                command.run(argv, log=job.log, env=env, timeout=job.timeout)
+            except CommandError as err:
+                raise explain_unknown(job, job.log, UNKNOWN, err) from None
+            # dnf itself says success after a package's script has failed.
+            for match in SCRIPTLET.finditer(job.log.read_text(encoding="utf-8", errors="replace")):
+                job.warn(match.group().strip())
+        finally:
+            mounts.remove_tree(work)
+
+
+def _repositories(job: Job) -> str:
+    """The repositories of a definition as dnf reads them."""
+    image = job.image
+    sections = []
+    for attribute in ("pkgdir", "otherpkgdir"):
+        for number, item in enumerate(directories(image, attribute)):
+            if "://" in item:
+                url = item
+            elif (Path(item) / "repodata/repomd.xml").is_file():
+                url = Path(item).resolve().as_uri()
+            elif attribute == "otherpkgdir":
+                continue  # xCAT sets it for every image, mostly to a directory that is not there
+            else:
+                sections += _below(Path(item), f"avs-{attribute}-{number}", image.name)
+                continue
+            sections.append(_section(f"avs-{attribute}-{number}", url))
+    if directories(image, "pkgdir"):
+        return "reposdir=\ngpgcheck=False\n" + "\n".join(sections)
+    if list(HOST_REPOSITORIES.glob("*.repo")):
+        return f"reposdir={HOST_REPOSITORIES}\n" + "\n".join(sections)
+    raise AvsError(f"{image.name} names no pkgdir, and this machine has no repositories in {HOST_REPOSITORIES}; set pkgdir in {image.origin}")
+
+
+def _section(name: str, url: str) -> str:
+    return f"[{name}]\nname={name}\nbaseurl={url}\nenabled=1\n"
+
+
+def _below(directory: Path, name: str, image: str) -> list[str]:
+    """The repositories of a copied installation medium: BaseOS and AppStream each have their own."""
+    found = [path.parent.parent for path in sorted(directory.glob("*/repodata/repomd.xml"))]
+    if not found:
+        raise AvsError(f"{image}: pkgdir {directory} holds no repository (no repodata/repomd.xml in it or right below it); run createrepo_c there")
+    return [_section(f"{name}-{path.name}", path.resolve().as_uri()) for path in found]

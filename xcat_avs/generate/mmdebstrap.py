@@ -1,0 +1,77 @@
+"""mmdebstrap: Debian and Ubuntu."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+from xcat_avs import command, mounts
+from xcat_avs.errors import CommandError
+from xcat_avs.generate import SOURCE_DATE_EPOCH, Job, aptsources, explain_unknown, package_set
+
+UNKNOWN_NAME = re.compile(r"^E: (?:Unable to locate package |Package ')([^'\s]+)", re.MULTILINE)
+APT = {"DEBIAN_FRONTEND": "noninteractive"}
+
+
+class Mmdebstrap:
+    """The host's mmdebstrap, as root; the same packages give the same tree."""
+
+    name = "mmdebstrap"
+
+    def programs(self) -> tuple[str, ...]:
+        return ("mmdebstrap", "apt-get")
+
+    def generate(self, job: Job) -> None:
+        image = job.image
+        packages = package_set(image)
+        work = job.work
+        mounts.remove_tree(work)
+        work.mkdir(parents=True, mode=0o700)
+        try:
+            argv = ["mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",
+                    f"--architectures={aptsources.architecture(image)}"]  # fmt: skip
+            if packages.include:
+                argv.append(f"--include={','.join(packages.include)}")
+            # The name of the initrd promises gzip, and xCAT's tools read nothing else.
+            argv += _hook("setup", 'mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/apt/preferences.d" "$1/etc/apt/apt.conf.d"')
+            argv += _hook("setup", 'echo COMPRESS=gzip > "$1/etc/initramfs-tools/conf.d/avs"')
+            temporary = {
+                "etc/apt/apt.conf.d/00avs": "\n".join(aptsources.network_settings()),
+                "etc/apt/preferences.d/00avs": _pins(packages.exclude),
+            }
+            for path, text in temporary.items():
+                if text:
+                    argv += _hook("setup", f'printf "%s\\n" {shlex.quote(text)} > "$1/{path}"')
+                    argv += _hook("customize", f'rm -f "$1/{path}"')
+            argv += [aptsources.codename(image), str(job.root), *aptsources.sources(image, work)]
+            env = {**packages.environment, **APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, "TMPDIR": str(work)}
+            try:
+                command.run(argv, log=job.log, env=env, timeout=job.timeout)
+            except CommandError as err:
+                # Its last lines only say that it failed; the reason stands before them.
+                tail = [line for line in command.tail(job.log, 40) if not line.startswith(("I:", "E: mmdebstrap failed"))]
+                raise explain_unknown(job, job.log, UNKNOWN_NAME, CommandError(err.text, tail[-command.TAIL_LINES :], err.log)) from None
+        finally:
+            mounts.remove_tree(work)
+
+    def install(self, job: Job, names: Sequence[str]) -> None:
+        self._apt(job, "update")
+        self._apt(job, "install", *names)
+
+    def remove(self, job: Job, names: Sequence[str]) -> None:
+        self._apt(job, "purge", *names)
+
+    def _apt(self, job: Job, *words: str) -> None:
+        argv = ["chroot", str(job.root), "apt-get", "-y", "--no-install-recommends", *words]
+        with mounts.chroot_mounts(job.root):
+            command.run(argv, log=job.log, env={**APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}, timeout=job.timeout)
+
+
+def _hook(kind: str, script: str) -> list[str]:
+    return [f"--{kind}-hook={script}"]
+
+
+def _pins(names: Sequence[str]) -> str:
+    """apt preferences that keep packages out, whoever asks for them."""
+    return f"Package: {' '.join(names)}\nPin: release *\nPin-Priority: -1" if names else ""

@@ -1,0 +1,205 @@
+"""What an osimage, its version and a tag are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xcat_avs.errors import AvsError, NotFoundError, nearest
+
+ARCHES = "x86_64|aarch64|ppc64le|ppc64el|ppc64|s390x|i[3-6]86|x86|amd64|arm64|riscv64"
+# The form xCAT itself gives names: OSVERS-ARCH-PROVMETHOD-PROFILE. OSVERS and PROFILE may hold
+# a dash (centos-stream9), so the architecture is what the name is cut at.
+NAME_FORM = re.compile(rf"(?P<osvers>.+?)-(?P<osarch>{ARCHES})-(?P<provmethod>netboot|statelite|install)-(?P<profile>.+)")
+OSVERS_FORM = re.compile(r"([A-Za-z][A-Za-z_-]*?)-?(\d+)((?:\.\d+)*)")
+# What becomes a directory, a Subversion path or a shell word of xCAT's must be plain.
+PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*")
+
+# distribution (as xCAT spells it in osvers, lower case) -> family
+DISTRIBUTIONS = {
+    "rhels": "el", "rhel": "el", "rhelhpc": "el", "centos": "el", "centos-stream": "el", "rocky": "el",
+    "alma": "el", "ol": "el", "sl": "el", "fedora": "fedora",
+    "sles": "sles", "sle": "sles", "debian": "debian", "ubuntu": "ubuntu",
+}  # fmt: skip
+# Attributes that name directories; every other absolute path in a definition names a file.
+DIRECTORY_ATTRIBUTES = frozenset({"rootimgdir", "pkgdir", "otherpkgdir", "kerneldir", "driverupdatesrc"})
+
+
+@dataclass(frozen=True)
+class OsVersion:
+    """An osvers such as `rocky9.4`: distribution, numbers, and the family chain of layers."""
+
+    name: str
+    distribution: str
+    family: str
+    major: str
+    minor: str
+
+    @classmethod
+    def parse(cls, osvers: str) -> OsVersion:
+        match = OSVERS_FORM.fullmatch(osvers)
+        distribution = match.group(1).lower().replace("_", "-") if match else ""
+        if match is None or distribution not in DISTRIBUTIONS:
+            known = ", ".join(sorted(DISTRIBUTIONS))
+            raise AvsError(f"osvers {osvers!r} is of no distribution known here; known are {known}, each with its release number")
+        return cls(osvers, distribution, DISTRIBUTIONS[distribution], match.group(2), match.group(3).lstrip("."))
+
+    @property
+    def packages(self) -> str:
+        """The package format: `deb` or `rpm`."""
+        return "deb" if self.family in ("debian", "ubuntu") else "rpm"
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """Names of the layers for this version, the most general first."""
+        base = ("debian",) if self.family == "ubuntu" else ()
+        names = (*base, self.family, self.family + self.major, self.name)
+        return tuple(dict.fromkeys(names))
+
+
+@dataclass(frozen=True)
+class OsImage:
+    """An osimage definition: every attribute as it was read, and where it was read."""
+
+    name: str
+    attributes: Mapping[str, str] = field(hash=False)
+    origin: str = ""
+
+    def _attribute(self, key: str) -> str:
+        value = self.attributes.get(key, "")
+        if not value:
+            match = NAME_FORM.fullmatch(self.name)
+            value = match.group(key) if match else ""
+        return value
+
+    @property
+    def osvers(self) -> str:
+        return self._attribute("osvers")
+
+    @property
+    def osarch(self) -> str:
+        return self._attribute("osarch")
+
+    @property
+    def profile(self) -> str:
+        return self._attribute("profile")
+
+    @property
+    def provmethod(self) -> str:
+        return self._attribute("provmethod")
+
+    @property
+    def version(self) -> OsVersion:
+        """Raises AvsError for an osvers of no known distribution."""
+        try:
+            return OsVersion.parse(self.osvers)
+        except AvsError as err:
+            raise err.prefixed(f"{self.name}: ") from None
+
+    @property
+    def store_path(self) -> str:
+        """The path of this image in the store: `netboot/OSVERS/ARCH/PROFILE`."""
+        return f"netboot/{self.osvers}/{self.osarch}/{self.profile}"
+
+    def rootimgdir(self, installdir: Path) -> Path:
+        """Where xCAT serves this image; unset means INSTALLDIR/netboot/OSVERS/ARCH/PROFILE."""
+        value = self.attributes.get("rootimgdir", "")
+        return Path(value) if value else installdir / self.store_path
+
+    def paths(self, attribute: str) -> tuple[Path, ...]:
+        """The files a comma list attribute (pkglist, exlist, ...) names."""
+        return tuple(Path(item.strip()) for item in self.attributes.get(attribute, "").split(",") if item.strip())
+
+    def named_files(self) -> dict[Path, str]:
+        """Every existing file that an attribute names, with that attribute.
+
+        A value may be a comma list, and its items may carry arguments (postinstall).
+        """
+        found: dict[Path, str] = {}
+        for attribute, value in sorted(self.attributes.items()):
+            if attribute in DIRECTORY_ATTRIBUTES:
+                continue
+            for item in value.split(","):
+                words = item.split()
+                if words and words[0].startswith("/") and Path(words[0]).is_file():
+                    found.setdefault(Path(words[0]), attribute)
+        return found
+
+    def stanza(self) -> str:
+        """The definition as `lsdef -z` prints it."""
+        first = ["objtype=osimage"]
+        lines = first + [f"{key}={value}" for key, value in sorted(self.attributes.items()) if key != "objtype"]
+        return "\n".join([f"{self.name}:", *("    " + line for line in lines)]) + "\n"
+
+    def check(self) -> OsImage:
+        """Refuse what cannot be built, stored or served; returns self."""
+        for key in ("osvers", "osarch", "profile"):
+            value = self._attribute(key)
+            if not value:
+                raise AvsError(f"{self.name} has no {key}, and its name is not of the form OSVERS-ARCH-netboot-PROFILE; set {key} in {self.origin}")
+            if not PLAIN.fullmatch(value):
+                raise AvsError(f"{self.name}: {key} {value!r} may only hold letters, digits and . _ + ~ -; change it in {self.origin}")
+        if not PLAIN.fullmatch(self.name):
+            raise AvsError(f"osimage name {self.name!r} may only hold letters, digits and . _ + ~ -; change it in {self.origin}")
+        rootimgdir = self.attributes.get("rootimgdir", "")
+        if rootimgdir and not re.fullmatch(r"(/[A-Za-z0-9_.+~-]+)+", rootimgdir):
+            raise AvsError(f"{self.name}: rootimgdir {rootimgdir!r} must be an absolute path of letters, digits and . _ + ~ -; change it in {self.origin}")
+        if self.provmethod not in ("netboot", "statelite", ""):
+            raise AvsError(f"{self.name} has provmethod {self.provmethod}; only netboot images are built and packed here")
+        return self
+
+
+@dataclass(frozen=True)
+class Tag:
+    """An immutable version in the store."""
+
+    name: str
+    revision: int  # the revision that made the tag
+    source: int  # the revision of trunk it holds
+    date: str  # UTC, ISO 8601
+    author: str
+    message: str
+    real: str = ""  # who that was to the system
+
+
+def check_tag_name(name: str) -> str:
+    """A tag name that is safe as a directory, a Subversion path and a shell word, or AvsError."""
+    problem = ""
+    if not name:
+        problem = "is empty"
+    elif name[0] in "-.":
+        problem = f"begins with {name[0]!r}"
+    elif len(name.encode("utf-8", "surrogateescape")) > 200:
+        problem = "is longer than 200 bytes"
+    else:
+        # "/", "@" and ":" mean something to Subversion and to -t OLD:NEW; the rest to a shell.
+        special = set("/@:\\%#?*[]{}()<>|&;$!~^`'\"")
+        bad = sorted({char for char in name if char in special or char.isspace() or not char.isprintable()})
+        if bad:
+            problem = "holds " + ", ".join(repr(char) for char in bad)
+    if problem:
+        raise AvsError(f"tag name {name!r} {problem}; take letters, digits and . _ + - (at most 200 bytes)")
+    return name
+
+
+def resolve(images: Mapping[str, OsImage], wanted: str, osvers: str = "", osarch: str = "") -> OsImage:
+    """The one netboot osimage that a profile or a full name means. Never a guess.
+
+    Raises NotFoundError with the nearest names, or AvsError with all that match.
+    """
+    if wanted in images:
+        found = [images[wanted]]
+    else:
+        found = [image for image in images.values() if image.profile == wanted and image.provmethod in ("netboot", "")]
+    matching = [image for image in found if osvers in ("", image.osvers) and osarch in ("", image.osarch)]
+    if len(matching) == 1:
+        return matching[0].check()
+    if not matching:
+        narrowed = "".join(f" with {key} {value}" for key, value in (("osvers", osvers), ("osarch", osarch)) if value)
+        names = {image.profile for image in images.values()} | set(images)
+        hint = nearest(wanted, names) if not found else f"; there is {', '.join(sorted(image.name for image in found))}"
+        raise NotFoundError(f"no osimage {wanted!r}{narrowed} among {len(images)} definitions{hint}")
+    lines = [f"-o {image.osvers} -a {image.osarch}   {image.name}" for image in sorted(matching, key=lambda image: image.name)]
+    raise AvsError(f"{wanted!r} means {len(matching)} osimages; say which by the full name, or by -o OSVERS and -a ARCH:", lines)

@@ -1,0 +1,42 @@
+"""list-tags: the tags of an image, and where each is served."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from xcat_avs.image import OsImage
+from xcat_avs.modes import Mode
+from xcat_avs.pack.publish import read_record
+from xcat_avs.report import LEFT, RIGHT, Report, Table, local
+from xcat_avs.request import Request
+from xcat_avs.site import Site
+
+
+def run(request: Request, site: Site) -> Report:
+    image = site.image(request)
+    tags = site.store().tags(image)
+    packed = packed_as(image, site)
+    rows, documents = [], []
+    for tag in tags:
+        served = packed.get(tag.name, [])
+        lines = tag.message.split("\n")
+        # The first line only says again who tagged what.
+        message = " ".join(lines[1:] if "; " in lines[0] else lines).strip()
+        rows.append((tag.name, str(tag.source), local(tag.date), tag.author, ", ".join(served) or "-", message))
+        documents.append({**asdict(tag), "packed": served})
+    headers = ("TAG", "REVISION", "DATE", "AUTHOR", "PACKED AS", "MESSAGE")
+    block: object = Table(headers, rows, [LEFT, RIGHT, LEFT, LEFT, LEFT, LEFT]) if rows else "(no tags found)"
+    return Report([block], {"osimage": image.name, "tags": documents})
+
+
+def packed_as(image: OsImage, site: Site) -> dict[str, list[str]]:
+    """Tag of the image -> profiles (or names) of the osimages that serve it now."""
+    found: dict[str, list[str]] = {}
+    for other in site.definitions.osimages().values():
+        record = read_record(other.rootimgdir(site.definitions.installdir))
+        if record is not None and record.source == image.name and record.osimage == other.name:
+            found.setdefault(record.tag, []).append(other.profile or other.name)
+    return {tag: sorted(names) for tag, names in found.items()}
+
+
+MODE = Mode("list-tags", "list the tags: date, author, revision, what is served where", run, {}, alias="list_tags")

@@ -1,0 +1,79 @@
+"""show: one tag or revision: who, when, why, from what, and its stored report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from xcat_avs.errors import NotFoundError, UsageError
+from xcat_avs.image import OsImage
+from xcat_avs.modes import Mode
+from xcat_avs.modes.list_tags import packed_as
+from xcat_avs.modes.tag import find_revision, find_tag
+from xcat_avs.report import LEFT, Report, Table, local
+from xcat_avs.request import Request
+from xcat_avs.site import Site
+from xcat_avs.store import INPUTS, Store, Version, stored_manifest
+
+
+def run(request: Request, site: Site) -> Report:
+    if request.tag and request.revision:
+        raise UsageError("give -t TAG or -r REV, not both")
+    image = site.image(request)
+    store = site.store()
+    facts: list[tuple[str, str]] = [("Osimage:", image.name)]
+    document: dict[str, Any] = {"osimage": image.name}
+    if request.tag:
+        tag = find_tag(request.tag, store, image)
+        version = Version(tag=tag.name)
+        served = packed_as(image, site).get(tag.name, [])
+        document["tag"] = {**asdict(tag), "packed": served}
+        facts += [("Tag:", f"{tag.name}, made {local(tag.date)} by {tag.author}" + (f" ({tag.real})" if tag.real else "")),
+                  ("Packed as:", ", ".join(served) or "-")]  # fmt: skip
+        why = tag.message.partition("\n")[2].strip()
+        facts += [("Tagged because:", why)] if why else []
+        revision = store.revision(image, tag.source)
+    else:
+        revision = find_revision(request.revision, store, image)
+        version = Version(revision=revision.number)
+    message = revision.message.partition("\n")[2].strip() or revision.message
+    document["revision"] = asdict(revision)
+    facts += [("Revision:", str(revision.number)), ("Date:", local(revision.date)), ("Author:", revision.author), ("Message:", message)]
+    provenance = _json(store, image, version, "build_info/provenance.json")
+    if provenance:
+        document["provenance"] = provenance
+        sudo = f", through sudo from {provenance['sudo_user']}" if provenance["sudo_user"] else ""
+        facts += [("Built by:", f"uid {provenance['uid']} on {provenance['host']}{sudo}, with {provenance['generator']}, avsimage {provenance['avsimage']}"),
+                  ("Definition:", provenance["definition"])]  # fmt: skip
+    inputs = _inputs(store, image, version)
+    document["inputs"] = inputs
+    blocks: list[object] = [Table(("", ""), facts, [LEFT, LEFT], bare=True)]
+    if inputs:
+        blocks.append("\n".join(["Built from (build_info/inputs):", *("  " + path for path in inputs)]))
+    try:
+        text = store.read(image, version, "build_info/report").decode("utf-8", "replace")
+        document["report"] = text
+        blocks.append(text.rstrip("\n"))
+    except NotFoundError:
+        blocks.append("(no report stored)")
+    return Report(blocks, document)
+
+
+def _json(store: Store, image: OsImage, version: Version, path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(store.read(image, version, path))
+    except (NotFoundError, ValueError):
+        return {}  # made by avs_image_mgr
+    return found if isinstance(found, dict) else {}
+
+
+def _inputs(store: Store, image: OsImage, version: Version) -> list[str]:
+    manifest = stored_manifest(store, image, version) or {}
+    return [path[len(INPUTS) + 1 :] for path, entry in manifest.items() if path.startswith(INPUTS + "/") and entry.type == "file"]
+
+
+MODE = Mode(
+    "show", "show one tag or revision: who, when, why, from what, its report", run,
+    {"tag": "the tag to show", "revision": "the revision to show (default: the newest)"},
+)  # fmt: skip

@@ -1,0 +1,70 @@
+"""tag: give a revision an immutable name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
+from xcat_avs.image import OsImage, Tag, check_tag_name
+from xcat_avs.modes import Mode
+from xcat_avs.report import Report, parse_utc
+from xcat_avs.request import Request
+from xcat_avs.site import Site
+from xcat_avs.store import Revision, Store
+
+
+def run(request: Request, site: Site) -> Report:
+    image = site.image(request)
+    name = check_tag_name(request.tag or default_name(image, site))
+    store = site.store()
+    revision = find_revision(request.revision, store, image)
+    tag = make_tag(store, image, name, revision, site, request.message)
+    return Report([f"Tagged revision {tag.source} of {image.name} as {tag.name}"], {"osimage": image.name, **asdict(tag)})
+
+
+def default_name(image: OsImage, site: Site) -> str:
+    """YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER, in local time."""
+    date = parse_utc(site.identity.started).astimezone().strftime("%Y-%m-%d-%H-%M-%S")
+    return f"{date}-{image.osvers}-by-{site.identity.user}"
+
+
+def find_revision(text: str, store: Store, image: OsImage) -> Revision:
+    """The revision that -r names; the newest without it."""
+    if text:
+        number = text.lstrip("r")
+        if not (number.isascii() and number.isdigit()):
+            raise UsageError(f"-r {text!r} is no revision number")
+        return store.revision(image, int(number))
+    head = store.head(image)
+    if head is None:
+        raise NotFoundError(f"{image.name} has no revision yet; build one with `avsimage -c create {image.profile}`")
+    return head
+
+
+def find_tag(name: str, store: Store, image: OsImage) -> Tag:
+    """The tag of that name. Raises NotFoundError with the nearest names."""
+    check_tag_name(name)
+    tags = {tag.name: tag for tag in store.tags(image)}
+    if name not in tags:
+        hint = nearest(name, tags) or f"; `avsimage -c list-tags {image.profile}` lists them"
+        raise NotFoundError(f"{image.name} has no tag {name!r}{hint}")
+    return tags[name]
+
+
+def make_tag(store: Store, image: OsImage, name: str, revision: Revision, site: Site, message: str) -> Tag:
+    """Make the tag and return it as the store has it."""
+    first = f"{site.identity.user}; Tag of revision {revision.number}"
+    store.tag(image, name, revision.number, site.identity.user, f"{first}\n{message}".rstrip(), site.identity.real())
+    for tag in store.tags(image):
+        if tag.name == name:
+            return tag
+    raise AvsError(f"{image.name}: the store took the tag {name} and does not list it")
+
+
+MODE = Mode(
+    "tag", "make an immutable tag of the newest, or of any, revision", run,
+    {
+        "tag": "its name (default: YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER)", "revision": "the revision to tag (default: the newest)",
+        "message": "why, for the history", "user": "who tags it (default: who is logged in)",
+    },
+)  # fmt: skip

@@ -1,0 +1,201 @@
+"""Private namespaces and mounts that are always undone."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Optional
+
+from xcat_avs.errors import AvsError
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWPID = 0x20000000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+PR_SET_PDEATHSIG = 1
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise AvsError(f"{what}: {os.strerror(code)}")
+
+
+def _mount(source: str, target: str, fstype: str, flags: int, options: str = "") -> int:
+    encode = os.fsencode
+    return int(_libc.mount(encode(source), encode(target), encode(fstype), ctypes.c_ulong(flags), encode(options)))
+
+
+def _make_private() -> None:
+    """Stop what is mounted from now on from reaching the machine's own namespace."""
+    if _mount("none", "/", "", MS_REC | MS_PRIVATE) == 0:
+        return
+    # In a chroot "/" is no mount point, and the mount above it may be shared with the
+    # machine: step out of the chroot, make that one private, and step back in.
+    root = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.chroot("/usr")
+        os.fchdir(root)
+        for _ in range(64):
+            os.chdir("..")
+        result = _mount("none", ".", "", MS_REC | MS_PRIVATE)
+    finally:
+        os.fchdir(root)
+        os.chroot(".")
+        os.close(root)
+    _check(result, "cannot make the mounts of this process private")
+
+
+def enter_private_namespace() -> Optional[int]:
+    """Go on in a private mount and PID namespace, before any thread starts and any work is done.
+
+    Returns None in the process that does the work. The calling process stays outside, hands
+    signals on, and gets the exit code (128+n for a death by signal n) when the work is over.
+    However the worker ends, SIGKILL included, the kernel ends all its processes and mounts.
+    """
+    cwd = os.getcwd()
+    _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWPID), "cannot make a private namespace (is this root, with CAP_SYS_ADMIN?)")
+    parent = os.getpid()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    child = os.fork()
+    if child == 0:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # os.getppid() is always 0 in here; /proc is still that of the old namespace.
+        if not _parent_alive(parent):
+            os._exit(1)
+        _make_private()
+        os.chdir(cwd)
+        _check(_mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC), "cannot mount /proc")
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        return None
+
+    def forward(signum: int, _frame: Optional[FrameType]) -> None:
+        os.kill(child, signum)
+
+    for signum in FORWARDED:
+        signal.signal(signum, forward)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _parent_alive(pid: int) -> bool:
+    proc = Path("/proc") / str(pid)
+    return proc.exists() or not Path("/proc/self").exists()
+
+
+@contextmanager
+def mounted(source: str, target: Path, fstype: str, flags: int = 0, options: str = "") -> Iterator[Path]:
+    """A mount for the length of a block. A busy one at its end is an error that names who is in it."""
+    _check(_mount(source, str(target), fstype, flags, options), f"cannot mount {source} at {target}")
+    try:
+        yield target
+    except BaseException:
+        _libc.umount2(os.fsencode(target), 0)  # the first error is the one to report
+        raise
+    if _libc.umount2(os.fsencode(target), 0) != 0:
+        code = ctypes.get_errno()
+        raise AvsError(f"cannot unmount {target}: {os.strerror(code)}{_users(target)}")
+
+
+@contextmanager
+def bind(source: Path, target: Path, readonly: bool = False) -> Iterator[Path]:
+    """source seen at target as well."""
+    with mounted(str(source), target, "", MS_BIND):
+        if readonly:
+            flags = MS_BIND | MS_REMOUNT | MS_RDONLY
+            _check(_mount("none", str(target), "", flags), f"cannot make {target} read-only")
+        yield target
+
+
+def _users(target: Path) -> str:
+    """Who holds a mount: the processes with their root, cwd or a file below it."""
+    found = []
+    for proc in Path("/proc").glob("[0-9]*"):
+        for link in [proc / "root", proc / "cwd", *proc.glob("fd/*")]:
+            try:
+                if os.readlink(link).startswith(str(target)):
+                    found.append(f"{proc.name} ({(proc / 'comm').read_text().strip()})")
+                    break
+            except OSError:
+                continue
+    return f"; in use by process {', '.join(found)}" if found else ""
+
+
+def _end_processes_below(root: Path) -> None:
+    """End daemons that a package's scripts started in the image, or its mounts stay busy."""
+    for proc in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(proc / "root") == str(root):
+                os.kill(int(proc.name), signal.SIGKILL)
+        except OSError:
+            continue
+
+
+@contextmanager
+def chroot_mounts(root: Path) -> Iterator[None]:
+    """What programs expect when they run in an image root: /proc, /sys, a small /dev, an empty /run.
+
+    Nothing of the host's /dev or /run is seen in it, and nothing of it stays in the tree.
+    """
+    made: list[Path] = []
+    real = Path(os.path.realpath(root))
+    with ExitStack() as stack:
+        for name in ("proc", "sys", "dev", "run"):
+            point = real / name
+            if point.is_symlink():
+                raise AvsError(f"{point} is a symbolic link; an image needs a directory there")
+            if not point.exists():
+                point.mkdir(mode=0o755)
+                made.append(point)
+        stack.callback(lambda: [point.rmdir() for point in reversed(made)])
+        stack.enter_context(mounted("proc", real / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC))
+        stack.enter_context(mounted("sysfs", real / "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY))
+        stack.enter_context(mounted("tmpfs", real / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755"))
+        dev = stack.enter_context(mounted("tmpfs", real / "dev", "tmpfs", MS_NOSUID, "mode=755"))
+        for name, (major, minor) in DEVICES.items():
+            os.mknod(dev / name, 0o20666, os.makedev(major, minor))
+            os.chmod(dev / name, 0o666)
+        for name, to in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+            os.symlink(to, dev / name)
+        for name in ("shm", "pts"):
+            (dev / name).mkdir()
+        stack.callback(_end_processes_below, real)
+        yield
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """Mount points at or below a directory, as this process sees them."""
+    prefix = os.path.realpath(directory)
+    found = []
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as stream:
+        for line in stream:
+            point = line.split(" ")[1].encode("latin-1", "surrogateescape").decode("unicode_escape")
+            if point == prefix or point.startswith(prefix + "/"):
+                found.append(point)
+    return found
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a tree, never through a mount: what is mounted below it is somebody else's."""
+    if not os.path.lexists(directory):
+        return
+    if not directory.is_symlink():
+        busy = mounts_below(directory)
+        if busy:
+            raise AvsError(f"cannot remove {directory}: mounted below it: {', '.join(busy)}; unmount it first")
+        if directory.is_dir():
+            shutil.rmtree(directory)
+            return
+    directory.unlink()

@@ -1,0 +1,158 @@
+"""Root image archives: what goes in, in which form, and whether all of it is there."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xcat_avs import command, manifest
+from xcat_avs.errors import AvsError
+from xcat_avs.generate import SOURCE_DATE_EPOCH
+
+CPIO_LIMIT = 2**32 - 1  # bytes of a file in the newc form
+EXIST_DIRECTIVE = re.compile(r"#INCLUDE:([^#]+)#")
+SUFFIXES = {"gzip": "gz", "zstd": "zst", "xz": "xz"}
+# All archives xCAT's initrd could pick, in its order; a published set holds just one.
+MARK = "rootimg."
+
+
+@dataclass(frozen=True)
+class Form:
+    """A method (cpio, tar, squashfs) and a compression (gzip, zstd, xz)."""
+
+    method: str
+    compress: str
+
+    @property
+    def filename(self) -> str:
+        if self.method == "squashfs":
+            return MARK + "sfs"
+        return f"{MARK}{self.method}.{SUFFIXES[self.compress]}"
+
+    def compressor(self) -> list[str]:
+        """The fastest program for the compression that is installed; its output does not change from run to run."""
+        if self.compress == "gzip":
+            for argv in (["igzip", "-3", "-n", "-c"], ["pigz", "-n", "-c"]):
+                if command.find(argv[0]):
+                    return argv
+            return ["gzip", "-n", "-c"]
+        return {"zstd": ["zstd", "-q", "-3", "-T0", "-c"], "xz": ["xz", "-6", "-T0", "-c"]}[self.compress]
+
+    def decompressor(self) -> list[str]:
+        return [self.compressor()[0], "-d", "-c"]
+
+    def programs(self) -> tuple[str, ...]:
+        """The programs that this form needs."""
+        if self.method == "squashfs":
+            return ("mksquashfs", "unsquashfs")
+        return (self.method, self.compressor()[0])
+
+
+def read_exlist(paths: Iterable[Path]) -> tuple[list[str], list[str]]:
+    """The patterns of exlists: what to leave out, and what to take in all the same (`+`).
+
+    Patterns are those of find -path, from the top of the image (`./usr/share/man*`).
+    Raises AvsError for a list that is not there.
+    """
+    excluded: list[str] = []
+    included: list[str] = []
+
+    def add(path: Path, asked: tuple[Path, ...]) -> None:
+        if path in asked:
+            raise AvsError(f"exlist {path} includes itself")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as err:
+            raise AvsError(f"the definition names the exlist {path}: {err.strerror}") from None
+        for line in text.splitlines():
+            line = line.strip()
+            include = EXIST_DIRECTIVE.fullmatch(line)
+            if include:
+                add(Path(path.parent, include.group(1)), (*asked, path))
+            elif line.startswith("+"):
+                included.append(line[1:].strip())
+            elif line and not line.startswith("#"):
+                excluded.append(line.lstrip("-").strip())
+
+    for path in paths:
+        add(path, ())
+    return excluded, included
+
+
+def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
+    """Remove from a disposable tree what an exlist leaves out; returns how many paths."""
+    if not excluded:
+        return 0
+    out, keep = _matcher(excluded), _matcher(included)
+    paths = [path for path, _ in manifest.walk(str(root))]
+    kept: set[str] = set()
+    removed = 0
+    for path in sorted(paths, reverse=True):  # what is in a directory before the directory
+        name = "./" + path
+        full = root / path
+        if path in kept or not out.match(name) or keep.match(name):
+            kept.add(os.path.dirname(path))
+            continue
+        removed += 1
+        if full.is_dir() and not full.is_symlink():
+            full.rmdir()
+        else:
+            full.unlink()
+    return removed
+
+
+def _matcher(patterns: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{fnmatch.translate(pattern)})" for pattern in patterns) or r"(?!)")
+
+
+def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0) -> None:
+    """Archive the whole tree at root; the same tree gives the same bytes.
+
+    Raises AvsError if a program of the pipe fails, or for a file that the form cannot hold.
+    """
+    paths = ["."]
+    for path, status in manifest.walk(str(root)):
+        if form.method == "cpio" and stat.S_ISREG(status.st_mode) and status.st_size > CPIO_LIMIT:
+            raise AvsError(f"{path} is larger than 4 GiB, which cpio cannot hold; take --method tar or squashfs")
+        paths.append(path)
+    paths.sort()
+    if form.method == "squashfs":
+        options = ["-noappend", "-no-progress", "-comp", form.compress, "-mkfs-time", SOURCE_DATE_EPOCH]
+        command.run(["mksquashfs", str(root), str(archive), *options], log=log, timeout=timeout)
+    else:
+        with tempfile.NamedTemporaryFile(dir=log.parent, prefix="names.") as names:
+            names.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
+            names.flush()
+            if form.method == "cpio":
+                packer = ["cpio", "--quiet", "-o", "-H", "newc", "--null", "--reproducible"]
+                command.pipe([packer, form.compressor()], stdin=Path(names.name), stdout=archive, cwd=root, log=log, timeout=timeout)
+            else:
+                packer = ["tar", "--create", "--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
+                          "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--no-recursion", "--null", "--verbatim-files-from",
+                          f"--files-from={names.name}"]  # fmt: skip
+                command.pipe([packer, form.compressor()], stdout=archive, cwd=root, log=log, timeout=timeout)
+    _check_complete(archive, form, paths, log, timeout)
+
+
+def _check_complete(archive: Path, form: Form, paths: Sequence[str], log: Path, timeout: float) -> None:
+    """Read the archive to its end and compare its list with what was to be in it."""
+    listing = log.with_name(f"{log.name}.list")
+    try:
+        if form.method == "squashfs":
+            output = command.capture(["unsquashfs", "-l", "-d", "", str(archive)], timeout=timeout).stdout
+            found = {os.fsdecode(line).lstrip("/") or "." for line in output.split(b"\n") if line.startswith(b"/")} | {"."}
+        else:
+            lister = ["cpio", "--quiet", "-t"] if form.method == "cpio" else ["tar", "--list", "--quoting-style=literal", "--show-transformed-names"]
+            command.pipe([form.decompressor(), lister], stdin=archive, stdout=listing, log=log, timeout=timeout)
+            found = {os.fsdecode(line).rstrip("/") or "/" for line in listing.read_bytes().split(b"\n") if line}
+    finally:
+        listing.unlink(missing_ok=True)
+    missing = [path for path in paths if path not in found]
+    if missing:
+        raise AvsError(f"the archive lacks {len(missing)} of {len(paths)} paths:", missing[:10])

@@ -1,0 +1,5 @@
+"""Empty the build directory for a new image root"""
+
+
+def run(ctx):
+    ctx.empty()

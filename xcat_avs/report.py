@@ -1,0 +1,112 @@
+"""What a mode answers, as text in xCAT's style and as JSON. It alone imports `tabulate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+RIGHT, LEFT = "right", "left"
+# A padded header is the only way to give a column a least width; tabulate strips spaces.
+FILLER = "\x01"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headers. width: the least width of every column after the first."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    align: Sequence[str]
+    rule: bool = False
+    width: int = 0
+    first_width: int = 0
+    bare: bool = False  # no headers
+
+
+@dataclass(frozen=True)
+class Report:
+    """A mode's answer: blocks of text and tables for people, one document for programs."""
+
+    blocks: Sequence[object] = ()
+    document: dict[str, Any] = field(default_factory=dict)
+
+
+def render(table: Table) -> str:
+    """A table as text, without trailing spaces."""
+    import tabulate
+
+    line = tabulate.DataRow("", "  ", "")
+    form = tabulate.TableFormat(None, None, None, None, line, line, 0, None)
+    headers = []
+    for number, header in enumerate(table.headers):
+        width = table.first_width if number == 0 else table.width
+        headers.append(header.rjust(width, FILLER) if table.align[number] == RIGHT else header.ljust(width, FILLER))
+    rows = [[cell.replace("\n", " ") for cell in row] for row in table.rows]
+    # No numparse: "1.10" is a version and stays one.
+    if not table.bare:
+        rows.insert(0, headers)
+    text = tabulate.tabulate(rows, tablefmt=form, disable_numparse=True, colalign=list(table.align))
+    lines = text.replace(FILLER, " ").split("\n")
+    width = max(len(item) for item in lines)
+    lines = [item.rstrip() for item in lines]
+    return "\n".join(["-" * width, *lines] if table.rule else lines)
+
+
+def to_text(report: Report) -> str:
+    """The report for people; blocks are parted by an empty line."""
+    parts = [render(block) if isinstance(block, Table) else str(block) for block in report.blocks]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_json(report: Report) -> str:
+    """The report for programs: one document."""
+    return json.dumps(report.document, indent=2, sort_keys=True, ensure_ascii=True) + "\n"
+
+
+def mebibytes(size: int) -> str:
+    """Bytes as whole `M` (MiB), rounded once."""
+    return f"{round(size / 2**20)}M"
+
+
+def step_table(steps: Iterable[Any], packages: str) -> Table:
+    """The report of a create: a row a step and the total.
+
+    steps: StepResults. packages: `rpm` or `deb`, for the headers.
+    """
+    rows = []
+    seconds = 0.0
+    results = list(steps)
+    for step in results:
+        seconds += step.seconds
+        count, size = step.packages_after - step.packages_before, step.bytes_after - step.bytes_before
+        rows.append((step.name, f"{round(step.seconds)}s", str(count), mebibytes(size), str(step.packages_after), mebibytes(step.bytes_after)))
+    if results:
+        first, last = results[0], results[-1]
+        count, size = last.packages_after - first.packages_before, last.bytes_after - first.bytes_before
+        rows.append(("TOTAL", f"{round(seconds)}s", str(count), mebibytes(size), str(last.packages_after), mebibytes(last.bytes_after)))
+    noun = "PKGS" if packages == "deb" else "RPMS"
+    headers = ("PROCEDURE NAME", "TIME", f"+/- {noun}", "+/- SIZE", noun, "SIZE")
+    return Table(headers, rows, [RIGHT] * 6, rule=True, width=8, first_width=23)
+
+
+def utc_now() -> str:
+    """The present as UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_utc(text: str) -> datetime:
+    """An ISO 8601 time in UTC, as Subversion (`2026-01-02T03:04:05.123456Z`) and utc_now write it."""
+    return datetime.strptime(text.rstrip("Z").split(".")[0], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+
+
+def local(text: str) -> str:
+    """A stored UTC time for people: local, to the second."""
+    return parse_utc(text).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if text else ""
+
+
+def ctime(text: str) -> str:
+    """A stored UTC time as date(1) prints it: `Tue Aug 19 10:26:14 PDT 2014`."""
+    return parse_utc(text).astimezone().strftime("%a %b %e %H:%M:%S %Z %Y")

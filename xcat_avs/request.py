@@ -1,0 +1,29 @@
+"""What the command line asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line, every option that there is; empty where not given."""
+
+    mode: str = ""
+    image: str = ""
+    profile: str = ""
+    osvers: str = ""
+    osarch: str = ""
+    store: str = ""
+    tag: str = ""
+    revision: str = ""
+    message: str = ""
+    user: str = ""
+    resume: bool = False
+    source: str = ""
+    finish: bool = False
+    masquerade: str = ""
+    method: str = ""
+    compress: str = ""
+    json: bool = False
+    verbose: bool = False

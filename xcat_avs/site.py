@@ -1,0 +1,127 @@
+"""One installation: its settings, its definitions, its store, and who is asking."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import pwd
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xcat_avs import command, config, locks, recipe
+from xcat_avs.config import Settings
+from xcat_avs.definitions import Definitions
+from xcat_avs.definitions.stanza import StanzaDefinitions
+from xcat_avs.errors import AvsError
+from xcat_avs.image import OsImage, resolve
+from xcat_avs.progress import Progress
+from xcat_avs.recipe import Recipe
+from xcat_avs.report import utc_now
+from xcat_avs.request import Request
+from xcat_avs.store import Store
+from xcat_avs.store.fsvs import FsvsStore
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who asks. user: the person (-u, or who logged in); the rest is recorded beside it."""
+
+    user: str
+    uid: int = field(default_factory=os.getuid)
+    login: str = field(default_factory=getpass.getuser)
+    sudo_user: str = field(default_factory=lambda: os.environ.get("SUDO_USER", ""))
+    host: str = field(default_factory=socket.gethostname)
+    # The process as the machine sees it, not as a private namespace does.
+    pid: int = field(default_factory=os.getpid)
+    started: str = field(default_factory=utc_now)
+
+    @classmethod
+    def of(cls, user: str) -> Identity:
+        name = user or os.environ.get("SUDO_USER", "")
+        if not name:
+            try:
+                name = pwd.getpwuid(os.getuid()).pw_name
+            except KeyError:
+                name = f"uid{os.getuid()}"
+        if not name.isprintable() or any(char.isspace() or char in "/@:;" for char in name):
+            raise AvsError(f"user name {name!r} may not hold spaces, control characters or any of / @ : ;")
+        return cls(name)
+
+    def process(self) -> str:
+        """For the one who finds a lock taken."""
+        return f"{self.user} (process {self.pid} on {self.host}, since {self.started})"
+
+    def real(self) -> str:
+        """Who that is to the system."""
+        sudo = f", through sudo from {self.sudo_user}" if self.sudo_user else ""
+        return f"uid {self.uid} on {self.host}{sudo}"
+
+
+def _definitions(settings: Settings) -> Definitions:
+    """The source of definitions. A broken or unusable xCAT is an error, never a silent fall-back."""
+    if settings.xcat != "no":
+        program = command.find("lsdef") or command.find(os.path.join(os.environ.get("XCATROOT", "/opt/xcat"), "bin/lsdef"))
+        if program or settings.xcat == "yes":
+            found = f"xCAT is here ({program})" if program else "[xcat] use = yes"
+            raise AvsError(f"{found}, and this version cannot read its tables yet; set [xcat] use = no and definitions = FILE")
+    if not settings.definitions:
+        raise AvsError("no osimage definitions: xCAT is not used here, and [xcat] definitions is not set in avs.conf; name a stanza file there")
+    return StanzaDefinitions(
+        Path(settings.definitions), Path(settings.installdir or "/install"), Path(settings.tftpdir or "/tftpboot")
+    )
+
+
+@dataclass(frozen=True)
+class Site:
+    """What every mode works with."""
+
+    settings: Settings
+    definitions: Definitions
+    identity: Identity
+    progress: Progress
+
+    @classmethod
+    def open(cls, request: Request, progress: Progress) -> Site:
+        settings = config.load()
+        if request.store:
+            settings = config.overlay(settings, {"paths": {"store": request.store}}, "-s")
+        definitions = _definitions(settings)
+        progress.verbose(f"definitions: {definitions.describe()}")
+        return cls(settings, definitions, Identity.of(request.user), progress)
+
+    def image(self, request: Request) -> OsImage:
+        """The osimage the command line names."""
+        return self.resolve(request.image or request.profile, request)
+
+    def resolve(self, wanted: str, request: Request) -> OsImage:
+        """A profile or full name, narrowed by -o and -a."""
+        return resolve(self.definitions.osimages(), wanted, request.osvers, request.osarch)
+
+    def recipe(self, image: OsImage) -> Recipe:
+        try:
+            return recipe.load(image, self.definitions.installdir, self.settings)
+        except AvsError as err:
+            raise err.prefixed(f"{image.name}: ") from None
+
+    def store(self) -> Store:
+        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.settings.timeout)
+
+    @contextmanager
+    def lock(self, image: OsImage, activity: str) -> Iterator[None]:
+        """One `build` or `pack` of an osimage at a time."""
+        past = {"build": "built", "pack": "packed"}[activity]
+        self.private(self.settings.state)
+        path = self.settings.state / "locks" / f"{image.name}.{activity}"
+        with locks.locked(path, f"{image.name} is being {past} by", self.identity.process()):
+            yield
+
+    def private(self, directory: Path) -> Path:
+        """The directory, made for root only where it is not there."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as err:
+            raise AvsError(f"cannot make {directory}: {err.strerror}") from None
+        return directory

@@ -1,0 +1,214 @@
+"""FSVS over Subversion, in the layout of avs_image_mgr: netboot/OSVERS/ARCH/PROFILE/{trunk,tags,branches}."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+from urllib.parse import quote, unquote, urlsplit
+
+from xcat_avs import command
+from xcat_avs.errors import AvsError, CommandError, NotFoundError
+from xcat_avs.image import OsImage, Tag
+from xcat_avs.store import Revision, Version
+
+# Subversion's codes: path not found; no repository there, or out of reach.
+NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
+EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
+NO_REVISION = re.compile(r"E160006\b")
+REAL = "avs:real"  # revision property: who asked, as the system knows them
+# What costs most of a first commit is looking for equal contents; compression by lz4 is almost free.
+TUNING = (("rep-sharing", "enable-rep-sharing = false"), ("deltification", "compression = lz4"))
+
+
+@dataclass(frozen=True)
+class FsvsStore:
+    """A Subversion repository at a URL. work: a private directory for FSVS's own data and logs."""
+
+    repository: str
+    work: Path
+    timeout: float = 0
+
+    def url(self, image: OsImage, version: Optional[Version] = None) -> str:
+        parts = [self.repository.rstrip("/"), quote(image.store_path)]
+        if version is not None:
+            parts += ["tags", quote(version.tag)] if version.tag else ["trunk"]
+        return "/".join(parts)
+
+    def _peg(self, image: OsImage, version: Version, path: str = "") -> str:
+        """A Subversion target: what stands before the last @ is never read as a revision."""
+        url = self.url(image, version) + (f"/{quote(path)}" if path else "")
+        return f"{url}@{'HEAD' if version.revision is None else version.revision}"
+
+    def _svn(self, argv: Sequence[str]) -> command.Output:
+        """Run a Subversion client. NotFoundError for a missing path, AvsError that names the store otherwise."""
+        output = command.capture([argv[0], "--non-interactive", *argv[1:]], timeout=self.timeout, check=False)
+        if output.code:
+            lines = [line for line in output.stderr.splitlines() if line.strip()]
+            if NO_PATH.search(output.stderr):
+                raise NotFoundError(f"not in the store {self.repository}", lines[-3:])
+            raise AvsError(f"the store {self.repository} cannot be used:", lines[-5:])
+        return output
+
+    def _local(self) -> Optional[Path]:
+        """The directory of a file:// repository, or None for one on a server."""
+        parts = urlsplit(self.repository)
+        if parts.scheme not in ("file", "svn", "svn+ssh", "http", "https") or not parts.path.strip("/"):
+            raise AvsError(f"the store {self.repository!r} is no URL of a Subversion repository; one is file:///DIR, svn://HOST/PATH or https://HOST/PATH")
+        if parts.scheme != "file":
+            return None
+        return Path(unquote(parts.path))
+
+    def _absent(self) -> bool:
+        """Whether this is a repository of our own machine that is still to be made."""
+        path = self._local()
+        return path is not None and not path.exists()
+
+    def _xml(self, argv: Sequence[str]) -> Optional[ElementTree.Element]:
+        """The XML that svn answers; None where the path, or the repository yet, does not exist."""
+        if self._absent():
+            return None
+        try:
+            return ElementTree.fromstring(self._svn(argv).stdout)
+        except NotFoundError:
+            return None
+
+    def prepare(self, image: OsImage, author: str) -> None:
+        if self._absent():
+            path = self._local()
+            assert path is not None
+            self._create(path)
+        missing = [self.url(image) + f"/{name}" for name in ("trunk", "tags", "branches")]
+        missing = [url for url in missing if self._xml(["svn", "info", "--xml", url + "@HEAD"]) is None]
+        if missing:
+            message = f"{author}; Layout for {image.name}"
+            self._svn(["svn", "mkdir", "-q", "--parents", "--username", author, "-m", message, *missing])
+
+    def _create(self, path: Path) -> None:
+        """Make the repository beside its place and rename it there: it is whole or not there."""
+        command.need("svnadmin")
+        temporary = path.with_name(f".{path.name}.new.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(mode=0o700)
+            try:
+                command.capture(["svnadmin", "create", str(temporary)], timeout=self.timeout)
+                conf = temporary / "db/fsfs.conf"
+                text = conf.read_text(encoding="utf-8")
+                for section, setting in TUNING:
+                    text = text.replace(f"[{section}]\n", f"[{section}]\n{setting}\n", 1)
+                conf.write_text(text, encoding="utf-8")
+                os.rename(temporary, path)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        except OSError as err:
+            raise AvsError(f"cannot make the store {self.repository}: {err.filename or path}: {err.strerror}") from None
+        except CommandError as err:
+            raise err.prefixed(f"cannot make the store {self.repository}: ") from None
+
+    def _log(self, target: str, *options: str) -> list[ElementTree.Element]:
+        root = self._xml(["svn", "log", "--xml", *options, target])
+        return [] if root is None else list(root.iter("logentry"))
+
+    def head(self, image: OsImage) -> Optional[Revision]:
+        trunk = self._peg(image, Version())
+        listing = self._xml(["svn", "ls", "--xml", trunk])
+        if listing is None or listing.find(".//entry") is None:
+            return None  # nothing, or the empty trunk of a first commit that did not come to its end
+        entries = self._log(trunk, "-l", "1")
+        return _revision(entries[0]) if entries else None
+
+    def revision(self, image: OsImage, number: int) -> Revision:
+        try:
+            entries = self._log(self._peg(image, Version(revision=number)), "-l", "1", "-r", f"{number}:1")
+        except AvsError as err:
+            if not NO_REVISION.search(str(err)):
+                raise
+            entries = []
+        if not entries:
+            raise NotFoundError(f"{image.name} has no revision {number}; `avsimage -c show {image.profile}` shows the newest")
+        return _revision(entries[0])
+
+    def commit(self, image: OsImage, tree: Path, author: str, message: str) -> Revision:
+        url = self.url(image, Version())
+        with self._fsvs() as (env, log):
+            run = ["fsvs", "-q"]
+            try:
+                command.run([*run, "initialize", url], cwd=tree, env=env, log=log, timeout=self.timeout)
+                command.run([*run, "sync-repos"], cwd=tree, env=env, log=log, timeout=self.timeout)
+                # By default FSVS takes a file of the same size and second for unchanged; compare the contents.
+                options = ["-o", "change_check=allfiles", "-o", "empty_commit=no", "-o", f"author={author}"]
+                command.run([*run, *options, "ci", "-m", message], cwd=tree, env=env, log=log, timeout=self.timeout)
+            except CommandError as err:
+                raise AvsError(f"{image.name}: the commit to {self.repository} failed, nothing was stored: {err.text}", err.tail) from None
+        head = self.head(image)
+        if head is None or head.message.strip() != message.strip():
+            raise AvsError(f"{image.name}: FSVS ended well but {url} has no such revision")
+        return head
+
+    def export(self, image: OsImage, version: Version, target: Path) -> None:
+        command_line = ["fsvs", "-q", "export"]
+        if version.revision is not None:
+            command_line += ["-r", str(version.revision)]
+        with self._fsvs() as (env, log):
+            try:
+                command.run([*command_line, self.url(image, version)], cwd=target, env=env, log=log, timeout=self.timeout)
+            except CommandError as err:
+                raise AvsError(f"{image.name}: the checkout of {version} failed: {err.text}", err.tail) from None
+
+    @contextmanager
+    def _fsvs(self) -> Iterator[tuple[dict[str, str], Path]]:
+        """FSVS's state for one use, apart from the host admin's own /etc/fsvs and /var/spool/fsvs."""
+        command.need("fsvs")
+        self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(prefix="fsvs.", dir=self.work) as directory:
+            for name in ("conf", "waa"):
+                os.mkdir(os.path.join(directory, name))
+            env = {"FSVS_CONF": os.path.join(directory, "conf"), "FSVS_WAA": os.path.join(directory, "waa")}
+            yield env, Path(directory) / "log"
+
+    def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
+        target = self.url(image, Version(tag=name))
+        # svnmucc adds the tag in one transaction, and fails if it exists; `svn cp` would nest into it.
+        argv = ["svnmucc", "--username", author, "--with-revprop", f"{REAL}={real}", "-m", message, "cp", str(revision), self.url(image, Version()), target]
+        try:
+            self._svn(argv)
+        except AvsError as err:
+            if EXISTS.search(str(err)):
+                raise AvsError(f"{image.name}: tag {name} exists already, and tags are never changed; take another name") from None
+            raise
+
+    def tags(self, image: OsImage) -> list[Tag]:
+        tags_url = self.url(image) + "/tags"
+        listing = self._xml(["svn", "ls", "--xml", tags_url + "@HEAD"])
+        if listing is None:
+            return []
+        present = {entry.findtext("name", "") for entry in listing.iter("entry") if entry.get("kind") == "dir"}
+        found: dict[str, Tag] = {}
+        for entry in self._log(tags_url + "@HEAD", "-v", "--with-all-revprops"):  # the newest first
+            for path in entry.iter("path"):
+                name = (path.text or "").rsplit("/tags/", 1)[-1]
+                if path.get("action") in ("A", "R") and name in present and name not in found:
+                    made = _revision(entry)
+                    source = int(path.get("copyfrom-rev") or made.number)
+                    found[name] = Tag(name, made.number, source, made.date, made.author, made.message, made.real)
+        return sorted(found.values(), key=lambda tag: tag.revision)
+
+    def read(self, image: OsImage, version: Version, path: str) -> bytes:
+        if self._absent():
+            raise NotFoundError(f"the store {self.repository} is still empty")
+        return self._svn(["svn", "cat", self._peg(image, version, path)]).stdout
+
+
+def _revision(entry: ElementTree.Element) -> Revision:
+    text = entry.findtext
+    real = entry.findtext(f"revprops/property[@name='{REAL}']", "")
+    return Revision(int(entry.get("revision", "0")), text("date", ""), text("author", ""), text("msg", ""), real)
