@@ -74,14 +74,17 @@ def build_seed(image: OsImage, generator: Generator, source: Optional[Path]) -> 
 ContextFor = Callable[[Step, Path], BuildContext]
 
 
-def run_steps(ctx_for: ContextFor, recipe: Recipe, paths: BuildPaths, seed: str, resume: bool, progress: Progress) -> list[StepResult]:
+def run_steps(
+    ctx_for: ContextFor, recipe: Recipe, paths: BuildPaths, seed: str, resume: bool, progress: Progress
+) -> list[StepResult]:
     """Run the steps of a recipe; with resume, only from the first that is not done as it would be now.
 
     ctx_for(step, log): the context of a step. Raises StepFailed with the results so far.
     """
     results: list[StepResult] = []
     if not resume:
-        mounts.remove_tree(paths.results)
+        for old in (paths.results, paths.tree):
+            mounts.remove_tree(old)
     for directory in (paths.results, paths.logs, paths.tree.parent):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     for number, (step, step_id) in enumerate(zip(recipe.steps, step_ids(recipe, seed))):
@@ -122,7 +125,18 @@ def _run_step(ctx: BuildContext, step: Step, step_id: str, log: Path) -> StepRes
     if left:
         raise AvsError(f"it left mounts behind: {', '.join(left)}")
     packages_after, size_after = measure(ctx.root)
-    return StepResult(step.name, step_id, seconds, packages, packages_after, size, size_after, started, str(step.procedure.path), str(log))
+    return StepResult(
+        step.name,
+        step_id,
+        seconds,
+        packages,
+        packages_after,
+        size,
+        size_after,
+        started,
+        str(step.procedure.path),
+        str(log),
+    )
 
 
 def measure(root: Path) -> tuple[int, int]:
@@ -156,7 +170,9 @@ def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results:
     (info / "logs").mkdir(parents=True)
     (inputs / "procedures").mkdir(parents=True)
     (info / "report").write_text(report, encoding="utf-8")
-    (info / "steps.json").write_text(json.dumps([dataclasses.asdict(result) for result in results], indent=1) + "\n", encoding="utf-8")
+    (info / "steps.json").write_text(
+        json.dumps([dataclasses.asdict(result) for result in results], indent=1) + "\n", encoding="utf-8"
+    )
     (info / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for result in results:
         if os.path.exists(result.log):

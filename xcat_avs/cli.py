@@ -42,11 +42,23 @@ def usage(mode: Optional[Mode] = None) -> str:
     table = modes.table()
     if mode is None:
         width = max(len(name) for name in table)
-        lines = ["Usage:", "  avsimage -c MODE IMAGE [options]", "  avsimage -c MODE -h", "  avsimage [-h|--help|-v|--version]", ""]
+        lines = [
+            "Usage:",
+            "  avsimage -c MODE IMAGE [options]",
+            "  avsimage -c MODE -h",
+            "  avsimage [-h|--help|-v|--version]",
+            "",
+        ]
         lines += ["Modes:", *(f"  {name.ljust(width)}  {item.summary}" for name, item in table.items()), ""]
     else:
         words = [f"{FLAGS[key][0]} {FLAGS[key][1]}" for key in mode.needs]
-        lines = ["Usage:", "  " + " ".join(["avsimage -c", mode.name, "IMAGE", *words, "[options]"]), "", f"  {mode.summary}", ""]
+        lines = [
+            "Usage:",
+            "  " + " ".join(["avsimage -c", mode.name, "IMAGE", *words, "[options]"]),
+            "",
+            f"  {mode.summary}",
+            "",
+        ]
         if mode.takes:
             own = [(f"{FLAGS[key][0]} {FLAGS[key][1]}".rstrip(), text) for key, text in mode.takes.items()]
             lines += [f"Options of {mode.name}:", *(f"  {flag:<16}  {text}" for flag, text in own), ""]
@@ -107,15 +119,20 @@ def to_request(parsed: Mapping[str, Any]) -> Request:
             continue
         if isinstance(value, (list, tuple)):
             if len(value) > 1 and name == "image":
-                raise UsageError(f"unexpected argument {value[1]!r}; a message of several words is quoted: -m 'MESSAGE'")
+                raise UsageError(
+                    f"unexpected argument {value[1]!r}; a message of several words is quoted: -m 'MESSAGE'"
+                )
             if len(value) > 1:
-                flag = FLAGS.get(name, ({"mode": "-c", "profile": "-p", "osvers": "-o", "osarch": "-a", "store": "-s"}.get(name, name),))[0]
+                flag = FLAGS.get(
+                    name,
+                    ({"mode": "-c", "profile": "-p", "osvers": "-o", "osarch": "-a", "store": "-s"}.get(name, name),),
+                )[0]
                 raise UsageError(f"{flag} is given {len(value)} times")
             if value and not value[0].strip():
                 raise UsageError(f"an empty value for {name}")
             value = value[0] if value else ""
             if not _is_text(value):
-                raise UsageError(f"the value of {name} is not UTF-8 text or holds control characters: {ascii(value)}")
+                raise UsageError(f"the value of {name} is not UTF-8 text or holds control characters: {value!a}")
         values[name] = "" if value is None else value
     return Request(**values)
 
@@ -148,7 +165,9 @@ def check(request: Request, mode: Mode) -> None:
     if request.image and request.profile:
         raise UsageError(f"IMAGE is given twice: {request.image!r}, and -p {request.profile!r}")
     if not (request.image or request.profile):
-        raise UsageError(f"mode {mode.name} needs the IMAGE, a profile such as example.prod or the full name of an osimage")
+        raise UsageError(
+            f"mode {mode.name} needs the IMAGE, a profile such as example.prod or the full name of an osimage"
+        )
 
 
 def _raise_interrupted(signum: int, _frame: Optional[FrameType]) -> None:
@@ -214,7 +233,9 @@ def run(argv: list[str]) -> int:
         sys.stderr.write(f"Error: {err}\n")
         return err.exit_code
     except Interrupted as err:
-        sys.stderr.write(f"\nError: interrupted by {signal.Signals(err.signum).name}; nothing was committed or published by what was cut off\n")
+        sys.stderr.write(
+            f"\nError: interrupted by {signal.Signals(err.signum).name}; nothing was committed or published by what was cut off\n"
+        )
         return 128 + err.signum
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -108,7 +108,15 @@ def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Optional[Path], std
     if _listener:
         _listener(argv, None)
     return sh.Command(program)(
-        *argv[1:], _bg=True, _bg_exc=False, _new_session=True, _tty_out=False, _in=stdin, _out=out, _env=dict(env), **extra
+        *argv[1:],
+        _bg=True,
+        _bg_exc=False,
+        _new_session=True,
+        _tty_out=False,
+        _in=stdin,
+        _out=out,
+        _env=dict(env),
+        **extra,
     )
 
 

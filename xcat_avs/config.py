@@ -17,16 +17,22 @@ ETC_CONF = Path("/etc/xcat/avs.conf")
 
 
 def _setting(section: str, name: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    return dataclasses.field(default=default, metadata={"section": section, "name": name, "help": help, "choices": choices})
+    return dataclasses.field(
+        default=default, metadata={"section": section, "name": name, "help": help, "choices": choices}
+    )
 
 
 @dataclass(frozen=True)
 class Settings:
     """Every setting there is. The type of the default is the type of the setting."""
 
-    xcat: str = _setting("xcat", "use", "auto", "read the xCAT tables: auto (where lsdef is), yes, no", ("auto", "yes", "no"))
+    xcat: str = _setting(
+        "xcat", "use", "auto", "read the xCAT tables: auto (where lsdef is), yes, no", ("auto", "yes", "no")
+    )
     definitions: str = _setting("xcat", "definitions", "", "stanza file, or directory of them, when xCAT is not used")
-    state: Path = _setting("paths", "state", Path("/var/lib/xcat-avs"), "builds, staging, locks, FSVS's own data; root only")
+    state: Path = _setting(
+        "paths", "state", Path("/var/lib/xcat-avs"), "builds, staging, locks, FSVS's own data; root only"
+    )
     logs: Path = _setting("paths", "logs", Path("/var/log/xcat/avs"), "logs of builds; root only")
     store: str = _setting("paths", "store", "file:///var/lib/xcat-avs/repo", "URL of the Subversion repository")
     installdir: str = _setting("paths", "installdir", "", "default: xCAT's own; without xCAT /install")
@@ -86,12 +92,16 @@ def overlay(settings: Settings, values: Mapping[str, Mapping[str, str]], origin:
     changes: dict[str, Any] = {}
     for section, items in values.items():
         if section not in SECTIONS:
-            raise AvsError(f"{origin}: unknown section [{section}]{nearest(section, SECTIONS)}; there are {', '.join(SECTIONS)}")
+            raise AvsError(
+                f"{origin}: unknown section [{section}]{nearest(section, SECTIONS)}; there are {', '.join(SECTIONS)}"
+            )
         for name, text in items.items():
             field = FIELDS.get((section, name))
             if field is None:
                 homes = [home for home, other in FIELDS if other == name]
-                hint = f"; it belongs in [{homes[0]}]" if homes else nearest(name, [n for s, n in FIELDS if s == section])
+                hint = (
+                    f"; it belongs in [{homes[0]}]" if homes else nearest(name, [n for s, n in FIELDS if s == section])
+                )
                 raise AvsError(f"{origin}: unknown setting {name!r} in [{section}]{hint}")
             changes[field.name] = typed(text, field.default, f"{origin}: [{section}] {name}", field.metadata["choices"])
     return dataclasses.replace(settings, **changes)
@@ -105,7 +115,11 @@ def sections(parser: configparser.ConfigParser) -> dict[str, dict[str, str]]:
 def share_dir() -> Path:
     """The shipped defaults: beside the package in a checkout, else below the prefix, else xCAT's."""
     checkout = Path(__file__).resolve().parent.parent / "share/xcat/avs"
-    candidates = [checkout, Path(sys.prefix) / "share/xcat/avs", Path(os.environ.get("XCATROOT", "/opt/xcat")) / "share/xcat/avs"]
+    candidates = [
+        checkout,
+        Path(sys.prefix) / "share/xcat/avs",
+        Path(os.environ.get("XCATROOT", "/opt/xcat")) / "share/xcat/avs",
+    ]
     for candidate in candidates:
         if (candidate / "avs.conf").is_file():
             return candidate

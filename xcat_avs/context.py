@@ -107,9 +107,13 @@ class BuildContext:
             current = step
         raise AvsError(f"{path}: too many symbolic links in the image")
 
-    def install_file(self, source: Union[Path, str, bytes], target: str, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
+    def install_file(
+        self, source: Union[Path, str, bytes], target: str, mode: int = 0o644, uid: int = 0, gid: int = 0
+    ) -> None:
         """Put a file (Path) or a text into the image, in place of what is there."""
-        data = source.read_bytes() if isinstance(source, Path) else source.encode() if isinstance(source, str) else source
+        data = (
+            source.read_bytes() if isinstance(source, Path) else source.encode() if isinstance(source, str) else source
+        )
         path = self.inside(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.avs")
@@ -164,7 +168,13 @@ def perform(ctx: BuildContext) -> None:
                "AVS_PROFILE": ctx.image.profile, "AVS_OSIMAGE": ctx.image.name, "AVS_FAMILY": version.family,
                "AVS_INSTALLDIR": str(ctx.installdir), "AVS_PROCEDURE": str(found.path)}  # fmt: skip
         for name, value in ctx.options.items():
-            text = " ".join(value) if isinstance(value, tuple) else ("yes" if value else "no") if isinstance(value, bool) else str(value)
+            text = (
+                " ".join(value)
+                if isinstance(value, tuple)
+                else ("yes" if value else "no")
+                if isinstance(value, bool)
+                else str(value)
+            )
             env[f"AVS_OPT_{name.upper()}"] = text
         command.run([str(found.path)], log=ctx.log, env=env, cwd=ctx.root, timeout=ctx.settings.timeout)
         return

@@ -12,7 +12,9 @@ from xcat_avs.errors import AvsError, NotFoundError, nearest
 ARCHES = "x86_64|aarch64|ppc64le|ppc64el|ppc64|s390x|i[3-6]86|x86|amd64|arm64|riscv64"
 # The form xCAT itself gives names: OSVERS-ARCH-PROVMETHOD-PROFILE. OSVERS and PROFILE may hold
 # a dash (centos-stream9), so the architecture is what the name is cut at.
-NAME_FORM = re.compile(rf"(?P<osvers>.+?)-(?P<osarch>{ARCHES})-(?P<provmethod>netboot|statelite|install)-(?P<profile>.+)")
+NAME_FORM = re.compile(
+    rf"(?P<osvers>.+?)-(?P<osarch>{ARCHES})-(?P<provmethod>netboot|statelite|install)-(?P<profile>.+)"
+)
 OSVERS_FORM = re.compile(r"([A-Za-z][A-Za-z_-]*?)-?(\d+)((?:\.\d+)*)")
 # What becomes a directory, a Subversion path or a shell word of xCAT's must be plain.
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*")
@@ -43,7 +45,9 @@ class OsVersion:
         distribution = match.group(1).lower().replace("_", "-") if match else ""
         if match is None or distribution not in DISTRIBUTIONS:
             known = ", ".join(sorted(DISTRIBUTIONS))
-            raise AvsError(f"osvers {osvers!r} is of no distribution known here; known are {known}, each with its release number")
+            raise AvsError(
+                f"osvers {osvers!r} is of no distribution known here; known are {known}, each with its release number"
+            )
         return cls(osvers, distribution, DISTRIBUTIONS[distribution], match.group(2), match.group(3).lstrip("."))
 
     @property
@@ -138,16 +142,26 @@ class OsImage:
         for key in ("osvers", "osarch", "profile"):
             value = self._attribute(key)
             if not value:
-                raise AvsError(f"{self.name} has no {key}, and its name is not of the form OSVERS-ARCH-netboot-PROFILE; set {key} in {self.origin}")
+                raise AvsError(
+                    f"{self.name} has no {key}, and its name is not of the form OSVERS-ARCH-netboot-PROFILE; set {key} in {self.origin}"
+                )
             if not PLAIN.fullmatch(value):
-                raise AvsError(f"{self.name}: {key} {value!r} may only hold letters, digits and . _ + ~ -; change it in {self.origin}")
+                raise AvsError(
+                    f"{self.name}: {key} {value!r} may only hold letters, digits and . _ + ~ -; change it in {self.origin}"
+                )
         if not PLAIN.fullmatch(self.name):
-            raise AvsError(f"osimage name {self.name!r} may only hold letters, digits and . _ + ~ -; change it in {self.origin}")
+            raise AvsError(
+                f"osimage name {self.name!r} may only hold letters, digits and . _ + ~ -; change it in {self.origin}"
+            )
         rootimgdir = self.attributes.get("rootimgdir", "")
         if rootimgdir and not re.fullmatch(r"(/[A-Za-z0-9_.+~-]+)+", rootimgdir):
-            raise AvsError(f"{self.name}: rootimgdir {rootimgdir!r} must be an absolute path of letters, digits and . _ + ~ -; change it in {self.origin}")
+            raise AvsError(
+                f"{self.name}: rootimgdir {rootimgdir!r} must be an absolute path of letters, digits and . _ + ~ -; change it in {self.origin}"
+            )
         if self.provmethod not in ("netboot", "statelite", ""):
-            raise AvsError(f"{self.name} has provmethod {self.provmethod}; only netboot images are built and packed here")
+            raise AvsError(
+                f"{self.name} has provmethod {self.provmethod}; only netboot images are built and packed here"
+            )
         return self
 
 
@@ -201,5 +215,10 @@ def resolve(images: Mapping[str, OsImage], wanted: str, osvers: str = "", osarch
         names = {image.profile for image in images.values()} | set(images)
         hint = nearest(wanted, names) if not found else f"; there is {', '.join(sorted(image.name for image in found))}"
         raise NotFoundError(f"no osimage {wanted!r}{narrowed} among {len(images)} definitions{hint}")
-    lines = [f"-o {image.osvers} -a {image.osarch}   {image.name}" for image in sorted(matching, key=lambda image: image.name)]
-    raise AvsError(f"{wanted!r} means {len(matching)} osimages; say which by the full name, or by -o OSVERS and -a ARCH:", lines)
+    lines = [
+        f"-o {image.osvers} -a {image.osarch}   {image.name}"
+        for image in sorted(matching, key=lambda image: image.name)
+    ]
+    raise AvsError(
+        f"{wanted!r} means {len(matching)} osimages; say which by the full name, or by -o OSVERS and -a ARCH:", lines
+    )

@@ -64,7 +64,9 @@ def enter_private_namespace() -> Optional[int]:
     However the worker ends, SIGKILL included, the kernel ends all its processes and mounts.
     """
     cwd = os.getcwd()
-    _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWPID), "cannot make a private namespace (is this root, with CAP_SYS_ADMIN?)")
+    _check(
+        _libc.unshare(CLONE_NEWNS | CLONE_NEWPID), "cannot make a private namespace (is this root, with CAP_SYS_ADMIN?)"
+    )
     parent = os.getpid()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     child = os.fork()
@@ -159,7 +161,8 @@ def chroot_mounts(root: Path) -> Iterator[None]:
             if not point.exists():
                 point.mkdir(mode=0o755)
                 made.append(point)
-        stack.callback(lambda: [point.rmdir() for point in reversed(made)])
+        for point in made:
+            stack.callback(point.rmdir)
         stack.enter_context(mounted("proc", real / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC))
         stack.enter_context(mounted("sysfs", real / "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY))
         stack.enter_context(mounted("tmpfs", real / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755"))

@@ -58,10 +58,14 @@ def refuse_if_writable(path: Path) -> None:
     for item in (path.parent, path):
         status = item.stat()
         if status.st_uid not in (0, os.geteuid()):
-            raise AvsError(f"{item} belongs to uid {status.st_uid}, not to root, and would be run as root; chown it to root")
+            raise AvsError(
+                f"{item} belongs to uid {status.st_uid}, not to root, and would be run as root; chown it to root"
+            )
         sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
         if status.st_mode & 0o022 and not sticky:
-            raise AvsError(f"{item} may be written by others than root (mode {stat.S_IMODE(status.st_mode):04o}) and would be run as root; chmod go-w {item}")
+            raise AvsError(
+                f"{item} may be written by others than root (mode {stat.S_IMODE(status.st_mode):04o}) and would be run as root; chmod go-w {item}"
+            )
 
 
 def load(path: Path, layer: Layer, overridden: Any = None) -> Procedure:
@@ -128,7 +132,9 @@ def find(name: str, layers: Sequence[Layer]) -> Procedure:
         if paths:
             found = load(paths[0], layer, found)
     if found is None:
-        raise NotFoundError(f"unknown procedure {name!r}{nearest(name, known(layers))}; looked in {', '.join(str(layer.directory) for layer in layers)}")
+        raise NotFoundError(
+            f"unknown procedure {name!r}{nearest(name, known(layers))}; looked in {', '.join(str(layer.directory) for layer in layers)}"
+        )
     return found
 
 
@@ -137,5 +143,9 @@ def known(layers: Iterable[Layer]) -> list[str]:
     names = set()
     for layer in layers:
         if layer.directory.is_dir():
-            names |= {path.stem for path in layer.directory.iterdir() if path.is_file() and STEP_NAME.fullmatch(path.stem) and path.stem != "__init__"}
+            names |= {
+                path.stem
+                for path in layer.directory.iterdir()
+                if path.is_file() and STEP_NAME.fullmatch(path.stem) and path.stem != "__init__"
+            }
     return sorted(names)

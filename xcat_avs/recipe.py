@@ -85,7 +85,9 @@ def load(image: OsImage, installdir: Path, settings: Settings) -> Recipe:
             if section == "recipe":
                 for name, text in items.items():
                     if name != "steps":
-                        raise AvsError(f"{path}: unknown setting {name!r} in [recipe]{nearest(name, ['steps'])}; there is steps")
+                        raise AvsError(
+                            f"{path}: unknown setting {name!r} in [recipe]{nearest(name, ['steps'])}; there is steps"
+                        )
                     steps, steps_from = config.typed(text, (), f"{path}: steps"), str(path)
             elif section in config.SECTIONS:
                 settings = config.overlay(settings, {section: items}, str(path))
@@ -111,7 +113,9 @@ def _steps(names: tuple[str, ...], origin: str, options: Mapping[str, Mapping[st
         for key, (text, path) in options.get(name, {}).items():
             if key not in found.options:
                 there = ", ".join(found.options) or "none"
-                raise AvsError(f"{path}: procedure {name!r} has no option {key!r}{nearest(key, found.options)}; it has {there}")
+                raise AvsError(
+                    f"{path}: procedure {name!r} has no option {key!r}{nearest(key, found.options)}; it has {there}"
+                )
             values[key] = config.typed(text, found.options[key].default, f"{path}: [{name}] {key}")
         steps.append(Step(name, found, values))
     # A section for a step that this recipe leaves out is fine; one for a procedure that does not exist is a typo.

@@ -82,11 +82,29 @@ def step_table(steps: Iterable[Any], packages: str) -> Table:
     for step in results:
         seconds += step.seconds
         count, size = step.packages_after - step.packages_before, step.bytes_after - step.bytes_before
-        rows.append((step.name, f"{round(step.seconds)}s", str(count), mebibytes(size), str(step.packages_after), mebibytes(step.bytes_after)))
+        rows.append(
+            (
+                step.name,
+                f"{round(step.seconds)}s",
+                str(count),
+                mebibytes(size),
+                str(step.packages_after),
+                mebibytes(step.bytes_after),
+            )
+        )
     if results:
         first, last = results[0], results[-1]
         count, size = last.packages_after - first.packages_before, last.bytes_after - first.bytes_before
-        rows.append(("TOTAL", f"{round(seconds)}s", str(count), mebibytes(size), str(last.packages_after), mebibytes(last.bytes_after)))
+        rows.append(
+            (
+                "TOTAL",
+                f"{round(seconds)}s",
+                str(count),
+                mebibytes(size),
+                str(last.packages_after),
+                mebibytes(last.bytes_after),
+            )
+        )
     noun = "PKGS" if packages == "deb" else "RPMS"
     headers = ("PROCEDURE NAME", "TIME", f"+/- {noun}", "+/- SIZE", noun, "SIZE")
     return Table(headers, rows, [RIGHT] * 6, rule=True, width=8, first_width=23)

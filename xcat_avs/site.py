@@ -63,12 +63,18 @@ class Identity:
 def _definitions(settings: Settings) -> Definitions:
     """The source of definitions. A broken or unusable xCAT is an error, never a silent fall-back."""
     if settings.xcat != "no":
-        program = command.find("lsdef") or command.find(os.path.join(os.environ.get("XCATROOT", "/opt/xcat"), "bin/lsdef"))
+        program = command.find("lsdef") or command.find(
+            os.path.join(os.environ.get("XCATROOT", "/opt/xcat"), "bin/lsdef")
+        )
         if program or settings.xcat == "yes":
             found = f"xCAT is here ({program})" if program else "[xcat] use = yes"
-            raise AvsError(f"{found}, and this version cannot read its tables yet; set [xcat] use = no and definitions = FILE")
+            raise AvsError(
+                f"{found}, and this version cannot read its tables yet; set [xcat] use = no and definitions = FILE"
+            )
     if not settings.definitions:
-        raise AvsError("no osimage definitions: xCAT is not used here, and [xcat] definitions is not set in avs.conf; name a stanza file there")
+        raise AvsError(
+            "no osimage definitions: xCAT is not used here, and [xcat] definitions is not set in avs.conf; name a stanza file there"
+        )
     return StanzaDefinitions(
         Path(settings.definitions), Path(settings.installdir or "/install"), Path(settings.tftpdir or "/tftpboot")
     )

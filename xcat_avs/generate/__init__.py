@@ -71,9 +71,13 @@ def choose(image: OsImage, setting: str) -> Generator:
         elif version.family == "fedora" or (version.family == "el" and int(version.major) >= 8):
             setting = "dnf"
         else:
-            raise AvsError(f"{image.name}: there is no generator for osvers {image.osvers} yet; bring a tree with --from DIR, or set [image] generator")
-    if setting == "mmdebstrap" and version.packages != "deb" or setting == "dnf" and version.packages != "rpm":
-        raise AvsError(f"{image.name}: generator {setting} cannot build osvers {image.osvers}; set [image] generator = auto")
+            raise AvsError(
+                f"{image.name}: there is no generator for osvers {image.osvers} yet; bring a tree with --from DIR, or set [image] generator"
+            )
+    if (setting == "mmdebstrap" and version.packages != "deb") or (setting == "dnf" and version.packages != "rpm"):
+        raise AvsError(
+            f"{image.name}: generator {setting} cannot build osvers {image.osvers}; set [image] generator = auto"
+        )
     return Mmdebstrap() if setting == "mmdebstrap" else Dnf()
 
 
@@ -139,7 +143,9 @@ def count_packages(root: Path) -> int:
     if database is None:
         return 0
     # The image's own rpm knows its database best; a small image may have none.
-    if (root / "usr/bin/rpm").exists() and command.capture(["chroot", str(root), "rpm", "--version"], check=False).code == 0:
+    if (root / "usr/bin/rpm").exists() and command.capture(
+        ["chroot", str(root), "rpm", "--version"], check=False
+    ).code == 0:
         output = command.capture(["chroot", str(root), "rpm", "-qa", "--qf", r"%{NAME}\n"])
     else:
         output = command.capture(["rpm", "--dbpath", str(root / database), "-qa", "--qf", r"%{NAME}\n"])
@@ -158,7 +164,11 @@ def rpm_database(root: Path) -> Optional[str]:
 def take_kernel(root: Path, target: Path) -> None:
     """Copy the newest kernel of an image, and its initrd, to target/kernel and target/initrd-stateless.gz."""
     kernels = sorted((root / "boot").glob("vmlinu[xz]-*"), key=lambda path: _version_key(path.name))
-    kernels += sorted((root / "lib/modules").glob("*/vmlinuz"), key=lambda path: _version_key(path.parent.name)) if not kernels else []
+    kernels += (
+        sorted((root / "lib/modules").glob("*/vmlinuz"), key=lambda path: _version_key(path.parent.name))
+        if not kernels
+        else []
+    )
     if not kernels:
         return
     kernel = kernels[-1]
@@ -179,7 +189,9 @@ def copy_tree(source: Path, target: Path, log: Path) -> None:
     below = mounts.mounts_below(source / "rootimg")
     inner = [point for point in below if point != os.path.realpath(source / "rootimg")]
     if inner:
-        raise AvsError(f"mounted below {source}: {', '.join(inner)}; unmount it, or its files would be taken for the image's")
+        raise AvsError(
+            f"mounted below {source}: {', '.join(inner)}; unmount it, or its files would be taken for the image's"
+        )
     taken = sorted(name for name in os.listdir(source) if not ARCHIVES.fullmatch(name) and name != "build_info")
     mounts.remove_tree(target)
     target.mkdir(mode=0o700)

@@ -13,9 +13,24 @@ from xcat_avs.image import OsImage
 
 CODENAMES = {
     "debian": {"9": "stretch", "10": "buster", "11": "bullseye", "12": "bookworm", "13": "trixie", "14": "forky"},
-    "ubuntu": {"16.04": "xenial", "18.04": "bionic", "20.04": "focal", "22.04": "jammy", "24.04": "noble", "26.04": "resolute"},
+    "ubuntu": {
+        "16.04": "xenial",
+        "18.04": "bionic",
+        "20.04": "focal",
+        "22.04": "jammy",
+        "24.04": "noble",
+        "26.04": "resolute",
+    },
 }
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64el", "x86": "i386", "i686": "i386", "i586": "i386", "i486": "i386"}
+ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "ppc64le": "ppc64el",
+    "x86": "i386",
+    "i686": "i386",
+    "i586": "i386",
+    "i486": "i386",
+}
 COMPONENTS = {"debian": "main", "ubuntu": "main universe"}
 # What of the machine's apt settings decides whether a mirror can be reached.
 NETWORK_SETTING = re.compile(r"Acquire::(?:http|https|ftp|Retries|ForceIPv[46]|Check-Valid-Until)\b.*")
@@ -25,7 +40,9 @@ ETC_APT = Path("/etc/apt")
 def codename(image: OsImage) -> str:
     """The suite of an osvers: debian12 -> bookworm, ubuntu24.04.1 -> noble."""
     version = image.version
-    key = version.major if version.distribution == "debian" else ".".join([version.major, *version.minor.split(".")[:1]])
+    key = (
+        version.major if version.distribution == "debian" else ".".join([version.major, *version.minor.split(".")[:1]])
+    )
     found = CODENAMES[version.distribution].get(key)
     if found is None:
         known = ", ".join(f"{version.distribution}{number}" for number in CODENAMES[version.distribution])
@@ -46,7 +63,9 @@ def sources(image: OsImage, work: Path) -> list[str]:
     if not lines:
         lines = machine_sources(suite, work)
         if not lines:
-            raise AvsError(f"{image.name} names no pkgdir, and this machine's apt has no source for {suite}; set pkgdir in {image.origin}")
+            raise AvsError(
+                f"{image.name} names no pkgdir, and this machine's apt has no source for {suite}; set pkgdir in {image.origin}"
+            )
     for item in directories(image, "otherpkgdir"):
         # xCAT sets otherpkgdir for every image, mostly to a directory that is not there.
         if "://" in item or (Path(item) / "Packages").exists() or (Path(item) / "Packages.gz").exists():

@@ -11,7 +11,10 @@ from xcat_avs import command, mounts
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import SOURCE_DATE_EPOCH, Job, directories, explain_unknown, package_set, rpm_database
 
-UNKNOWN = re.compile(r"(?:No match for argument: |Unable to find a match: |Module or Group ')([^'\n]+?)'?(?: is not available\.)?$", re.MULTILINE)
+UNKNOWN = re.compile(
+    r"(?:No match for argument: |Unable to find a match: |Module or Group ')([^'\n]+?)'?(?: is not available\.)?$",
+    re.MULTILINE,
+)
 SCRIPTLET = re.compile(r"^.*(?:scriptlet failed|Error in \S+ scriptlet).*$", re.MULTILINE)
 HOST_REPOSITORIES = Path("/etc/yum.repos.d")
 # Paths in a configuration file are taken below the root: "../../" keeps cache and logs out of the image.
@@ -103,7 +106,9 @@ def _repositories(job: Job) -> str:
         return "reposdir=\ngpgcheck=False\n" + "\n".join(sections)
     if list(HOST_REPOSITORIES.glob("*.repo")):
         return f"reposdir={HOST_REPOSITORIES}\n" + "\n".join(sections)
-    raise AvsError(f"{image.name} names no pkgdir, and this machine has no repositories in {HOST_REPOSITORIES}; set pkgdir in {image.origin}")
+    raise AvsError(
+        f"{image.name} names no pkgdir, and this machine has no repositories in {HOST_REPOSITORIES}; set pkgdir in {image.origin}"
+    )
 
 
 def _section(name: str, url: str) -> str:
@@ -114,5 +119,7 @@ def _below(directory: Path, name: str, image: str) -> list[str]:
     """The repositories of a copied installation medium: BaseOS and AppStream each have their own."""
     found = [path.parent.parent for path in sorted(directory.glob("*/repodata/repomd.xml"))]
     if not found:
-        raise AvsError(f"{image}: pkgdir {directory} holds no repository (no repodata/repomd.xml in it or right below it); run createrepo_c there")
+        raise AvsError(
+            f"{image}: pkgdir {directory} holds no repository (no repodata/repomd.xml in it or right below it); run createrepo_c there"
+        )
     return [_section(f"{name}-{path.name}", path.resolve().as_uri()) for path in found]

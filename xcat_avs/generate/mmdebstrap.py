@@ -34,7 +34,9 @@ class Mmdebstrap:
             if packages.include:
                 argv.append(f"--include={','.join(packages.include)}")
             # The name of the initrd promises gzip, and xCAT's tools read nothing else.
-            argv += _hook("setup", 'mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/apt/preferences.d" "$1/etc/apt/apt.conf.d"')
+            argv += _hook(
+                "setup", 'mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/apt/preferences.d" "$1/etc/apt/apt.conf.d"'
+            )
             argv += _hook("setup", 'echo COMPRESS=gzip > "$1/etc/initramfs-tools/conf.d/avs"')
             temporary = {
                 "etc/apt/apt.conf.d/00avs": "\n".join(aptsources.network_settings()),
@@ -50,8 +52,12 @@ class Mmdebstrap:
                 command.run(argv, log=job.log, env=env, timeout=job.timeout)
             except CommandError as err:
                 # Its last lines only say that it failed; the reason stands before them.
-                tail = [line for line in command.tail(job.log, 40) if not line.startswith(("I:", "E: mmdebstrap failed"))]
-                raise explain_unknown(job, job.log, UNKNOWN_NAME, CommandError(err.text, tail[-command.TAIL_LINES :], err.log)) from None
+                tail = [
+                    line for line in command.tail(job.log, 40) if not line.startswith(("I:", "E: mmdebstrap failed"))
+                ]
+                raise explain_unknown(
+                    job, job.log, UNKNOWN_NAME, CommandError(err.text, tail[-command.TAIL_LINES :], err.log)
+                ) from None
         finally:
             mounts.remove_tree(work)
 

@@ -13,7 +13,7 @@ from xcat_avs.build import StepResult
 from xcat_avs.config import Settings
 from xcat_avs.context import BuildContext, BuildPaths
 from xcat_avs.errors import AvsError, UsageError
-from xcat_avs.generate import Generator
+from xcat_avs.generate import Generator, Job
 from xcat_avs.image import OsImage
 from xcat_avs.modes import Mode
 from xcat_avs.modes.pack import packed_lines, publish_tag, wanted_form
@@ -42,7 +42,9 @@ def run(request: Request, site: Site) -> Report:
     message = _message(request, site, image, recipe.settings)
     target = site.resolve(request.masquerade, request) if request.masquerade else image
     if request.masquerade and not request.finish:
-        raise UsageError("-x IMAGE says what -f packs the image as; give -f as well, or pack a tag later with -c pack -x")
+        raise UsageError(
+            "-x IMAGE says what -f packs the image as; give -f as well, or pack a tag later with -c pack -x"
+        )
     for program in (*generator.programs(), *STORE_PROGRAMS):
         command.need(program)
     if request.finish:
@@ -65,7 +67,9 @@ def run(request: Request, site: Site) -> Report:
         site.progress.begin("committing")
         try:
             log_message = f"{site.identity.user}; Image rebuild completed at {report.ctime(completed)}\n{message}"
-            revision, changed = commit_tree(store, image, paths.tree, site.identity.user, log_message, site.progress.warn)
+            revision, changed = commit_tree(
+                store, image, paths.tree, site.identity.user, log_message, site.progress.warn
+            )
         finally:
             site.progress.end()
     return _finish(request, site, image, target, store, revision, changed, text, provenance, results)
@@ -79,13 +83,13 @@ class _Copy:
     def programs(self) -> tuple[str, ...]:
         return ("cp",)
 
-    def generate(self, job: generate.Job) -> None:
+    def generate(self, job: Job) -> None:
         raise AssertionError("--from is copied, not generated")
 
-    def install(self, job: generate.Job, names: Sequence[str]) -> None:
+    def install(self, job: Job, names: Sequence[str]) -> None:
         generate.choose(job.image, "auto").install(job, names)
 
-    def remove(self, job: generate.Job, names: Sequence[str]) -> None:
+    def remove(self, job: Job, names: Sequence[str]) -> None:
         generate.choose(job.image, "auto").remove(job, names)
 
 
@@ -94,7 +98,9 @@ def _source(request: Request) -> Optional[Path]:
         return None
     source = Path(request.source).absolute()
     if not (source / "rootimg").is_dir():
-        raise AvsError(f"--from {request.source}: there is no directory {source / 'rootimg'}; it must be laid out like a rootimgdir")
+        raise AvsError(
+            f"--from {request.source}: there is no directory {source / 'rootimg'}; it must be laid out like a rootimgdir"
+        )
     return source
 
 
@@ -108,7 +114,18 @@ def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optiona
            site: Site) -> list[StepResult]:  # fmt: skip
     def context(step: Step, log: Path) -> BuildContext:
         procedure: Procedure = step.procedure
-        return BuildContext(image, recipe, step.options, site.definitions.installdir, paths, log, generator, source, site.progress, procedure)
+        return BuildContext(
+            image,
+            recipe,
+            step.options,
+            site.definitions.installdir,
+            paths,
+            log,
+            generator,
+            source,
+            site.progress,
+            procedure,
+        )
 
     seed = build.build_seed(image, generator, source)
     try:
@@ -119,13 +136,20 @@ def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optiona
         )  # fmt: skip
         failed.text += f"; nothing was committed. When it is mended, `{_again(request)}` goes on from there"
         if err.results:
-            failed.report = Report([report.step_table(err.results, image.version.packages)], {"steps": [asdict(item) for item in err.results]})
+            failed.report = Report(
+                [report.step_table(err.results, image.version.packages)],
+                {"steps": [asdict(item) for item in err.results]},
+            )
         raise failed from None
 
 
 def _again(request: Request) -> str:
     words = ["avsimage -c create", request.image or f"-p {request.profile}"]
-    words += [f"{flag} {value}" for flag, value in (("-o", request.osvers), ("-a", request.osarch), ("--from", request.source)) if value]
+    words += [
+        f"{flag} {value}"
+        for flag, value in (("-o", request.osvers), ("-a", request.osarch), ("--from", request.source))
+        if value
+    ]
     return " ".join([*words, "-b"])
 
 
@@ -153,7 +177,9 @@ def _finish(request: Request, site: Site, image: OsImage, target: OsImage, store
     url = store.url(image)
     lines = [
         f"Definition: {image.origin} (without xCAT), built by {provenance['generator']}",
-        f"Stored as revision {revision.number} of {url}/trunk" if changed else f"Nothing changed since revision {revision.number} of {url}/trunk: no new revision",
+        f"Stored as revision {revision.number} of {url}/trunk"
+        if changed
+        else f"Nothing changed since revision {revision.number} of {url}/trunk: no new revision",
     ]
     document: dict[str, Any] = {
         **provenance, "profile": image.profile, "steps": [asdict(item) for item in results], "revision": revision.number,
@@ -182,4 +208,3 @@ MODE = Mode(
     },
     private=True,
 )  # fmt: skip
-

@@ -38,14 +38,25 @@ def wanted_form(request: Request, site: Site) -> Form:
     return Form(settings.method, settings.compress)
 
 
-def publish_tag(request: Request, site: Site, store: Store, image: OsImage, tag: Tag, target: OsImage) -> tuple[PackedSet, str]:
+def publish_tag(
+    request: Request, site: Site, store: Store, image: OsImage, tag: Tag, target: OsImage
+) -> tuple[PackedSet, str]:
     """Pack a tag of image and serve it as target."""
     form = wanted_form(request, site)
     rootimgdir = target.rootimgdir(site.definitions.installdir)
     staging = site.settings.state / "staging" / target.name
     with site.lock(target, "pack"):
         return packing.pack(
-            store, image, tag, target, rootimgdir, form, staging, site.identity.user, site.progress, site.settings.timeout
+            store,
+            image,
+            tag,
+            target,
+            rootimgdir,
+            form,
+            staging,
+            site.identity.user,
+            site.progress,
+            site.settings.timeout,
         )
 
 
@@ -54,7 +65,10 @@ def packed_lines(published: PackedSet, moved: str, rootimgdir: Path) -> list[str
     as_other = f" as {published.osimage}" if published.osimage != published.source else ""
     size = published.files[published.archive]["size"]
     assert isinstance(size, int)
-    lines = [f"Packed {published.source} tag {published.tag}{as_other}", f"Serving {rootimgdir}/{published.archive} ({mebibytes(size)})"]
+    lines = [
+        f"Packed {published.source} tag {published.tag}{as_other}",
+        f"Serving {rootimgdir}/{published.archive} ({mebibytes(size)})",
+    ]
     if moved:
         lines.append(f"The directory that was there is kept as {rootimgdir.with_name(moved)}")
     elif published.previous:

@@ -39,7 +39,12 @@ def run(request: Request, site: Site) -> Report:
         version = Version(revision=revision.number)
     message = revision.message.partition("\n")[2].strip() or revision.message
     document["revision"] = asdict(revision)
-    facts += [("Revision:", str(revision.number)), ("Date:", local(revision.date)), ("Author:", revision.author), ("Message:", message)]
+    facts += [
+        ("Revision:", str(revision.number)),
+        ("Date:", local(revision.date)),
+        ("Author:", revision.author),
+        ("Message:", message),
+    ]
     provenance = _json(store, image, version, "build_info/provenance.json")
     if provenance:
         document["provenance"] = provenance
@@ -70,7 +75,11 @@ def _json(store: Store, image: OsImage, version: Version, path: str) -> dict[str
 
 def _inputs(store: Store, image: OsImage, version: Version) -> list[str]:
     manifest = stored_manifest(store, image, version) or {}
-    return [path[len(INPUTS) + 1 :] for path, entry in manifest.items() if path.startswith(INPUTS + "/") and entry.type == "file"]
+    return [
+        path[len(INPUTS) + 1 :]
+        for path, entry in manifest.items()
+        if path.startswith(INPUTS + "/") and entry.type == "file"
+    ]
 
 
 MODE = Mode(

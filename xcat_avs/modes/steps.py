@@ -20,7 +20,9 @@ def run(request: Request, site: Site) -> Report:
                           "overrides": str(found.overridden.path) if found.overridden else ""})  # fmt: skip
     blocks: list[object] = [Table(("STEP", "LAYER", "FILE", "DESCRIPTION"), rows, [LEFT] * 4)]
     options = [
-        (step.name, name, option_text(value), step.procedure.options[name].help) for step in recipe.steps for name, value in sorted(step.options.items())
+        (step.name, name, option_text(value), step.procedure.options[name].help)
+        for step in recipe.steps
+        for name, value in sorted(step.options.items())
     ]
     if options:
         blocks.append(Table(("STEP", "OPTION", "VALUE", "MEANING"), options, [LEFT] * 4))

@@ -19,7 +19,9 @@ def run(request: Request, site: Site) -> Report:
     store = site.store()
     revision = find_revision(request.revision, store, image)
     tag = make_tag(store, image, name, revision, site, request.message)
-    return Report([f"Tagged revision {tag.source} of {image.name} as {tag.name}"], {"osimage": image.name, **asdict(tag)})
+    return Report(
+        [f"Tagged revision {tag.source} of {image.name} as {tag.name}"], {"osimage": image.name, **asdict(tag)}
+    )
 
 
 def default_name(image: OsImage, site: Site) -> str:

@@ -50,7 +50,9 @@ def pack(store: Store, source: OsImage, tag: Tag, target: OsImage, rootimgdir: P
                 else:
                     progress.warn(f"{source.name}: tag {tag.name} holds no {name}; nodes cannot boot this image")
             files = publish.describe_files(new)
-            record = PackedSet(target.name, source.name, tag.name, tag.source, utc_now(), user, form.filename, files=files)
+            record = PackedSet(
+                target.name, source.name, tag.name, tag.source, utc_now(), user, form.filename, files=files
+            )
             published, moved_now = publish.publish(new, rootimgdir, record)
             return published, moved_now or moved
     finally:

@@ -131,7 +131,14 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0) 
             names.flush()
             if form.method == "cpio":
                 packer = ["cpio", "--quiet", "-o", "-H", "newc", "--null", "--reproducible"]
-                command.pipe([packer, form.compressor()], stdin=Path(names.name), stdout=archive, cwd=root, log=log, timeout=timeout)
+                command.pipe(
+                    [packer, form.compressor()],
+                    stdin=Path(names.name),
+                    stdout=archive,
+                    cwd=root,
+                    log=log,
+                    timeout=timeout,
+                )
             else:
                 packer = ["tar", "--create", "--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
                           "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--no-recursion", "--null", "--verbatim-files-from",
@@ -146,9 +153,15 @@ def _check_complete(archive: Path, form: Form, paths: Sequence[str], log: Path, 
     try:
         if form.method == "squashfs":
             output = command.capture(["unsquashfs", "-l", "-d", "", str(archive)], timeout=timeout).stdout
-            found = {os.fsdecode(line).lstrip("/") or "." for line in output.split(b"\n") if line.startswith(b"/")} | {"."}
+            found = {os.fsdecode(line).lstrip("/") or "." for line in output.split(b"\n") if line.startswith(b"/")} | {
+                "."
+            }
         else:
-            lister = ["cpio", "--quiet", "-t"] if form.method == "cpio" else ["tar", "--list", "--quoting-style=literal", "--show-transformed-names"]
+            lister = (
+                ["cpio", "--quiet", "-t"]
+                if form.method == "cpio"
+                else ["tar", "--list", "--quoting-style=literal", "--show-transformed-names"]
+            )
             command.pipe([form.decompressor(), lister], stdin=archive, stdout=listing, log=log, timeout=timeout)
             found = {os.fsdecode(line).rstrip("/") or "/" for line in listing.read_bytes().split(b"\n") if line}
     finally:

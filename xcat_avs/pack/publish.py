@@ -68,7 +68,9 @@ def new_set(rootimgdir: Path) -> Iterator[Path]:
 
 def describe_files(directory: Path) -> dict[str, dict[str, object]]:
     """Size and checksum of each file of a set."""
-    return {path.name: {"size": path.stat().st_size, "sha256": digest(str(path))} for path in sorted(directory.iterdir())}
+    return {
+        path.name: {"size": path.stat().st_size, "sha256": digest(str(path))} for path in sorted(directory.iterdir())
+    }
 
 
 def publish(staging: Path, rootimgdir: Path, record: PackedSet) -> tuple[PackedSet, str]:

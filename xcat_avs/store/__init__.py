@@ -131,7 +131,9 @@ def _some(items: Iterable[str]) -> str:
     return ", ".join(listed[:3]) + more
 
 
-def commit_tree(store: Store, image: OsImage, tree: Path, author: str, message: str, warn: Warn) -> tuple[Revision, bool]:
+def commit_tree(
+    store: Store, image: OsImage, tree: Path, author: str, message: str, warn: Warn
+) -> tuple[Revision, bool]:
     """Commit a built tree if it differs from the newest revision in more than times.
 
     Returns the revision that trunk is at and whether it is a new one. Where nothing but the time

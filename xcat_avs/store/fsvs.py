@@ -6,13 +6,13 @@ import os
 import re
 import shutil
 import tempfile
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 from urllib.parse import quote, unquote, urlsplit
+from xml.etree import ElementTree
 
 from xcat_avs import command
 from xcat_avs.errors import AvsError, CommandError, NotFoundError
@@ -61,7 +61,9 @@ class FsvsStore:
         """The directory of a file:// repository, or None for one on a server."""
         parts = urlsplit(self.repository)
         if parts.scheme not in ("file", "svn", "svn+ssh", "http", "https") or not parts.path.strip("/"):
-            raise AvsError(f"the store {self.repository!r} is no URL of a Subversion repository; one is file:///DIR, svn://HOST/PATH or https://HOST/PATH")
+            raise AvsError(
+                f"the store {self.repository!r} is no URL of a Subversion repository; one is file:///DIR, svn://HOST/PATH or https://HOST/PATH"
+            )
         if parts.scheme != "file":
             return None
         return Path(unquote(parts.path))
@@ -134,7 +136,9 @@ class FsvsStore:
                 raise
             entries = []
         if not entries:
-            raise NotFoundError(f"{image.name} has no revision {number}; `avsimage -c show {image.profile}` shows the newest")
+            raise NotFoundError(
+                f"{image.name} has no revision {number}; `avsimage -c show {image.profile}` shows the newest"
+            )
         return _revision(entries[0])
 
     def commit(self, image: OsImage, tree: Path, author: str, message: str) -> Revision:
@@ -148,7 +152,9 @@ class FsvsStore:
                 options = ["-o", "change_check=allfiles", "-o", "empty_commit=no", "-o", f"author={author}"]
                 command.run([*run, *options, "ci", "-m", message], cwd=tree, env=env, log=log, timeout=self.timeout)
             except CommandError as err:
-                raise AvsError(f"{image.name}: the commit to {self.repository} failed, nothing was stored: {err.text}", err.tail) from None
+                raise AvsError(
+                    f"{image.name}: the commit to {self.repository} failed, nothing was stored: {err.text}", err.tail
+                ) from None
         head = self.head(image)
         if head is None or head.message.strip() != message.strip():
             raise AvsError(f"{image.name}: FSVS ended well but {url} has no such revision")
@@ -160,7 +166,9 @@ class FsvsStore:
             command_line += ["-r", str(version.revision)]
         with self._fsvs() as (env, log):
             try:
-                command.run([*command_line, self.url(image, version)], cwd=target, env=env, log=log, timeout=self.timeout)
+                command.run(
+                    [*command_line, self.url(image, version)], cwd=target, env=env, log=log, timeout=self.timeout
+                )
             except CommandError as err:
                 raise AvsError(f"{image.name}: the checkout of {version} failed: {err.text}", err.tail) from None
 
@@ -178,12 +186,26 @@ class FsvsStore:
     def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
         target = self.url(image, Version(tag=name))
         # svnmucc adds the tag in one transaction, and fails if it exists; `svn cp` would nest into it.
-        argv = ["svnmucc", "--username", author, "--with-revprop", f"{REAL}={real}", "-m", message, "cp", str(revision), self.url(image, Version()), target]
+        argv = [
+            "svnmucc",
+            "--username",
+            author,
+            "--with-revprop",
+            f"{REAL}={real}",
+            "-m",
+            message,
+            "cp",
+            str(revision),
+            self.url(image, Version()),
+            target,
+        ]
         try:
             self._svn(argv)
         except AvsError as err:
             if EXISTS.search(str(err)):
-                raise AvsError(f"{image.name}: tag {name} exists already, and tags are never changed; take another name") from None
+                raise AvsError(
+                    f"{image.name}: tag {name} exists already, and tags are never changed; take another name"
+                ) from None
             raise
 
     def tags(self, image: OsImage) -> list[Tag]:

@@ -1,7 +1,10 @@
 """Install the site's hosts, localtime and resolver files, and drop those of the build host"""
 
 OPTIONS = {
-    "files": (("hosts", "hosts.allow", "hosts.deny", "localtime", "resolv.conf"), "site files to put into /etc, where the site has them"),
+    "files": (
+        ("hosts", "hosts.allow", "hosts.deny", "localtime", "resolv.conf"),
+        "site files to put into /etc, where the site has them",
+    ),
     "home": (True, "make sure there is a /home"),
 }
 

@@ -3,7 +3,17 @@
 import shutil
 
 OPTIONS = {
-    "caches": (("var/cache/apt", "var/cache/dnf", "var/cache/yum", "var/cache/ldconfig", "var/lib/apt/lists", "var/cache/debconf/*-old"), "patterns whose files are removed"),
+    "caches": (
+        (
+            "var/cache/apt",
+            "var/cache/dnf",
+            "var/cache/yum",
+            "var/cache/ldconfig",
+            "var/lib/apt/lists",
+            "var/cache/debconf/*-old",
+        ),
+        "patterns whose files are removed",
+    ),
     "temporary": (("tmp", "var/tmp"), "directories that are emptied"),
     "logs": (True, "empty the files below /var/log"),
     "identity": (True, "empty machine-id; remove the random seed, ssh host keys and the build host's name"),
