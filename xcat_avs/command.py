@@ -107,6 +107,8 @@ def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Optional[Path], std
         extra["_cwd"] = str(cwd)
     if _listener:
         _listener(argv, None)
+    # No close_fds: Python opens nothing that children inherit, and sh would look into /dev/fd, which a chroot may lack.
+    extra["_close_fds"] = False
     return sh.Command(program)(
         *argv[1:],
         _bg=True,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from xcat_avs import command, mounts
 from xcat_avs.errors import CommandError
@@ -38,6 +42,8 @@ class Mmdebstrap:
                 "setup", 'mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/apt/preferences.d" "$1/etc/apt/apt.conf.d"'
             )
             argv += _hook("setup", 'echo COMPRESS=gzip > "$1/etc/initramfs-tools/conf.d/avs"')
+            # mmdebstrap copies both from this machine.
+            argv += _hook("customize", 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"')
             temporary = {
                 "etc/apt/apt.conf.d/00avs": "\n".join(aptsources.network_settings()),
                 "etc/apt/preferences.d/00avs": _pins(packages.exclude),
@@ -70,8 +76,21 @@ class Mmdebstrap:
 
     def _apt(self, job: Job, *words: str) -> None:
         argv = ["chroot", str(job.root), "apt-get", "-y", "--no-install-recommends", *words]
-        with mounts.chroot_mounts(job.root):
+        with mounts.chroot_mounts(job.root), _resolver(job.root / "etc/resolv.conf"):
             command.run(argv, log=job.log, env={**APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}, timeout=job.timeout)
+
+
+@contextmanager
+def _resolver(path: Path) -> Iterator[None]:
+    """Lend the image this machine's resolv.conf, where it has none."""
+    lend = not os.path.lexists(path)
+    if lend:
+        shutil.copyfile("/etc/resolv.conf", path)
+    try:
+        yield
+    finally:
+        if lend:
+            path.unlink()
 
 
 def _hook(kind: str, script: str) -> list[str]:

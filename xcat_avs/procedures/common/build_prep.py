@@ -1,4 +1,4 @@
-"""Install the site's hosts, localtime and resolver files, and drop those of the build host"""
+"""Install the site's hosts, localtime and resolver files"""
 
 OPTIONS = {
     "files": (

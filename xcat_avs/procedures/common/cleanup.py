@@ -16,7 +16,7 @@ OPTIONS = {
     ),
     "temporary": (("tmp", "var/tmp"), "directories that are emptied"),
     "logs": (True, "empty the files below /var/log"),
-    "identity": (True, "empty machine-id; remove the random seed, ssh host keys and the build host's name"),
+    "identity": (True, "empty machine-id; remove the random seed and the ssh host keys"),
 }
 
 

@@ -1,0 +1,57 @@
+"""The package as a user installs it, and with the oldest libraries it supports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+def run(*argv: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(word) for word in argv], env={**os.environ, **env}, text=True, capture_output=True, check=False)
+
+
+@pytest.fixture
+def definitions(tmp_path: Path) -> dict[str, str]:
+    """A standalone installation; returns its environment."""
+    text = (TOP / "share/xcat/avs/examples/example.stanza").read_text(encoding="utf-8")
+    (tmp_path / "images.stanza").write_text(text, encoding="utf-8")
+    conf = tmp_path / "avs.conf"
+    lines = ["[xcat]", "use = no", f"definitions = {tmp_path}/images.stanza", "[paths]", f"store = file://{tmp_path}/repo"]
+    conf.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"AVS_CONF": str(conf)}
+
+
+@pytest.mark.slow
+def test_installed_from_source_it_has_all_its_files(tmp_path: Path, definitions: dict[str, str]) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(TOP, source, ignore=shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "tests", ".*_cache"))
+    venv = tmp_path / "venv"
+    assert run("/usr/bin/python3", "-m", "venv", "--system-site-packages", venv).returncode == 0
+    flags = ["-q", "--no-index", "--no-deps", "--no-build-isolation"]
+    installed = run(venv / "bin/pip", "install", *flags, source, PIP_DISABLE_PIP_VERSION_CHECK="1")
+    assert installed.returncode == 0, installed.stderr
+    shutil.rmtree(source)
+    for name in ("man1/avsimage.1", "man5/avs.conf.5", "man7/avs-procedures.7"):
+        assert (venv / "share/man" / name).is_file()
+    assert (venv / "share/xcat/avs/avs.conf").is_file()
+    steps = run(venv / "bin/avsimage", "-c", "steps", "example.prod", **definitions)
+    assert steps.returncode == 0, steps.stderr
+    assert f"{venv}/lib" in steps.stdout
+    assert f"{venv}/share/xcat/avs/recipes/default.conf" in steps.stdout
+
+
+def test_the_libraries_of_debian_12_are_new_enough(definitions: dict[str, str]) -> None:
+    """The system's interpreter sees Debian's sh, typer and tabulate, the oldest that setup.cfg allows."""
+    for words, expected in ((["-h"], "Modes:"), (["-c", "env", "example.prod"], "export FSVS_REPOSITORY="),
+                            (["-c", "list-tags", "example.prod"], "(no tags found)"), (["-c", "steps", "example.prod"], "cleanup")):  # fmt: skip
+        done = run("/usr/bin/python3", "-m", "xcat_avs", *words, PYTHONPATH=str(TOP), **definitions)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout
+    wrong = run("/usr/bin/python3", "-m", "xcat_avs", "--nosuch", PYTHONPATH=str(TOP), **definitions)
+    assert (wrong.returncode, wrong.stderr) == (1, "Error: No such option: --nosuch\n")
