@@ -63,10 +63,14 @@ def step_ids(recipe: Recipe, seed: str) -> list[str]:
     return ids
 
 
-def build_seed(image: OsImage, generator: Generator, source: Optional[Path]) -> str:
-    """A hash of what a build starts from: the definition, every file it names, the generator."""
+def build_seed(image: OsImage, generator: Generator, source: Optional[Path], installdir: Path) -> str:
+    """A hash of what a build starts from: the definition, every file it names, the site's files, the generator."""
     sha = hashlib.sha256(f"{image.stanza()}\0{generator.name}\0{source or ''}\0".encode())
-    for path in sorted({*image.named_files(), *generate.list_files(image)}):
+    site = installdir / "custom/avs"
+    site_files = [
+        path for top in (site / "files", site / "images" / image.profile) for path in top.rglob("*") if path.is_file()
+    ]
+    for path in sorted({*image.named_files(), *generate.list_files(image), *site_files}):
         sha.update(str(path).encode() + b"\0" + path.read_bytes() + b"\0")
     return sha.hexdigest()
 
@@ -96,6 +100,8 @@ def run_steps(
             continue
         if resume:
             resume = False
+            if number == 0:
+                mounts.remove_tree(paths.tree)  # nothing of it is used
             for stale in sorted(paths.results.iterdir())[number:]:
                 stale.unlink()
         log = paths.logs / f"{step.name}.log"

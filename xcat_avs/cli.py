@@ -23,6 +23,7 @@ FLAGS: Mapping[str, tuple[str, str]] = {
     "tag": ("-t", "TAG"), "revision": ("-r", "REV"), "message": ("-m", "MESSAGE"), "user": ("-u", "USER"),
     "resume": ("-b", ""), "source": ("--from", "DIR"), "finish": ("-f", ""), "masquerade": ("-x", "IMAGE"),
     "method": ("--method", "METHOD"), "compress": ("--compress", "NAME"),
+    "define": ("--define", ""), "nodeset": ("--nodeset", ""), "live": ("--live", ""), "force": ("--force", ""),
 }  # fmt: skip
 COMMON = (
     ("-p PROFILE", "the profile, instead of IMAGE"),
@@ -54,7 +55,7 @@ def usage(mode: Optional[Mode] = None) -> str:
         words = [f"{FLAGS[key][0]} {FLAGS[key][1]}" for key in mode.needs]
         lines = [
             "Usage:",
-            "  " + " ".join(["avsimage -c", mode.name, "IMAGE", *words, "[options]"]),
+            "  " + " ".join(["avsimage -c", mode.name, "IMAGE" if mode.image else "[IMAGE]", *words, "[options]"]),
             "",
             f"  {mode.summary}",
             "",
@@ -93,6 +94,10 @@ def parse(argv: list[str]) -> dict[str, Any]:
         compress: Optional[list[str]] = typer.Option(None, "--compress"),
         resume: bool = typer.Option(False, "-b"),
         finish: bool = typer.Option(False, "-f"),
+        define: bool = typer.Option(False, "--define"),
+        nodeset: bool = typer.Option(False, "--nodeset"),
+        live: bool = typer.Option(False, "--live"),
+        force: bool = typer.Option(False, "--force"),
         json: bool = typer.Option(False, "--json"),
         verbose: bool = typer.Option(False, "-V", "--verbose"),
         help_: bool = typer.Option(False, "-h", "--help"),
@@ -164,7 +169,7 @@ def check(request: Request, mode: Mode) -> None:
             raise UsageError(f"mode {mode.name} needs {' '.join(FLAGS[name])}")
     if request.image and request.profile:
         raise UsageError(f"IMAGE is given twice: {request.image!r}, and -p {request.profile!r}")
-    if not (request.image or request.profile):
+    if mode.image and not (request.image or request.profile):
         raise UsageError(
             f"mode {mode.name} needs the IMAGE, a profile such as example.prod or the full name of an osimage"
         )
@@ -215,7 +220,7 @@ def _run_mode(request: Request, mode: Mode) -> int:
             return code
     result = mode.run(request, site)
     _answer(report.to_json(result) if request.json else report.to_text(result))
-    return 0
+    return result.code
 
 
 def run(argv: list[str]) -> int:
@@ -228,7 +233,7 @@ def run(argv: list[str]) -> int:
         return _run(argv)
     except AvsError as err:
         done = getattr(err, "report", None)
-        if done is not None and done.blocks:
+        if done is not None and done.blocks and "--json" not in argv:
             _answer(report.to_text(done) + "\n")
         sys.stderr.write(f"Error: {err}\n")
         return err.exit_code

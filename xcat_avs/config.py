@@ -38,14 +38,38 @@ class Settings:
     installdir: str = _setting("paths", "installdir", "", "default: xCAT's own; without xCAT /install")
     tftpdir: str = _setting("paths", "tftpdir", "", "default: xCAT's own; without xCAT /tftpboot")
     generator: str = _setting(
-        "image", "generator", "auto", "what builds the tree; auto: by osvers", ("auto", "mmdebstrap", "dnf")
+        "image", "generator", "auto", "what builds the tree; auto: by osvers", ("auto", "genimage", "mmdebstrap", "dnf")
     )
+    pkglist: str = _setting(
+        "image",
+        "pkglist",
+        "own",
+        "what genimage installs: the image's own pkglist, or a minimal one",
+        ("own", "minimal"),
+    )
+    provider: str = _setting("image", "provider", "", "directory of XCATROOT/share/xcat/netboot to take genimage from")
     require_message: bool = _setting("image", "require_message", False, "create needs -m MESSAGE")
     timeout: int = _setting("image", "timeout", 0, "seconds after which a program run by a build is ended; 0: never")
-    method: str = _setting("pack", "method", "cpio", "form of the root image archive", ("cpio", "tar", "squashfs"))
-    compress: str = _setting("pack", "compress", "gzip", "its compression", ("gzip", "zstd", "xz"))
+    packer: str = _setting(
+        "pack", "packer", "auto", "what packs: packimage (where xCAT is), or own", ("auto", "packimage", "own")
+    )
+    method: str = _setting(
+        "pack",
+        "method",
+        "auto",
+        "form of the root image archive; auto: cpio, or tar for xattrs",
+        ("auto", "cpio", "tar", "squashfs"),
+    )
+    compress: str = _setting(
+        "pack",
+        "compress",
+        "auto",
+        "its compression; auto: gzip, or packimage's own",
+        ("auto", "gzip", "pigz", "zstd", "xz"),
+    )
 
 
+OPTIONAL_PATHS = ("definitions", "installdir", "tftpdir")
 FIELDS = {(f.metadata["section"], f.metadata["name"]): f for f in dataclasses.fields(Settings)}
 SECTIONS = tuple(dict.fromkeys(section for section, _ in FIELDS))
 
@@ -103,7 +127,11 @@ def overlay(settings: Settings, values: Mapping[str, Mapping[str, str]], origin:
                     f"; it belongs in [{homes[0]}]" if homes else nearest(name, [n for s, n in FIELDS if s == section])
                 )
                 raise AvsError(f"{origin}: unknown setting {name!r} in [{section}]{hint}")
-            changes[field.name] = typed(text, field.default, f"{origin}: [{section}] {name}", field.metadata["choices"])
+            what = f"{origin}: [{section}] {name}"
+            value = typed(text, field.default, what, field.metadata["choices"])
+            if field.name in OPTIONAL_PATHS and value and not value.startswith("/"):
+                raise AvsError(f"{what} is {value!r}; it takes an absolute path")
+            changes[field.name] = value
     return dataclasses.replace(settings, **changes)
 
 
@@ -133,15 +161,17 @@ def _layered(settings: Settings, paths: Iterable[Path], required: bool) -> Setti
     return settings
 
 
-def load(installdir: str = "") -> Settings:
-    """shipped -> /etc/xcat/avs.conf -> INSTALLDIR/custom/avs/avs.conf; AVS_CONF replaces the last two.
-
-    installdir: what xCAT says, where avs.conf says nothing. Raises AvsError on a bad file.
-    """
+def load() -> Settings:
+    """shipped -> /etc/xcat/avs.conf; AVS_CONF is read instead of the latter. Raises AvsError on a bad file."""
     settings = _layered(Settings(), [share_dir() / "avs.conf"], required=True)
     only = os.environ.get("AVS_CONF", "")
     if only:
         return _layered(settings, [Path(only)], required=True)
-    settings = _layered(settings, [ETC_CONF], required=False)
-    site_dir = Path(settings.installdir or installdir or "/install")
-    return _layered(settings, [site_dir / "custom/avs/avs.conf"], required=False)
+    return _layered(settings, [ETC_CONF], required=False)
+
+
+def load_site(settings: Settings, installdir: Path) -> Settings:
+    """settings with those of INSTALLDIR/custom/avs/avs.conf over them, but where AVS_CONF says what to read."""
+    if os.environ.get("AVS_CONF", ""):
+        return settings
+    return _layered(settings, [installdir / "custom/avs/avs.conf"], required=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fnmatch
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,6 +109,19 @@ class BuildContext:
             current = step
         raise AvsError(f"{path}: too many symbolic links in the image")
 
+    def glob(self, pattern: str) -> list[Path]:
+        """The paths of the image that a pattern matches (`**`: any directories), reached through no link at all."""
+        found = [self.root]
+        for part in pattern.strip("/").split("/"):
+            directories = [path for path in found if path.is_dir() and not path.is_symlink()]
+            if part == "**":
+                found = [Path(top) for path in directories for top, _, _ in os.walk(path)]
+            else:
+                found = [
+                    path / name for path in directories for name in os.listdir(path) if fnmatch.fnmatchcase(name, part)
+                ]
+        return sorted(found)
+
     def install_file(
         self, source: Union[Path, str, bytes], target: str, mode: int = 0o644, uid: int = 0, gid: int = 0
     ) -> None:
@@ -137,6 +152,8 @@ class BuildContext:
 
     def generate(self) -> None:
         """Fill the empty root from package repositories, or from --from DIR."""
+        mounts.remove_tree(self.root)  # what a generator that failed has left
+        self.root.mkdir(parents=True, mode=0o755)
         if self.source is not None:
             generate.copy_tree(self.source, self.paths.tree, self.log)
         else:
@@ -181,4 +198,6 @@ def perform(ctx: BuildContext) -> None:
     loader = SourceFileLoader(f"avs_procedure_{found.name}", str(found.path))
     module = module_from_spec(spec_from_loader(loader.name, loader))  # type: ignore[arg-type]
     exec(compile(found.source, str(found.path), "exec"), module.__dict__)  # the very bytes that were read and hashed
-    module.run(ctx)
+    # What it prints belongs to its log; the standard output is the answer's.
+    with open(ctx.log, "a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        module.run(ctx)

@@ -70,6 +70,7 @@ class OsImage:
     name: str
     attributes: Mapping[str, str] = field(hash=False)
     origin: str = ""
+    damaged: str = ""  # why this definition cannot be trusted
 
     def _attribute(self, key: str) -> str:
         value = self.attributes.get(key, "")
@@ -139,6 +140,8 @@ class OsImage:
 
     def check(self) -> OsImage:
         """Refuse what cannot be built, stored or served; returns self."""
+        if self.damaged:
+            raise AvsError(f"{self.name}: the definition in {self.origin} cannot be trusted: {self.damaged}")
         for key in ("osvers", "osarch", "profile"):
             value = self._attribute(key)
             if not value:

@@ -20,7 +20,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 PR_SET_PDEATHSIG = 1
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -109,6 +109,11 @@ def mounted(source: str, target: Path, fstype: str, flags: int = 0, options: str
     if _libc.umount2(os.fsencode(target), 0) != 0:
         code = ctypes.get_errno()
         raise AvsError(f"cannot unmount {target}: {os.strerror(code)}{_users(target)}")
+
+
+def unmount(target: Path) -> None:
+    """Undo a mount that something else made and left."""
+    _check(_libc.umount2(os.fsencode(target), 0), f"cannot unmount {target}{_users(target)}")
 
 
 @contextmanager

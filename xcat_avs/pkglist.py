@@ -51,7 +51,8 @@ def read(paths: Iterable[Path], strip_directory: bool = False) -> PackageList:
             if not stripped:
                 continue
             if stripped.startswith("#"):
-                for match in DIRECTIVE.finditer(stripped):
+                # Only a line that begins with one; a second # makes it a comment.
+                for match in DIRECTIVE.finditer(stripped) if DIRECTIVE.match(stripped) else ():
                     if match.group(1) == "INCLUDE":
                         add(Path(path.parent, match.group(2).strip()), (*open_files, path), where)
                     elif match.group(1) == "ENV":

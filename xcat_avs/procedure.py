@@ -79,6 +79,8 @@ def load(path: Path, layer: Layer, overridden: Any = None) -> Procedure:
         if not os.access(path, os.X_OK):
             raise AvsError(f"{path} is not executable; chmod 755 {path}")
         doc, options = _read_executable(source)
+    if overridden is not None:
+        options = {**overridden.options, **options}  # it may call the one it overrides
     return Procedure(path.stem, path, layer.name, doc, options, source, overridden)
 
 

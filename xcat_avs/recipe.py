@@ -68,7 +68,22 @@ def recipe_files(image: OsImage, installdir: Path) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def load(image: OsImage, installdir: Path, settings: Settings) -> Recipe:
+CHANGEABLE = ("image", "pack")  # the sections of avs.conf that a recipe may change
+
+
+def settings(image: OsImage, installdir: Path, base: Settings) -> Settings:
+    """base with what the recipe of an image changes in it; the steps are not looked at."""
+    try:
+        files = recipe_files(image, installdir)
+    except AvsError:
+        return base  # an osvers that nothing can build, yet a tag of it can be packed
+    for path in files:
+        found = config.sections(config.read_ini(path))
+        base = config.overlay(base, {name: found[name] for name in CHANGEABLE if name in found}, str(path))
+    return base
+
+
+def load(image: OsImage, installdir: Path, base: Settings) -> Recipe:
     """Read the recipe of an image through its layers.
 
     Raises AvsError, naming the file, for an unknown step, option or setting.
@@ -90,10 +105,12 @@ def load(image: OsImage, installdir: Path, settings: Settings) -> Recipe:
                         )
                     steps, steps_from = config.typed(text, (), f"{path}: steps"), str(path)
             elif section in config.SECTIONS:
-                settings = config.overlay(settings, {section: items}, str(path))
+                if section not in CHANGEABLE:
+                    raise AvsError(f"{path}: a recipe cannot set [{section}]; that belongs in avs.conf")
             else:
                 options.setdefault(section, {}).update({name: (text, str(path)) for name, text in items.items()})
-    return Recipe(_steps(steps, steps_from, options, layers), settings, tuple(files))
+    changed = settings(image, installdir, base)
+    return Recipe(_steps(steps, steps_from, options, layers), changed, tuple(files))
 
 
 def _steps(names: tuple[str, ...], origin: str, options: Mapping[str, Mapping[str, tuple[str, str]]],

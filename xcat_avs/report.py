@@ -32,6 +32,7 @@ class Report:
 
     blocks: Sequence[object] = ()
     document: dict[str, Any] = field(default_factory=dict)
+    code: int = 0  # the exit code
 
 
 def render(table: Table) -> str:

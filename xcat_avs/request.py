@@ -25,5 +25,9 @@ class Request:
     masquerade: str = ""
     method: str = ""
     compress: str = ""
+    define: bool = False
+    nodeset: bool = False
+    live: bool = False
+    force: bool = False
     json: bool = False
     verbose: bool = False

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import pwd
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xcat_avs import command, config, locks, recipe
+from xcat_avs import config, journal, locks, recipe, xcat
 from xcat_avs.config import Settings
 from xcat_avs.definitions import Definitions
 from xcat_avs.definitions.stanza import StanzaDefinitions
+from xcat_avs.definitions.xcat import XcatDefinitions
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, resolve
 from xcat_avs.progress import Progress
@@ -25,13 +25,21 @@ from xcat_avs.store import Store
 from xcat_avs.store.fsvs import FsvsStore
 
 
+def login_name() -> str:
+    """The name of the real uid; a uid may have none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid{os.getuid()}"
+
+
 @dataclass(frozen=True)
 class Identity:
     """Who asks. user: the person (-u, or who logged in); the rest is recorded beside it."""
 
     user: str
     uid: int = field(default_factory=os.getuid)
-    login: str = field(default_factory=getpass.getuser)
+    login: str = field(default_factory=login_name)
     sudo_user: str = field(default_factory=lambda: os.environ.get("SUDO_USER", ""))
     host: str = field(default_factory=socket.gethostname)
     # The process as the machine sees it, not as a private namespace does.
@@ -40,12 +48,7 @@ class Identity:
 
     @classmethod
     def of(cls, user: str) -> Identity:
-        name = user or os.environ.get("SUDO_USER", "")
-        if not name:
-            try:
-                name = pwd.getpwuid(os.getuid()).pw_name
-            except KeyError:
-                name = f"uid{os.getuid()}"
+        name = user or os.environ.get("SUDO_USER", "") or login_name()
         if not name.isprintable() or any(char.isspace() or char in "/@:;" for char in name):
             raise AvsError(f"user name {name!r} may not hold spaces, control characters or any of / @ : ;")
         return cls(name)
@@ -62,15 +65,8 @@ class Identity:
 
 def _definitions(settings: Settings) -> Definitions:
     """The source of definitions. A broken or unusable xCAT is an error, never a silent fall-back."""
-    if settings.xcat != "no":
-        program = command.find("lsdef") or command.find(
-            os.path.join(os.environ.get("XCATROOT", "/opt/xcat"), "bin/lsdef")
-        )
-        if program or settings.xcat == "yes":
-            found = f"xCAT is here ({program})" if program else "[xcat] use = yes"
-            raise AvsError(
-                f"{found}, and this version cannot read its tables yet; set [xcat] use = no and definitions = FILE"
-            )
+    if settings.xcat == "yes" or (settings.xcat == "auto" and xcat.program("lsdef")):
+        return XcatDefinitions(xcat.need("lsdef"), settings.installdir, settings.tftpdir)
     if not settings.definitions:
         raise AvsError(
             "no osimage definitions: xCAT is not used here, and [xcat] definitions is not set in avs.conf; name a stanza file there"
@@ -92,9 +88,10 @@ class Site:
     @classmethod
     def open(cls, request: Request, progress: Progress) -> Site:
         settings = config.load()
+        definitions = _definitions(settings)
+        settings = config.load_site(settings, definitions.installdir)
         if request.store:
             settings = config.overlay(settings, {"paths": {"store": request.store}}, "-s")
-        definitions = _definitions(settings)
         progress.verbose(f"definitions: {definitions.describe()}")
         return cls(settings, definitions, Identity.of(request.user), progress)
 
@@ -123,6 +120,17 @@ class Site:
         path = self.settings.state / "locks" / f"{image.name}.{activity}"
         with locks.locked(path, f"{image.name} is being {past} by", self.identity.process()):
             yield
+
+    def image_lock(self, rootimgdir: Path) -> AbstractContextManager[None]:
+        """xCAT's own lock on an image directory, where xCAT is."""
+        return xcat.image_lock(rootimgdir) if self.definitions.xcat else nullcontext()
+
+    def journal_file(self, image: OsImage) -> Path:
+        return self.settings.state / "journal" / f"{image.name}.jsonl"
+
+    def journal(self, image: OsImage) -> Sequence[journal.Entry]:
+        """Who had what served, the oldest first."""
+        return journal.read(self.journal_file(image))
 
     def private(self, directory: Path) -> Path:
         """The directory, made for root only where it is not there."""

@@ -63,6 +63,7 @@ class StanzaDefinitions:
     path: Path
     installdir: Path
     tftpdir: Path
+    xcat: bool = False
 
     def describe(self) -> str:
         return f"{self.path} (without xCAT)"
@@ -81,6 +82,12 @@ class StanzaDefinitions:
                     raise AvsError(f"{image.origin}: {name!r} is defined in {images[name].origin} already")
                 images[name] = image
         return images
+
+    def reload(self) -> None:
+        pass  # read anew each time
+
+    def nodes(self) -> Mapping[str, str]:
+        return {}  # without xCAT there is nobody to ask
 
     def _files(self) -> list[Path]:
         if not self.path.is_dir():

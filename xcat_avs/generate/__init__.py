@@ -44,7 +44,9 @@ class Job:
 class Generator(Protocol):
     """Builds, and changes, a root from packages. All raise AvsError with the log's last lines."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in avs.conf and in reports."""
 
     def generate(self, job: Job) -> None:
         """Install what the definition lists into the empty root."""

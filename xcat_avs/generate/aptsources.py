@@ -93,12 +93,12 @@ def machine_sources(suite: str, work: Path) -> list[str]:
     stanzas: list[str] = []
     for path in [ETC_APT / "sources.list", *sorted((ETC_APT / "sources.list.d").glob("*.list"))]:
         if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 match = re.match(r"\s*deb\s+(?:\[[^]]*\]\s+)?\S+\s+(\S+)", line)
                 if match and _of_release(match.group(1), suite):
                     lines.append(line.split("#")[0].strip())
     for path in sorted((ETC_APT / "sources.list.d").glob("*.sources")):
-        for stanza in re.split(r"\n\s*\n", path.read_text(encoding="utf-8")):
+        for stanza in re.split(r"\n\s*\n", path.read_text(encoding="utf-8", errors="replace")):
             found = _stanza(stanza, suite)
             if found:
                 stanzas.append(found)

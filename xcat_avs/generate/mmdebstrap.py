@@ -44,6 +44,10 @@ class Mmdebstrap:
             argv += _hook("setup", 'echo COMPRESS=gzip > "$1/etc/initramfs-tools/conf.d/avs"')
             # mmdebstrap copies both from this machine.
             argv += _hook("customize", 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"')
+            # A directory of this machine is no source for a node.
+            argv += _hook(
+                "customize", '[ ! -e "$1/etc/apt/sources.list" ] || sed -i "/ copy:/d" "$1/etc/apt/sources.list"'
+            )
             temporary = {
                 "etc/apt/apt.conf.d/00avs": "\n".join(aptsources.network_settings()),
                 "etc/apt/preferences.d/00avs": _pins(packages.exclude),

@@ -25,11 +25,12 @@ class Mode:
     needs: tuple[str, ...] = ()
     alias: str = ""
     private: bool = False
+    image: bool = True  # whether IMAGE must be given
 
 
 def table() -> dict[str, Mode]:
     """All modes by name, in the order of the usage."""
-    from xcat_avs.modes import create, env, list_tags, pack, show, steps, tag
+    from xcat_avs.modes import create, env, list_tags, pack, rollback, show, status, steps, tag
 
-    modules = (create, tag, list_tags, pack, show, steps, env)
+    modules = (create, tag, list_tags, pack, rollback, status, show, steps, env)
     return {module.MODE.name: module.MODE for module in modules}

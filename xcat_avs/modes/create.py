@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
 
-from xcat_avs import __version__, build, command, generate, report
+from xcat_avs import __version__, build, command, config, generate, report, xcat
 from xcat_avs.build import StepResult
 from xcat_avs.config import Settings
 from xcat_avs.context import BuildContext, BuildPaths
 from xcat_avs.errors import AvsError, UsageError
 from xcat_avs.generate import Generator, Job
+from xcat_avs.generate.genimage import Genimage
 from xcat_avs.image import OsImage
 from xcat_avs.modes import Mode
-from xcat_avs.modes.pack import packed_lines, publish_tag, wanted_form
+from xcat_avs.modes.pack import check_tools, publish_tag
 from xcat_avs.modes.tag import default_name, make_tag
 from xcat_avs.procedure import Procedure
 from xcat_avs.recipe import Recipe, Step
@@ -26,6 +29,7 @@ from xcat_avs.site import Site
 from xcat_avs.store import Revision, Store, commit_tree
 
 STORE_PROGRAMS = ("fsvs", "svn", "svnmucc")
+CHDEF_TIMEOUT = 60.0  # seconds
 
 
 class CreateFailed(AvsError):
@@ -35,21 +39,20 @@ class CreateFailed(AvsError):
 
 
 def run(request: Request, site: Site) -> Report:
-    image = site.image(request)
+    image = _defined(request, site)
     recipe = site.recipe(image)
-    generator = generate.choose(image, recipe.settings.generator) if not request.source else _Copy()
-    source = _source(request)
+    generator = _generator(request, site, image, recipe.settings)
+    source = _source(request, site)
     message = _message(request, site, image, recipe.settings)
-    target = site.resolve(request.masquerade, request) if request.masquerade else image
     if request.masquerade and not request.finish:
         raise UsageError(
             "-x IMAGE says what -f packs the image as; give -f as well, or pack a tag later with -c pack -x"
         )
+    target = site.resolve(request.masquerade, request) if request.masquerade else image
     for program in (*generator.programs(), *STORE_PROGRAMS):
         command.need(program)
     if request.finish:
-        for program in wanted_form(request, site).programs():
-            command.need(program)
+        check_tools(request, site, target)
     paths = BuildPaths(
         site.settings.state / "builds" / image.name / "tree",
         site.settings.state / "builds" / image.name / "results",
@@ -60,6 +63,7 @@ def run(request: Request, site: Site) -> Report:
         store = site.store()
         store.prepare(image, site.identity.user)  # a store that cannot be used is known before the work, not after it
         results = _build(image, recipe, generator, source, paths, request, site)
+        image, changes = _written_back(image, site)
         completed = report.utc_now()
         text = _report_blocks(image, completed, message, results)
         provenance = _provenance(image, site, generator, completed, message)
@@ -72,7 +76,56 @@ def run(request: Request, site: Site) -> Report:
             )
         finally:
             site.progress.end()
-    return _finish(request, site, image, target, store, revision, changed, text, provenance, results)
+    document = {**provenance, "steps": [asdict(item) for item in results], "definition_changes": changes}
+    return _finish(request, site, image, target, store, (revision, changed), text, document)
+
+
+def _defined(request: Request, site: Site) -> OsImage:
+    """The osimage; with --define, what its name says is put into its definition first."""
+    image = site.image(request)
+    if not request.define:
+        return image
+    if not site.definitions.xcat:
+        raise UsageError(f"--define changes the xCAT tables, which are not used here; edit {image.origin}")
+    words = xcat.mending(image)
+    if words:
+        site.progress.say(" ".join(words))
+        command.capture([xcat.need("chdef"), *words[1:]], timeout=CHDEF_TIMEOUT)
+        site.definitions.reload()
+        image = site.image(request)
+    return image
+
+
+def _generator(request: Request, site: Site, image: OsImage, settings: Settings) -> Generator:
+    """What fills the root; with xCAT its genimage, unless a setting or --from says otherwise."""
+    if request.source:
+        return _Copy()
+    if settings.generator not in ("auto", "genimage") or not (
+        site.definitions.xcat or settings.generator == "genimage"
+    ):
+        return generate.choose(image, settings.generator)
+    if not site.definitions.xcat:
+        raise AvsError(f"{image.name}: [image] generator = genimage needs xCAT, which is not used here")
+    xcat.refuse_incomplete(image)
+    xcat.refuse_unsafe(image)
+    minimal = ""
+    if settings.pkglist == "minimal":
+        minimal = str(config.share_dir() / "minimal" / f"{image.version.chain[0]}.pkglist")
+        if not Path(minimal).is_file():
+            raise AvsError(f"{image.name}: [image] pkglist = minimal, and there is no {minimal}")
+    installdir, tftpdir = site.definitions.installdir, site.definitions.tftpdir
+    return Genimage(image.rootimgdir(installdir), tftpdir, minimal, settings.provider)
+
+
+def _written_back(image: OsImage, site: Site) -> tuple[OsImage, list[str]]:
+    """The definition as genimage left it, and what it changed in it."""
+    site.definitions.reload()
+    after = site.definitions.osimages().get(image.name, image)
+    keys = sorted(image.attributes.keys() | after.attributes.keys())
+    old, new = image.attributes, after.attributes
+    return after, [
+        f"{key}: {old.get(key, '')!r} -> {new.get(key, '')!r}" for key in keys if old.get(key) != new.get(key)
+    ]
 
 
 class _Copy:
@@ -93,13 +146,21 @@ class _Copy:
         generate.choose(job.image, "auto").remove(job, names)
 
 
-def _source(request: Request) -> Optional[Path]:
+def _source(request: Request, site: Site) -> Optional[Path]:
     if not request.source:
         return None
     source = Path(request.source).absolute()
     if not (source / "rootimg").is_dir():
         raise AvsError(
             f"--from {request.source}: there is no directory {source / 'rootimg'}; it must be laid out like a rootimgdir"
+        )
+    builds = site.settings.state / "builds"
+    if os.path.commonpath([os.path.realpath(source), os.path.realpath(builds)]) in (
+        os.path.realpath(source),
+        os.path.realpath(builds),
+    ):
+        raise AvsError(
+            f"--from {request.source} lies in, or around, {builds}, which the build empties; copy it elsewhere first"
         )
     return source
 
@@ -127,7 +188,7 @@ def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optiona
             procedure,
         )
 
-    seed = build.build_seed(image, generator, source)
+    seed = build.build_seed(image, generator, source, site.definitions.installdir)
     try:
         return build.run_steps(context, recipe, paths, seed, request.resume, site.progress)
     except build.StepFailed as err:
@@ -144,13 +205,13 @@ def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optiona
 
 
 def _again(request: Request) -> str:
-    words = ["avsimage -c create", request.image or f"-p {request.profile}"]
-    words += [
-        f"{flag} {value}"
-        for flag, value in (("-o", request.osvers), ("-a", request.osarch), ("--from", request.source))
-        if value
-    ]
-    return " ".join([*words, "-b"])
+    """The command line that goes on with a build."""
+    words = ["avsimage", "-c", "create", *([request.image] if request.image else ["-p", request.profile])]
+    options = {"-o": request.osvers, "-a": request.osarch, "-s": request.store, "--from": request.source, "-m": request.message,
+               "-u": request.user, "-x": request.masquerade, "--method": request.method, "--compress": request.compress}  # fmt: skip
+    for flag, value in options.items():
+        words += [flag, value] if value else []
+    return shlex.join([*words, *(["-f"] if request.finish else []), "-b"])
 
 
 def _provenance(image: OsImage, site: Site, generator: Generator, completed: str, message: str) -> dict[str, Any]:
@@ -171,30 +232,29 @@ def _report_blocks(image: OsImage, completed: str, message: str, results: list[S
     ]
 
 
-def _finish(request: Request, site: Site, image: OsImage, target: OsImage, store: Store, revision: Revision, changed: bool,
-            blocks: list[object], provenance: dict[str, Any], results: list[StepResult]) -> Report:  # fmt: skip
+def _finish(request: Request, site: Site, image: OsImage, target: OsImage, store: Store, stored: tuple[Revision, bool],
+            blocks: list[object], document: dict[str, Any]) -> Report:  # fmt: skip
     """Say what was stored; with -f tag and pack it."""
+    revision, changed = stored
     url = store.url(image)
     lines = [
-        f"Definition: {image.origin} (without xCAT), built by {provenance['generator']}",
+        f"Definition: {image.name} in {site.definitions.describe()}, built by {document['generator']}",
         f"Stored as revision {revision.number} of {url}/trunk"
         if changed
         else f"Nothing changed since revision {revision.number} of {url}/trunk: no new revision",
     ]
-    document: dict[str, Any] = {
-        **provenance, "profile": image.profile, "steps": [asdict(item) for item in results], "revision": revision.number,
-        "changed": changed, "url": url,
-    }  # fmt: skip
+    lines += [f"The definition was changed by the build: {change}" for change in document["definition_changes"]]
+    document = {**document, "profile": image.profile, "revision": revision.number, "changed": changed, "url": url}
+    code = 0
     if request.finish:
         tag = make_tag(store, image, default_name(image, site), revision, site, "")
         document["tag"] = tag.name
         lines.append(f"Tagged {tag.name}")
-        published, moved = publish_tag(request, site, store, image, tag, target)
-        document["packed"] = asdict(published)
-        lines += packed_lines(published, moved, target.rootimgdir(site.definitions.installdir))
+        packed, document["packed"], code = publish_tag(request, site, store, image, tag, target)
+        lines += map(str, packed)
     else:
         lines.append(f"Next: avsimage -c tag {request.image or image.name}")
-    return Report([*blocks, "\n".join(lines)], document)
+    return Report([*blocks, "\n".join(lines)], document, code)
 
 
 MODE = Mode(
@@ -204,7 +264,8 @@ MODE = Mode(
         "resume": "go on with a build that failed: repeat only what is not done, or changed",
         "source": "take an existing tree, laid out like a rootimgdir, instead of installing packages",
         "finish": "tag and pack it when done", "masquerade": "with -f: pack it as another osimage",
-        "method": "with -f: cpio, tar or squashfs", "compress": "with -f: gzip, zstd or xz",
+        "method": "with -f: cpio, tar or squashfs", "compress": "with -f: gzip, pigz, zstd or xz",
+        "nodeset": "with -f: run the nodeset that is due", "define": "put into the xCAT definition what its name says, where that is missing",
     },
     private=True,
 )  # fmt: skip

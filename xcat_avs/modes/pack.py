@@ -4,60 +4,135 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Optional
 
-from xcat_avs import command, config
-from xcat_avs import pack as packing
+from xcat_avs import command, config, journal, recipe, served, xcat
 from xcat_avs.config import Settings
+from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, Tag
+from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
-from xcat_avs.pack.archive import Form
+from xcat_avs.pack import Packing, packimage, publish
 from xcat_avs.pack.publish import PackedSet
-from xcat_avs.report import Report, mebibytes
+from xcat_avs.report import Report, mebibytes, utc_now
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 from xcat_avs.store import Store
+
+NODESET_TIMEOUT = 1800.0  # seconds; it does some nodes a second
 
 
 def run(request: Request, site: Site) -> Report:
     image = site.image(request)
     target = site.resolve(request.masquerade, request) if request.masquerade else image
-    for program in ("fsvs", "svn", *wanted_form(request, site).programs()):
-        command.need(program)
+    check_tools(request, site, target)
     store = site.store()
     tag = find_tag(request.tag, store, image)
-    published, moved = publish_tag(request, site, store, image, tag, target)
-    lines = packed_lines(published, moved, target.rootimgdir(site.definitions.installdir))
-    return Report(["\n".join(lines)], asdict(published))
+    return Report(*publish_tag(request, site, store, image, tag, target))
 
 
-def wanted_form(request: Request, site: Site) -> Form:
-    """The archive that the command line, or the settings, ask for."""
+def wanted_form(request: Request, site: Site, target: OsImage) -> Settings:
+    """How to pack: avs.conf, the recipe of what it is packed as, and the command line over them."""
     values = {key: value for key, value in (("method", request.method), ("compress", request.compress)) if value}
-    settings: Settings = config.overlay(site.settings, {"pack": values}, "the command line")
-    return Form(settings.method, settings.compress)
+    settings = recipe.settings(target, site.definitions.installdir, site.settings)
+    return config.overlay(settings, {"pack": values}, "the command line")
+
+
+def packer(site: Site, wanted: Settings) -> str:
+    """`packimage` or `own`."""
+    if wanted.packer == "packimage" and not site.definitions.xcat:
+        raise AvsError("[pack] packer = packimage needs xCAT, which is not used here")
+    return "packimage" if site.definitions.xcat and wanted.packer != "own" else "own"
+
+
+def check_tools(request: Request, site: Site, target: OsImage) -> None:
+    """Refuse before any work what would fail after it."""
+    wanted = wanted_form(request, site, target)
+    for program in ("fsvs", "svn"):
+        command.need(program)
+    if packer(site, wanted) == "packimage":
+        xcat.need("packimage")
+        xcat.refuse_incomplete(target)
+        xcat.refuse_unsafe(target)
+        packimage.refuse_compress(wanted.compress)
+    if request.nodeset:
+        xcat.need("nodeset")
 
 
 def publish_tag(
     request: Request, site: Site, store: Store, image: OsImage, tag: Tag, target: OsImage
-) -> tuple[PackedSet, str]:
-    """Pack a tag of image and serve it as target."""
-    form = wanted_form(request, site)
+) -> tuple[list[object], dict[str, Any], int]:
+    """Pack a tag of image and serve it as target. Returns the parts of a Report."""
+    wanted = wanted_form(request, site, target)
     rootimgdir = target.rootimgdir(site.definitions.installdir)
-    staging = site.settings.state / "staging" / target.name
-    with site.lock(target, "pack"):
-        return packing.pack(
-            store,
-            image,
-            tag,
-            target,
-            rootimgdir,
-            form,
-            staging,
-            site.identity.user,
-            site.progress,
-            site.settings.timeout,
+    packing = Packing(
+        store, image, tag, target, rootimgdir, packer(site, wanted), wanted.method, wanted.compress,
+        site.settings.state / "staging" / target.name, site.identity.user, site.progress, site.settings.timeout,
+    )  # fmt: skip
+    final = publish.check_name(rootimgdir, target.name, tag.name)
+    for other in site.definitions.osimages().values():
+        if other.rootimgdir(site.definitions.installdir) == final:
+            raise AvsError(
+                f"{target.name}: the packed tag would be kept as {final}, which is the rootimgdir of {other.name}; take another tag name"
+            )
+    with site.lock(target, "pack"), site.image_lock(rootimgdir):
+        if not request.force and packing.served_already():
+            record = publish.read_record(rootimgdir)
+            assert record is not None
+            text = f"{target.name} serves tag {tag.name} of {image.name} already; nothing was done (--force packs it again)"
+            return [text], {**asdict(record), "changed": False}, 0
+        before = publish.current(rootimgdir) or ""
+        record, moved = packing.run()
+        name = publish.set_directory(rootimgdir, tag.name).name
+        record_publish(site, target, "pack", record, name, moved or before, tag.message.partition("\n")[2])
+    lines = packed_lines(record, moved, rootimgdir)
+    more, document, code = after_publish(request, site, target)
+    return (
+        ["\n".join([*lines, *more])],
+        {**asdict(record), "changed": True, "previous": publish.previous(rootimgdir), **document},
+        code,
+    )
+
+
+def record_publish(
+    site: Site, image: OsImage, action: str, record: Optional[PackedSet], directory: str, before: str, message: str
+) -> None:
+    """Write the journal."""
+    source, tag, revision = (record.source, record.tag, record.revision) if record else ("", "", 0)
+    identity = site.identity
+    entry = Entry(
+        image.name, action, utc_now(), identity.user, identity.real(), source, tag, revision, directory, before, message
+    )
+    journal.append(site.journal_file(image), entry)
+
+
+def after_publish(request: Request, site: Site, image: OsImage) -> tuple[list[str], dict[str, Any], int]:
+    """What the nodes will boot now, and the nodeset that is due: lines, a document, an exit code."""
+    if not site.definitions.xcat:
+        return [], {}, 0
+    state = served.look(image, site.definitions.installdir, site.definitions.tftpdir, site.definitions.nodes())
+    document: dict[str, Any] = {
+        "nodes": list(state.nodes), "noderange": state.noderange, "nodeset_due": state.nodeset_due,
+        "differing": list(state.differing), "nodeset": list(state.nodeset) if state.nodeset_due else [],
+    }  # fmt: skip
+    if not (request.nodeset and state.nodes):
+        return list(served.advice(state)), document, 0
+    output = command.capture([xcat.need("nodeset"), *state.nodeset[1:]], timeout=NODESET_TIMEOUT, check=False)
+    said = [line for line in (output.text + output.stderr).splitlines() if line.strip()]
+    document.update(
+        nodeset_ran=list(state.nodeset), nodeset_exit=output.code, nodeset_said=said, nodeset_due=output.code != 0
+    )
+    lines = [
+        f"Used by {len(state.nodes)} nodes: {state.noderange}",
+        f"{' '.join(state.nodeset)}:",
+        *("  " + line for line in said),
+    ]
+    if output.code:
+        lines.append(
+            f"nodeset {command.describe(output.code)}: the image is published, and these nodes would boot another kernel with it"
         )
+    return lines, document, 1 if output.code else 0
 
 
 def packed_lines(published: PackedSet, moved: str, rootimgdir: Path) -> list[str]:
@@ -71,8 +146,8 @@ def packed_lines(published: PackedSet, moved: str, rootimgdir: Path) -> list[str
     ]
     if moved:
         lines.append(f"The directory that was there is kept as {rootimgdir.with_name(moved)}")
-    elif published.previous:
-        lines.append(f"Served before, and kept: {rootimgdir.with_name(published.previous)}")
+    elif publish.previous(rootimgdir):
+        lines.append(f"Served before, and kept: {rootimgdir.parent / publish.previous(rootimgdir)}")
     return lines
 
 

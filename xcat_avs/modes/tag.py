@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 
 from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
@@ -27,13 +28,14 @@ def run(request: Request, site: Site) -> Report:
 def default_name(image: OsImage, site: Site) -> str:
     """YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER, in local time."""
     date = parse_utc(site.identity.started).astimezone().strftime("%Y-%m-%d-%H-%M-%S")
-    return f"{date}-{image.osvers}-by-{site.identity.user}"
+    user = re.sub(r"[^A-Za-z0-9._+-]", "-", site.identity.user)
+    return f"{date}-{image.osvers}-by-{user}"
 
 
 def find_revision(text: str, store: Store, image: OsImage) -> Revision:
     """The revision that -r names; the newest without it."""
     if text:
-        number = text.lstrip("r")
+        number = text[1:] if text.startswith("r") else text
         if not (number.isascii() and number.isdigit()):
             raise UsageError(f"-r {text!r} is no revision number")
         return store.revision(image, int(number))

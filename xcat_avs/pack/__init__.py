@@ -2,59 +2,177 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from xcat_avs import command, generate, manifest, mounts
+from xcat_avs import command, generate, manifest, mounts, xcat
+from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, Tag
-from xcat_avs.pack import archive, publish
+from xcat_avs.manifest import Manifest
+from xcat_avs.pack import archive, packimage, publish
 from xcat_avs.pack.archive import Form
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.progress import Progress
 from xcat_avs.report import utc_now
 from xcat_avs.store import Store, Version, checkout_tree
 
+RELEASE = "etc/avs-release"
+XCATINFO = "opt/xcat/xcatinfo"
+INITRDS = (generate.INITRD, "initrd-statelite.gz")
 
-def pack(store: Store, source: OsImage, tag: Tag, target: OsImage, rootimgdir: Path, form: Form, staging: Path, user: str,
-         progress: Progress, timeout: float = 0) -> tuple[PackedSet, str]:  # fmt: skip
-    """Pack a tag of source and serve it as target at rootimgdir.
 
+@dataclass(frozen=True)
+class Packing:
+    """One pack: a tag of source, served as target at rootimgdir.
+
+    packer: `packimage` or `own`. method, compress: as asked for; `auto` leaves it to the packer.
     staging: a private directory, on disk and not served, that is emptied before and removed after.
-    Returns what was published and where a real directory found at rootimgdir was moved to, or "".
-    Raises AvsError; what is served is then as it was.
     """
-    for program in form.programs():
-        command.need(program)
-    excluded, included = archive.read_exlist(target.paths("exlist"))
-    mounts.remove_tree(staging)
-    staging.mkdir(parents=True, mode=0o700)
-    log = staging / "log"
-    try:
-        tree = staging / "tree"
-        tree.mkdir()
-        progress.begin(f"checking out {tag.name}")
-        stored = checkout_tree(store, source, Version(tag=tag.name), tree, progress.warn)
+
+    store: Store
+    source: OsImage
+    tag: Tag
+    target: OsImage
+    rootimgdir: Path
+    packer: str
+    method: str
+    compress: str
+    staging: Path
+    user: str
+    progress: Progress
+    timeout: float = 0
+
+    @property
+    def form(self) -> Form:
+        """What our own packer makes of it."""
+        compress = {"auto": "gzip", "pigz": "gzip"}.get(self.compress, self.compress)
+        return Form("cpio" if self.method == "auto" else self.method, compress)
+
+    def programs(self) -> tuple[str, ...]:
+        return (xcat.need("packimage"),) if self.packer == "packimage" else self.form.programs()
+
+    def inputs(self) -> str:
+        """A hash of what decides, besides the tag, how the archive comes out."""
+        sha = hashlib.sha256(f"{self.packer}\0{self.method}\0{self.compress}\0{self.target.stanza()}".encode())
+        for path in sorted(self.target.named_files()):
+            sha.update(path.read_bytes())
+        return sha.hexdigest()
+
+    def served_already(self) -> bool:
+        """Whether just this is what is served, and all of it is still there."""
+        record = publish.read_record(self.rootimgdir)
+        if record is None or not self.rootimgdir.is_symlink():
+            return False
+        wanted = (self.target.name, self.source.name, self.tag.name, self.tag.source, self.inputs())
+        if (record.osimage, record.source, record.tag, record.revision, record.inputs) != wanted:
+            return False
+        present = publish.describe_files(self.rootimgdir)
+        return {name: facts for name, facts in present.items() if name != publish.RECORD} == record.files
+
+    def facts(self) -> dict[str, str]:
+        """What the image says of itself; the date is the tag's, so that packing again gives the same bytes."""
+        return {
+            "AVS_OSIMAGE": self.target.name,
+            "AVS_SOURCE": self.source.name,
+            "AVS_TAG": self.tag.name,
+            "AVS_REVISION": str(self.tag.source),
+            "AVS_DATE": self.tag.date,
+        }
+
+    def run(self) -> tuple[PackedSet, str]:
+        """Pack and serve. Returns what was published, and where a real directory found there was moved to, or "".
+
+        Raises AvsError; what is served is then as it was.
+        """
+        for program in self.programs():
+            command.need(program)
+        mounts.remove_tree(self.staging)
+        tree = self.staging / "tree"
+        tree.mkdir(parents=True, mode=0o700)
+        try:
+            self.progress.begin(f"checking out {self.tag.name}")
+            stored = checkout_tree(self.store, self.source, Version(tag=self.tag.name), tree, self.progress.warn)
+            with publish.new_set(self.rootimgdir) as new:
+                moved = publish.finish_interrupted(self.rootimgdir)
+                self.progress.begin(f"packing {self.tag.name}")
+                name = self._archive(tree, stored, new)
+                self._kernel(tree, new)
+                files = publish.describe_files(new)
+                record = PackedSet(
+                    self.target.name,
+                    self.source.name,
+                    self.tag.name,
+                    self.tag.source,
+                    utc_now(),
+                    self.user,
+                    name,
+                    self.inputs(),
+                    files,
+                )
+                return record, publish.publish(new, self.rootimgdir, record) or moved
+        finally:
+            self.progress.end()
+            mounts.remove_tree(self.staging)
+
+    def _archive(self, tree: Path, stored: Manifest, new: Path) -> str:
+        """Write the archive into the new set; returns its name."""
+        log = self.staging / "log"
         root = tree / "rootimg"
-        with publish.new_set(rootimgdir) as new:
-            moved = publish.finish_interrupted(rootimgdir)
-            progress.begin(f"packing {form.filename}")
-            if archive.prune(root, excluded, included):
-                # Removing changed the times of directories, and with them the bytes of the archive.
-                left = {path: entry for path, entry in stored.items() if os.path.lexists(tree / path)}
-                manifest.restore_times(str(tree), left)
-            archive.write(root, new / form.filename, form, log, timeout)
-            for name in (generate.KERNEL, generate.INITRD):
-                if (tree / name).is_file():
-                    shutil.copyfile(tree / name, new / name)
-                else:
-                    progress.warn(f"{source.name}: tag {tag.name} holds no {name}; nodes cannot boot this image")
-            files = publish.describe_files(new)
-            record = PackedSet(
-                target.name, source.name, tag.name, tag.source, utc_now(), user, form.filename, files=files
+        if not root.is_dir():
+            raise AvsError(f"{self.source.name}: tag {self.tag.name} holds no rootimg")
+        with _kept_times(tree, stored):
+            self._release(root)
+        if self.packer == "packimage":
+            method, compress = ("" if value == "auto" else value for value in (self.method, self.compress))
+            made = packimage.write(
+                tree, self.target, self.rootimgdir, method, compress, self.facts(), self.staging, log, self.timeout
             )
-            published, moved_now = publish.publish(new, rootimgdir, record)
-            return published, moved_now or moved
-    finally:
-        progress.end()
-        mounts.remove_tree(staging)
+            shutil.move(str(made), str(new / made.name))
+            return made.name
+        excluded, included = archive.read_exlist(self.target.paths("exlist"))
+        with _kept_times(tree, stored):
+            archive.prune(root, excluded, included)
+        archive.write(root, new / self.form.filename, self.form, log, self.timeout)
+        return self.form.filename
+
+    def _release(self, root: Path) -> None:
+        """Write /etc/avs-release and /opt/xcat/xcatinfo; packimage writes the latter anew."""
+        text = _lines(self.facts())
+        for name, content in ((RELEASE, text), (XCATINFO, _lines({"IMAGENAME": self.target.name}) + text)):
+            path = root / name
+            # Not through a link of the image's to somewhere on this machine.
+            real = os.path.realpath(path.parent)
+            if real != str(path.parent) and not real.startswith(os.path.realpath(root) + os.sep):
+                raise AvsError(f"{self.source.name}: /{os.path.dirname(name)} of the image leads out of it")
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            path.unlink(missing_ok=True)
+            path.write_text(content, encoding="utf-8")
+            path.chmod(0o644)
+            for made in (path, path.parent, path.parent.parent):
+                os.utime(made, (0, 0))
+
+    def _kernel(self, tree: Path, new: Path) -> None:
+        for name in (generate.KERNEL, *INITRDS):
+            if (tree / name).is_file():
+                shutil.copyfile(tree / name, new / name)
+            elif name != INITRDS[1]:
+                self.progress.warn(
+                    f"{self.source.name}: tag {self.tag.name} holds no {name}; nodes cannot boot this image"
+                )
+
+
+def _lines(facts: Mapping[str, str]) -> str:
+    return "".join(f"{name}='{value}'\n" for name, value in facts.items())
+
+
+@contextmanager
+def _kept_times(tree: Path, stored: Manifest) -> Iterator[None]:
+    """Undo what changes in a checkout do to the times of directories, and so to the bytes of the archive."""
+    yield
+    left = {path: entry for path, entry in stored.items() if entry.type == "dir" and os.path.lexists(tree / path)}
+    manifest.restore_times(str(tree), left)

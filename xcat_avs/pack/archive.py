@@ -29,6 +29,14 @@ class Form:
     method: str
     compress: str
 
+    @classmethod
+    def of(cls, filename: str) -> Form:
+        """The form of an archive by its name, `rootimg.cpio.gz`."""
+        method, _, suffix = filename[len(MARK) :].partition(".")
+        if method == "sfs":
+            return cls("squashfs", "gzip")
+        return cls(method, {value: key for key, value in SUFFIXES.items()}.get(suffix, "gzip"))
+
     @property
     def filename(self) -> str:
         if self.method == "squashfs":
@@ -68,8 +76,9 @@ def read_exlist(paths: Iterable[Path]) -> tuple[list[str], list[str]]:
             raise AvsError(f"exlist {path} includes itself")
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError as err:
-            raise AvsError(f"the definition names the exlist {path}: {err.strerror}") from None
+        except (OSError, UnicodeDecodeError) as err:
+            reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
+            raise AvsError(f"the definition names the exlist {path}: {reason}") from None
         for line in text.splitlines():
             line = line.strip()
             include = EXIST_DIRECTIVE.fullmatch(line)
@@ -83,6 +92,12 @@ def read_exlist(paths: Iterable[Path]) -> tuple[list[str], list[str]]:
     for path in paths:
         add(path, ())
     return excluded, included
+
+
+def select(paths: Sequence[str], excluded: Sequence[str], included: Sequence[str]) -> list[str]:
+    """The paths, relative to the top of the image, that an exlist leaves in."""
+    out, keep = _matcher(excluded), _matcher(included)
+    return [path for path in paths if not out.match("./" + path) or keep.match("./" + path)]
 
 
 def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
@@ -144,10 +159,10 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0) 
                           "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--no-recursion", "--null", "--verbatim-files-from",
                           f"--files-from={names.name}"]  # fmt: skip
                 command.pipe([packer, form.compressor()], stdout=archive, cwd=root, log=log, timeout=timeout)
-    _check_complete(archive, form, paths, log, timeout)
+    check_complete(archive, form, paths, log, timeout)
 
 
-def _check_complete(archive: Path, form: Form, paths: Sequence[str], log: Path, timeout: float) -> None:
+def check_complete(archive: Path, form: Form, paths: Sequence[str], log: Path, timeout: float) -> None:
     """Read the archive to its end and compare its list with what was to be in it."""
     listing = log.with_name(f"{log.name}.list")
     try:

@@ -33,7 +33,7 @@ class PackedSet:
     date: str  # UTC, ISO 8601
     user: str
     archive: str
-    previous: str = ""  # the directory that was served before it
+    inputs: str = ""  # a hash of what else decided how it was packed
     files: dict[str, dict[str, object]] = field(default_factory=dict)  # name -> size, sha256
 
 
@@ -48,6 +48,18 @@ def read_record(directory: Path) -> Optional[PackedSet]:
 def set_directory(rootimgdir: Path, tag: str) -> Path:
     """Where the set of a tag is kept: PROFILE.TAG beside PROFILE."""
     return rootimgdir.with_name(f"{rootimgdir.name}.{tag}")
+
+
+def check_name(rootimgdir: Path, osimage: str, tag: str) -> Path:
+    """The directory a set goes to. Raises AvsError if something else has that name."""
+    final = set_directory(rootimgdir, tag)
+    if os.path.lexists(final):
+        record = None if final.is_symlink() else read_record(final)
+        if record is None or (record.osimage, record.tag) != (osimage, tag):
+            raise AvsError(
+                f"{osimage}: the packed tag would be kept as {final}, which is there and is something else; take another tag name"
+            )
+    return final
 
 
 @contextmanager
@@ -73,51 +85,87 @@ def describe_files(directory: Path) -> dict[str, dict[str, object]]:
     }
 
 
-def publish(staging: Path, rootimgdir: Path, record: PackedSet) -> tuple[PackedSet, str]:
+def publish(staging: Path, rootimgdir: Path, record: PackedSet) -> str:
     """Serve the set in staging at rootimgdir from one moment to the next.
 
     Until the rename nodes get the old set, from it on the new one. A real directory found at
     rootimgdir is exchanged in the same single step and kept beside it.
-    Returns the record as published, and where a real directory was moved to, or "".
+    Returns where a real directory was moved to, or "".
     """
-    final = set_directory(rootimgdir, record.tag)
-    previous = _previous(rootimgdir, final)
-    record = PackedSet(**{**asdict(record), "previous": previous})
+    final = check_name(rootimgdir, record.osimage, record.tag)
     (staging / RECORD).write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for path in staging.iterdir():
         os.chmod(path, 0o644)
         _sync(path)
     os.chmod(staging, 0o755)
     _sync(staging)
-    moved = ""
     if final.exists():
         _exchange(staging, final)  # the same tag again: also where it is the one being served
     else:
         os.rename(staging, final)
-    if not (rootimgdir.is_symlink() and os.readlink(rootimgdir) == final.name):
+    return switch(rootimgdir, final.name)
+
+
+def switch(rootimgdir: Path, name: str) -> str:
+    """Serve the directory of that name, beside rootimgdir, in a single step.
+
+    Returns where a real directory found at rootimgdir was moved to, or "".
+    """
+    moved = ""
+    now = current(rootimgdir)
+    if now != name:
+        if now is not None:
+            _link(_previous_link(rootimgdir), now)
         link = rootimgdir.with_name(f".{rootimgdir.name}.avs-link")
-        link.unlink(missing_ok=True)
-        link.symlink_to(final.name)
         if rootimgdir.is_dir() and not rootimgdir.is_symlink():
             aside = _free_name(rootimgdir)
+            _link(_previous_link(rootimgdir), aside.name)
+            link.unlink(missing_ok=True)
+            link.symlink_to(name)
             _exchange(link, rootimgdir)
             os.rename(link, aside)
             moved = aside.name
         else:
-            os.replace(link, rootimgdir)
+            _link(rootimgdir, name)
     _sync(rootimgdir.parent)
-    return record, moved
+    return moved
 
 
-def _previous(rootimgdir: Path, final: Path) -> str:
-    """The directory served now; for the same tag again, the one that was served before it."""
+def _link(path: Path, target: str) -> None:
+    """Make path a link to target, in place of the link that may be there."""
+    new = path.with_name(f".{path.name.lstrip('.')}.avs-link")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    os.replace(new, path)
+
+
+def _previous_link(rootimgdir: Path) -> Path:
+    return rootimgdir.with_name(f".{rootimgdir.name}.avs-previous")
+
+
+def current(rootimgdir: Path) -> Optional[str]:
+    """The name of the directory that rootimgdir serves, or None where it is no link."""
     if not rootimgdir.is_symlink():
-        return _free_name(rootimgdir).name if rootimgdir.is_dir() else ""
-    now = os.readlink(rootimgdir)
-    if now == final.name:
-        record = read_record(final)
-        return record.previous if record else ""
-    return now
+        return None
+    target = rootimgdir.parent / os.readlink(rootimgdir)
+    return target.name if target.parent == rootimgdir.parent else str(target)
+
+
+def previous(rootimgdir: Path) -> str:
+    """The name of the directory that was served before the present one and is still there, or ""."""
+    link = _previous_link(rootimgdir)
+    name = os.readlink(link) if link.is_symlink() else ""
+    return name if name and name != current(rootimgdir) and (rootimgdir.parent / name).is_dir() else ""
+
+
+def kept(rootimgdir: Path, osimage: str) -> dict[str, PackedSet]:
+    """Every packed set of an osimage that is still there, by the name of its directory."""
+    found = {}
+    for path in rootimgdir.parent.glob(f"{rootimgdir.name}.*"):
+        record = None if path.is_symlink() else read_record(path)
+        if record is not None and record.osimage == osimage:
+            found[path.name] = record
+    return found
 
 
 def _free_name(rootimgdir: Path) -> Path:

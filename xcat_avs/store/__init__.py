@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional, Protocol
@@ -16,6 +16,7 @@ from xcat_avs.manifest import Entry, Manifest
 MANIFEST = "build_info/manifest"
 # What says how a version was built, and is a part of it: a change of these is a change.
 INPUTS = "build_info/inputs"
+SPECIAL, PLAIN_TYPES = ("link", "char", "block"), ("file", "dir")
 SHOWN = 10  # differing paths that an error lists
 
 Warn = Callable[[str], None]
@@ -60,8 +61,11 @@ class Store(Protocol):
     def revision(self, image: OsImage, number: int) -> Revision:
         """The revision that trunk was at, at that number. Raises NotFoundError."""
 
-    def commit(self, image: OsImage, tree: Path, author: str, message: str) -> Revision:
-        """Make the tree the newest revision of trunk, whole or not at all."""
+    def commit(self, image: OsImage, tree: Path, author: str, message: str, replaced: Sequence[str] = ()) -> Revision:
+        """Make the tree the newest revision of trunk, whole or not at all.
+
+        replaced: paths that were links or devices and are so no longer.
+        """
 
     def export(self, image: OsImage, version: Version, target: Path) -> None:
         """Write a version into the empty directory target."""
@@ -104,10 +108,10 @@ def scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
     Raises AvsError for names that FSVS cannot store.
     """
     found = manifest.scan(str(tree), _volatile(tree))
-    bad = [path for path in found if "\n" in path or not _is_utf8(path)]
+    bad = [path for path in found if not _storable(path)]
     if bad:
         raise AvsError(
-            f"{image.name}: {len(bad)} names hold a newline or are not UTF-8 and cannot be stored; rename or remove them:",
+            f"{image.name}: {len(bad)} names hold control characters or are not UTF-8, and cannot be stored; rename or remove them:",
             [ascii(path) for path in bad[:SHOWN]],
         )
     dropped = [path for path, entry in found.items() if entry.type in ("fifo", "socket")]
@@ -117,12 +121,13 @@ def scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
     return {path: entry for path, entry in found.items() if path not in set(dropped) and path != "build_info"}
 
 
-def _is_utf8(path: str) -> bool:
+def _storable(path: str) -> bool:
+    """Whether Subversion takes the name."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
         return False
-    return True
+    return not any(char < " " or char == "\x7f" for char in path)
 
 
 def _some(items: Iterable[str]) -> str:
@@ -149,7 +154,13 @@ def commit_tree(
         present = {path: _same_time(entry, stored.get(path)) for path, entry in present.items()}
     (tree / MANIFEST).write_text(manifest.dump(present), encoding="ascii")
     store.prepare(image, author)
-    return store.commit(image, tree, author, message), True
+    before = stored or {}
+    replaced = [
+        path
+        for path, entry in present.items()
+        if path in before and before[path].type in SPECIAL and entry.type in PLAIN_TYPES
+    ]
+    return store.commit(image, tree, author, message, replaced), True
 
 
 def _same_time(entry: Entry, before: Optional[Entry]) -> Entry:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from xml.etree import ElementTree
 from xcat_avs import command
 from xcat_avs.errors import AvsError, CommandError, NotFoundError
 from xcat_avs.image import OsImage, Tag
-from xcat_avs.store import Revision, Version
+from xcat_avs.store import MANIFEST, Revision, Version
 
 # Subversion's codes: path not found; no repository there, or out of reach.
 NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
 EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
 NO_REVISION = re.compile(r"E160006\b")
+DEAD_AFTER = 600.0  # seconds without a byte written, for a commit that goes on
 REAL = "avs:real"  # revision property: who asked, as the system knows them
 # What costs most of a first commit is looking for equal contents; compression by lz4 is almost free.
 TUNING = (("rep-sharing", "enable-rep-sharing = false"), ("deltification", "compression = lz4"))
@@ -35,6 +37,9 @@ class FsvsStore:
     repository: str
     work: Path
     timeout: float = 0
+
+    def __post_init__(self) -> None:
+        self._local()  # refuses what is no URL
 
     def url(self, image: OsImage, version: Optional[Version] = None) -> str:
         parts = [self.repository.rstrip("/"), quote(image.store_path)]
@@ -125,24 +130,39 @@ class FsvsStore:
         listing = self._xml(["svn", "ls", "--xml", trunk])
         if listing is None or listing.find(".//entry") is None:
             return None  # nothing, or the empty trunk of a first commit that did not come to its end
-        entries = self._log(trunk, "-l", "1")
+        return self._whole(image, Version(), "HEAD:1")
+
+    def _whole(self, image: OsImage, version: Version, span: str) -> Optional[Revision]:
+        """The newest whole revision of trunk in a span: one that brought a manifest, or was made by avs_image_mgr.
+
+        A commit that makes links into files takes a revision before it; that one counts for nothing.
+        """
+        entries = self._log(self._peg(image, version, MANIFEST), "-l", "1", "-r", span)
+        if not entries:
+            entries = self._log(self._peg(image, version), "-l", "1", "-r", span)
         return _revision(entries[0]) if entries else None
 
     def revision(self, image: OsImage, number: int) -> Revision:
+        found = None
         try:
-            entries = self._log(self._peg(image, Version(revision=number)), "-l", "1", "-r", f"{number}:1")
+            version = Version(revision=number)
+            listing = self._xml(["svn", "ls", "--xml", self._peg(image, version)]) if number else None
+            if listing is not None and listing.find(".//entry") is not None:
+                found = self._whole(image, version, f"{number}:1")
         except AvsError as err:
             if not NO_REVISION.search(str(err)):
                 raise
-            entries = []
-        if not entries:
+        if found is None:
             raise NotFoundError(
                 f"{image.name} has no revision {number}; `avsimage -c show {image.profile}` shows the newest"
             )
-        return _revision(entries[0])
+        return found
 
-    def commit(self, image: OsImage, tree: Path, author: str, message: str) -> Revision:
+    def commit(self, image: OsImage, tree: Path, author: str, message: str, replaced: Sequence[str] = ()) -> Revision:
         url = self.url(image, Version())
+        self._remove_dead_transactions()
+        if replaced:
+            self._remove(url, replaced, author)
         with self._fsvs() as (env, log):
             run = ["fsvs", "-q"]
             try:
@@ -159,6 +179,30 @@ class FsvsStore:
         if head is None or head.message.strip() != message.strip():
             raise AvsError(f"{image.name}: FSVS ended well but {url} has no such revision")
         return head
+
+    def _remove(self, url: str, paths: Sequence[str], author: str) -> None:
+        """Remove paths from trunk: FSVS cannot store a file or a directory where it has stored a link or a device."""
+        # An earlier commit may have come just this far.
+        present = [path for path in paths if self._xml(["svn", "info", "--xml", f"{url}/{quote(path)}@HEAD"]) is not None]
+        if not present:
+            return
+        with tempfile.NamedTemporaryFile("w", dir=self.work, prefix="rm.", encoding="utf-8") as arguments:
+            arguments.write("".join(f"rm\n{url}/{quote(path)}\n" for path in present))
+            arguments.flush()
+            message = f"{author}; Room for what was a link or a device"
+            self._svn(["svnmucc", "--username", author, "-m", message, "-X", arguments.name])
+
+    def _remove_dead_transactions(self) -> None:
+        """Remove from our own repository what commits that were killed have left."""
+        path = self._local()
+        if path is None or not (path / "db/transactions").is_dir():
+            return
+        for entry in (path / "db/transactions").glob("*.txn"):
+            name = entry.name[: -len(".txn")]
+            written = [entry, path / "db/txn-protorevs" / f"{name}.rev"]
+            newest = max((item.stat().st_mtime for item in written if item.exists()), default=0)
+            if time.time() - newest > DEAD_AFTER:
+                command.capture(["svnadmin", "rmtxns", str(path), name], timeout=self.timeout, check=False)
 
     def export(self, image: OsImage, version: Version, target: Path) -> None:
         command_line = ["fsvs", "-q", "export"]

@@ -17,5 +17,6 @@ def run(ctx):
     for name, path in found.items():
         if path:
             ctx.install_file(path, f"/etc/{name}")
-    if ctx.options["home"]:
-        ctx.inside("/home").mkdir(mode=0o755, exist_ok=True)
+    home = ctx.inside("/home")
+    if ctx.options["home"] and not home.is_dir() and not home.is_symlink():
+        home.mkdir(mode=0o755)

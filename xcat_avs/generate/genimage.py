@@ -1,0 +1,95 @@
+"""xCAT's genimage, in the private namespace: nothing that is served sees it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from xcat_avs import command, mounts, xcat
+from xcat_avs.errors import AvsError
+from xcat_avs.generate import Job
+
+DRACUT = re.compile(r"^.*(?:dracut-install: (?:FAILED|ERROR)|dracut.*ERROR).*$", re.MULTILINE)
+INNER = re.compile(r"^cd (\S+); (\./genimage .*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Genimage:
+    """rootimgdir, tftpdir: where xCAT would write. minimal: a package list to build from instead of the image's own.
+
+    provider: another directory of XCATROOT/share/xcat/netboot whose genimage builds.
+    """
+
+    rootimgdir: Path
+    tftpdir: Path
+    minimal: str = ""
+    provider: str = ""
+    name: str = "genimage"
+
+    def programs(self) -> tuple[str, ...]:
+        return (xcat.need("genimage"),)
+
+    def generate(self, job: Job) -> None:
+        image = job.image
+        xcat.refuse_incomplete(image)
+        xcat.refuse_unsafe(image)
+        mounts.remove_tree(job.work)
+        tree = job.root.parent
+        with ExitStack() as stack:
+            stack.callback(mounts.remove_tree, job.work)
+            for name in ("tftp", "locks"):
+                (job.work / name).mkdir(parents=True, mode=0o700)
+            stack.enter_context(xcat.private_locks(job.work / "locks"))
+            stack.enter_context(xcat.seen_at(job.work / "tftp", self.tftpdir / "xcat/osimage" / image.name))
+            if self.minimal:
+                for path in image.paths("pkglist"):
+                    stack.enter_context(mounts.bind(Path(self.minimal), path, readonly=True))
+            argv, cwd = self._command(job)  # looked up before the directory is covered
+            stack.enter_context(xcat.seen_at(tree, self.rootimgdir))
+            command.run(argv, log=job.log, env=xcat.bypass(), cwd=cwd, timeout=job.timeout)
+            self._tidy(job)
+        if not (job.root / "etc").is_dir():
+            raise AvsError(
+                f"genimage ended well and left no image in {self.rootimgdir}", command.tail(job.log), str(job.log)
+            )
+        for match in DRACUT.finditer(job.log.read_text(encoding="utf-8", errors="replace")):
+            job.warn(f"genimage ended well, but its initrd may not boot: {match.group().strip()}")
+
+    def _command(self, job: Job) -> tuple[list[str], Path]:
+        """`genimage NAME`; with a provider, the inner command as --dryrun prints it, from that directory."""
+        program = xcat.need("genimage")
+        if not self.provider:
+            return [program, job.image.name], Path("/")
+        text = command.capture([program, "--dryrun", job.image.name], env=xcat.bypass()).text
+        match = INNER.search(text)
+        if match is None:
+            raise AvsError(f"{job.image.name}: genimage --dryrun printed no command", text.splitlines()[-5:])
+        directory = Path(match.group(1)).parent / self.provider
+        if not (directory / "genimage").is_file():
+            raise AvsError(f"[image] provider = {self.provider}: there is no {directory}/genimage")
+        return [str(directory / "genimage"), *shlex.split(match.group(2))[1:]], directory
+
+    def _tidy(self, job: Job) -> None:
+        """Take out what genimage copies from, or leaves mounted of, the host: /dev/shm, /run."""
+        for point in sorted(mounts.mounts_below(job.root), reverse=True):
+            if point != str(job.root):
+                mounts.unmount(Path(point))
+        for name in ("dev/shm", "run"):
+            directory = job.root / name
+            if directory.is_dir() and not directory.is_symlink():
+                for path in directory.iterdir():
+                    mounts.remove_tree(path)
+
+    def install(self, job: Job, names: Sequence[str]) -> None:
+        from xcat_avs.generate import choose
+
+        choose(job.image, "auto").install(job, names)
+
+    def remove(self, job: Job, names: Sequence[str]) -> None:
+        from xcat_avs.generate import choose
+
+        choose(job.image, "auto").remove(job, names)

@@ -1,0 +1,53 @@
+"""Who had what served, when and why: one line of JSON for each publish, root only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One publish of an osimage. action: pack or rollback. date: UTC, ISO 8601. directory: what is served since."""
+
+    osimage: str
+    action: str
+    date: str
+    user: str
+    real: str
+    source: str
+    tag: str
+    revision: int
+    directory: str
+    before: str
+    message: str
+
+
+def append(path: Path, entry: Entry) -> None:
+    """Add a line, whole, and have it on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    line = json.dumps(asdict(entry), sort_keys=True) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> Sequence[Entry]:
+    """All entries, the oldest first; a line that was cut off is left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ()
+    entries = []
+    for line in lines:
+        try:
+            entries.append(Entry(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return entries

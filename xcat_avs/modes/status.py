@@ -1,0 +1,120 @@
+"""status: what every managed osimage serves, and what its nodes will boot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from xcat_avs import command, served, xcat
+from xcat_avs.errors import CommandError
+from xcat_avs.image import OsImage
+from xcat_avs.modes import Mode
+from xcat_avs.pack import publish
+from xcat_avs.report import LEFT, RIGHT, Report, Table, local
+from xcat_avs.request import Request
+from xcat_avs.served import Served
+from xcat_avs.site import Site
+
+LIVE_TIMEOUT = 60.0  # seconds for all nodes
+ANSWER = re.compile(r"^(\S+): AVS_TAG='([^']*)'", re.MULTILINE)
+
+
+def run(request: Request, site: Site) -> Report:
+    images = [site.image(request)] if request.image or request.profile else _managed(site)
+    if not images:
+        return Report(["(no osimage has been packed yet)"], {"osimages": []})
+    table = site.definitions.nodes()
+    rows, documents, notes = [], [], []
+    for image in images:
+        state = served.look(image, site.definitions.installdir, site.definitions.tftpdir, table)
+        document = _document(state, image, site)
+        live = _live(state) if request.live and state.nodes else {}
+        if request.live:
+            document["live"] = live
+            notes += _live_lines(state, live)
+        if state.nodeset_due:
+            notes.append(f"Due: {' '.join(state.nodeset)}")
+        rows.append((
+            image.name, document["tag"] or "-", local(document["date"]) or "-", document["user"] or "-", document["previous"] or "-",
+            state.coherent, str(len(state.nodes)), state.noderange or "-", "due" if state.nodeset_due else "-", document["newest"] or "-",
+        ))  # fmt: skip
+        documents.append(document)
+    headers = (
+        "OSIMAGE",
+        "TAG",
+        "PACKED",
+        "BY",
+        "PREVIOUS",
+        "COHERENT",
+        "NODES",
+        "NODERANGE",
+        "NODESET",
+        "NOT PACKED YET",
+    )
+    align = [LEFT, LEFT, LEFT, LEFT, LEFT, LEFT, RIGHT, LEFT, LEFT, LEFT]
+    return Report([Table(headers, rows, align), *(["\n".join(notes)] if notes else [])], {"osimages": documents})
+
+
+def _managed(site: Site) -> list[OsImage]:
+    """The osimages that serve something packed here."""
+    images = site.definitions.osimages().values()
+    return sorted((image for image in images if image.profile and publish.read_record(image.rootimgdir(site.definitions.installdir))),
+                  key=lambda image: image.name)  # fmt: skip
+
+
+def _document(state: Served, image: OsImage, site: Site) -> dict[str, Any]:
+    record = state.record
+    rootimgdir = image.rootimgdir(site.definitions.installdir)
+    tags = site.store().tags(image)
+    newest = (
+        tags[-1].name if tags and (record is None or tags[-1].name != record.tag or record.source != image.name) else ""
+    )
+    history = site.journal(image)
+    return {
+        "osimage": image.name, "rootimgdir": str(rootimgdir), "tag": record.tag if record else "", "date": record.date if record else "",
+        "user": record.user if record else "", "source": record.source if record else "", "revision": record.revision if record else 0,
+        "previous": publish.previous(rootimgdir), "coherent": {"yes": True, "no": False}.get(state.coherent),
+        "differing": list(state.differing), "nodes": list(state.nodes), "noderange": state.noderange, "nodeset_due": state.nodeset_due,
+        "nodeset": list(state.nodeset) if state.nodeset_due else [], "newest": newest,
+        "last": {"action": history[-1].action, "date": history[-1].date, "user": history[-1].user, "message": history[-1].message} if history else {},
+    }  # fmt: skip
+
+
+def _live(state: Served) -> Mapping[str, list[str]]:
+    """Tag -> nodes that run it, as they say themselves; "" -> those that did not answer."""
+    try:
+        output = command.capture(
+            [xcat.need("xdsh"), state.noderange, "-t", "10", "cat", "/etc/avs-release"],
+            timeout=LIVE_TIMEOUT,
+            check=False,
+        )
+        text = output.text
+    except CommandError:
+        text = ""
+    found: dict[str, list[str]] = {}
+    silent = set(state.nodes)
+    for node, tag in ANSWER.findall(text):
+        if node in silent:
+            silent.discard(node)
+            found.setdefault(tag, []).append(node)
+    if silent:
+        found[""] = sorted(silent)
+    return found
+
+
+def _live_lines(state: Served, live: Mapping[str, list[str]]) -> list[str]:
+    lines = []
+    for tag, nodes in sorted(live.items()):
+        what = f"run {tag}" if tag else "did not answer"
+        lines.append(f"{state.image.name}: {len(nodes)} of {len(state.nodes)} nodes {what}: {xcat.collapse(nodes)}")
+    return lines
+
+
+MODE = Mode(
+    "status",
+    "show what every osimage serves, and whether nodeset is due",
+    run,
+    {"live": "ask the nodes, by xdsh, what they run"},
+    image=False,
+)

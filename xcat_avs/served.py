@@ -1,0 +1,73 @@
+"""What nodes will boot: the published set, the copies nodeset made of its kernel, the nodes that use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from xcat_avs import xcat
+from xcat_avs.generate import INITRD, KERNEL
+from xcat_avs.image import OsImage
+from xcat_avs.manifest import digest
+from xcat_avs.pack.publish import PackedSet, read_record
+
+COHERENT, NODESET_DUE, NOT_THERE = "yes", "no", "-"
+
+
+@dataclass(frozen=True)
+class Served:
+    """An osimage as its nodes see it. coherent: whether TFTPDIR holds the published kernel and initrd ("-": none yet)."""
+
+    image: OsImage
+    record: Optional[PackedSet]
+    coherent: str
+    differing: tuple[str, ...]
+    nodes: tuple[str, ...]
+
+    @property
+    def noderange(self) -> str:
+        return xcat.collapse(self.nodes)
+
+    @property
+    def nodeset_due(self) -> bool:
+        return self.record is not None and bool(self.nodes) and self.coherent != COHERENT
+
+    @property
+    def nodeset(self) -> tuple[str, ...]:
+        """The command that makes the nodes boot what is published."""
+        return ("nodeset", self.noderange, f"osimage={self.image.name}")
+
+
+def look(image: OsImage, installdir: Path, tftpdir: Path, table: Mapping[str, str]) -> Served:
+    """What an osimage serves. table: node -> provmethod."""
+    rootimgdir = image.rootimgdir(installdir)
+    record = read_record(rootimgdir)
+    copies = tftpdir / "xcat/osimage" / image.name
+    coherent, differing = NOT_THERE, []
+    if record is not None and copies.is_dir():
+        names = [name for name in (KERNEL, INITRD) if (rootimgdir / name).is_file()]
+        differing = [str(copies / name) for name in names if not _same(rootimgdir / name, copies / name, record)]
+        coherent = NODESET_DUE if differing else COHERENT
+    nodes = tuple(xcat.parse_nodes(table, image))
+    return Served(image, record, coherent, tuple(differing), nodes)
+
+
+def _same(published: Path, copy: Path, record: PackedSet) -> bool:
+    if not copy.is_file() or copy.stat().st_size != published.stat().st_size:
+        return False
+    facts: Mapping[str, object] = record.files.get(published.name, {})
+    return digest(str(copy)) == (facts.get("sha256") or digest(str(published)))
+
+
+def advice(served: Served) -> Sequence[str]:
+    """Lines to print after a publish: who uses it, and what is due."""
+    if not served.nodes:
+        return [f"No node has provmethod {served.image.name}"]
+    lines = [f"Used by {len(served.nodes)} node{'s' if len(served.nodes) > 1 else ''}: {served.noderange}"]
+    if served.coherent == COHERENT:
+        return [*lines, "Their kernel and initrd are the published ones: a reboot is enough"]
+    for path in served.differing:
+        lines.append(f"Not the published one: {path}")
+    return [*lines, f"Before they reboot: {' '.join(served.nodeset)}"]

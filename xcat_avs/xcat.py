@@ -1,0 +1,161 @@
+"""xCAT's own programs: run in this process's namespace, with its locks and habits."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Optional
+
+from xcat_avs import command, mounts
+from xcat_avs.errors import AvsError
+from xcat_avs.image import OsImage
+
+LOCK_DIRECTORY = Path("/var/lock/xcat")
+# Attributes that genimage and packimage put into shell lines as they are.
+UNQUOTED = ("rootimgdir", "pkglist", "otherpkglist", "exlist", "postinstall", "profile", "osvers", "osarch", "kernelver", "krpmver",
+            "netdrivers", "nodebootif", "otherifce", "kerneldir", "permission", "rootfstype", "synclists")  # fmt: skip
+SAFE = re.compile(r"[A-Za-z0-9_./,:+@%=~-]*")
+
+
+def root() -> Path:
+    """XCATROOT."""
+    return Path(os.environ.get("XCATROOT") or "/opt/xcat")
+
+
+def program(name: str) -> Optional[str]:
+    """The path of an xCAT program: in PATH, or in XCATROOT; None where xCAT is not."""
+    for candidate in (name, str(root() / "bin" / name), str(root() / "sbin" / name)):
+        found = command.find(candidate)
+        if found:
+            return found
+    return None
+
+
+def need(name: str) -> str:
+    """The path of an xCAT program, or an error that says where it was looked for."""
+    found = program(name)
+    if found is None:
+        raise AvsError(
+            f"xCAT's program {name} is neither in PATH nor in {root()}; is xCAT installed, and XCATROOT right?"
+        )
+    return found
+
+
+def bypass() -> dict[str, str]:
+    """Environment to run an xCAT command in our own namespace instead of the daemon's."""
+    path = os.pathsep.join([str(root() / "bin"), str(root() / "sbin"), command.environment()["PATH"]])
+    return {"XCATBYPASS": "1", "PATH": path, "PERL_BADLANG": "0"}
+
+
+def refuse_unsafe(image: OsImage) -> None:
+    """Refuse values that xCAT would hand to a shell unquoted."""
+    for attribute in UNQUOTED:
+        value = image.attributes.get(attribute, "")
+        if not SAFE.fullmatch(value):
+            bad = ", ".join(repr(char) for char in sorted(set(re.sub(SAFE.pattern[:-1], "", value))))
+            raise AvsError(f"{image.name}: {attribute}={value!r} holds {bad}, which xCAT would hand to a shell; "
+                           f"change it with `chdef -t osimage {image.name} {attribute}=VALUE`")  # fmt: skip
+
+
+def mending(image: OsImage) -> Sequence[str]:
+    """The chdef that makes a definition fit for genimage and packimage; empty where it is."""
+    wanted = {"osvers": image.osvers, "osarch": image.osarch, "profile": image.profile, "provmethod": "netboot"}
+    missing = [f"{key}={value}" for key, value in wanted.items() if not image.attributes.get(key)]
+    return ["chdef", "-t", "osimage", image.name, *missing] if missing else []
+
+
+def refuse_incomplete(image: OsImage) -> None:
+    """Say what genimage and packimage would say, but before anything runs, and how to mend it."""
+    words = mending(image)
+    if words:
+        names = ", ".join(word.split("=")[0] for word in words[4:])
+        raise AvsError(f"{image.name}: xCAT needs {names} in the definition; set what its name says with `{' '.join(words)}`, "
+                       f"or let `avsimage -c create {image.name} --define` do it")  # fmt: skip
+
+
+@contextmanager
+def image_lock(rootimgdir: Path) -> Iterator[None]:
+    """Hold the lock that genimage, packimage and rmimage take for an image directory."""
+    real = os.path.join(os.path.realpath(rootimgdir), "rootimg")
+    name = real.replace("/", ".") + "." + hashlib.md5(real.encode()).hexdigest()
+    LOCK_DIRECTORY.mkdir(parents=True, exist_ok=True)
+    with open(LOCK_DIRECTORY / name, "a+", encoding="ascii") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            holder = stream.read(40).strip()
+            raise AvsError(
+                f"genimage, packimage or rmimage is at work on {rootimgdir} (process {holder or 'unknown'}); wait until it is done"
+            ) from None
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
+
+
+@contextmanager
+def seen_at(private: Path, public: Path) -> Iterator[None]:
+    """Have a private directory seen where xCAT writes, for this process and its children only."""
+    real = Path(os.path.realpath(public))
+    made = []
+    for directory in [real, *real.parents]:
+        if directory.exists():
+            break
+        made.append(directory)
+    with ExitStack() as stack:
+        for directory in reversed(made):
+            directory.mkdir(mode=0o755)
+            stack.callback(_remove_if_empty, directory)
+        with mounts.bind(private, real):
+            yield
+
+
+def _remove_if_empty(directory: Path) -> None:
+    try:
+        directory.rmdir()
+    except OSError:
+        pass  # somebody else has put something there meanwhile
+
+
+@contextmanager
+def private_locks(work: Path) -> Iterator[None]:
+    """Let genimage or packimage take its lock in a private directory: we hold, or do not need, the public one."""
+    LOCK_DIRECTORY.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with mounts.bind(work, LOCK_DIRECTORY):
+        yield
+
+
+def collapse(nodes: Sequence[str]) -> str:
+    """Node names as the noderange xCAT writes: `cn001-cn004,login1`."""
+    groups: dict[tuple[str, str, int], list[int]] = {}
+    plain: list[str] = []
+    for node in sorted(set(nodes)):
+        match = re.fullmatch(r"(.*?)(\d+)(\D*)", node)
+        if match:
+            groups.setdefault((match.group(1), match.group(3), len(match.group(2))), []).append(int(match.group(2)))
+        else:
+            plain.append(node)
+    parts: list[str] = []
+    for (prefix, suffix, width), numbers in sorted(groups.items()):
+        first = last = -2
+        for number in [*sorted(numbers), -1]:
+            if number == last + 1 and number > 0:
+                last = number
+                continue
+            if last >= 0:
+                names = [f"{prefix}{edge:0{width}d}{suffix}" for edge in (first, last)]
+                parts.append(names[0] if first == last else ",".join(names) if last == first + 1 else "-".join(names))
+            first = last = number
+    return ",".join([*parts, *plain])
+
+
+def parse_nodes(table: Mapping[str, str], image: OsImage) -> list[str]:
+    """The nodes whose provmethod is the image."""
+    return sorted(node for node, provmethod in table.items() if provmethod == image.name)
