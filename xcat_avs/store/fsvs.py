@@ -183,7 +183,9 @@ class FsvsStore:
     def _remove(self, url: str, paths: Sequence[str], author: str) -> None:
         """Remove paths from trunk: FSVS cannot store a file or a directory where it has stored a link or a device."""
         # An earlier commit may have come just this far.
-        present = [path for path in paths if self._xml(["svn", "info", "--xml", f"{url}/{quote(path)}@HEAD"]) is not None]
+        present = [
+            path for path in paths if self._xml(["svn", "info", "--xml", f"{url}/{quote(path)}@HEAD"]) is not None
+        ]
         if not present:
             return
         with tempfile.NamedTemporaryFile("w", dir=self.work, prefix="rm.", encoding="utf-8") as arguments:
