@@ -66,10 +66,10 @@ def _managed(site: Site) -> list[OsImage]:
 def _document(state: Served, image: OsImage, site: Site) -> dict[str, Any]:
     record = state.record
     rootimgdir = image.rootimgdir(site.definitions.installdir)
-    tags = site.store().tags(image)
-    newest = (
-        tags[-1].name if tags and (record is None or tags[-1].name != record.tag or record.source != image.name) else ""
-    )
+    # An osimage that serves another's tag waits for that other's tags.
+    source = site.definitions.osimages().get(record.source, image) if record else image
+    tags = site.store().tags(source)
+    newest = tags[-1].name if tags and (record is None or tags[-1].name != record.tag) else ""
     history = site.journal(image)
     return {
         "osimage": image.name, "rootimgdir": str(rootimgdir), "tag": record.tag if record else "", "date": record.date if record else "",

@@ -81,7 +81,7 @@ class Packing:
             "AVS_SOURCE": self.source.name,
             "AVS_TAG": self.tag.name,
             "AVS_REVISION": str(self.tag.source),
-            "AVS_DATE": self.tag.date,
+            "AVS_DATE": self.tag.date.split(".")[0].rstrip("Z") + "Z",
         }
 
     def run(self) -> tuple[PackedSet, str]:
