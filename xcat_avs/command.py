@@ -40,7 +40,11 @@ def listen(listener: Optional[Listener]) -> None:
 
 
 class _TimedOut(Exception):
-    """The time that a command was given is over."""
+    """The time that commands were given is over. late: the numbers of those that had not ended."""
+
+    def __init__(self, text: str, late: Sequence[int]) -> None:
+        super().__init__(text)
+        self.late = late
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Output:
 
 def environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, str]:
     """The environment of every child, built from nothing."""
-    path = os.environ.get("PATH", "/usr/bin:/bin").split(os.pathsep)
+    # A relative part, or an empty one, would take programs from wherever the user stands.
+    path = [part for part in os.environ.get("PATH", "/usr/bin:/bin").split(os.pathsep) if part.startswith("/")]
     # sudo, su and cron leave the sbin directories out; chroot lives there.
     path += [directory for directory in ("/usr/sbin", "/sbin") if directory not in path]
     env = {"PATH": os.pathsep.join(path), "LC_ALL": "C.UTF-8"}
@@ -109,17 +114,14 @@ def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Optional[Path], std
         _listener(argv, None)
     # No close_fds: Python opens nothing that children inherit, and sh would look into /dev/fd, which a chroot may lack.
     extra["_close_fds"] = False
-    return sh.Command(program)(
-        *argv[1:],
-        _bg=True,
-        _bg_exc=False,
-        _new_session=True,
-        _tty_out=False,
-        _in=stdin,
-        _out=out,
-        _env=dict(env),
-        **extra,
-    )
+    try:
+        return sh.Command(program)(
+            *argv[1:], _bg=True, _bg_exc=False, _new_session=True, _tty_out=False, _in=stdin, _out=out, _env=dict(env), **extra
+        )  # fmt: skip
+    except sh.ForkException as err:
+        # Its text is a traceback from the child; the last line says why.
+        lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+        raise CommandError(f"{argv[0]} cannot be started: {lines[-1] if lines else 'unknown reason'}") from None
 
 
 def _end(running: Sequence[Any]) -> None:
@@ -143,7 +145,8 @@ def _wait(running: Sequence[Any], timeout: float, log: Optional[Path]) -> list[i
     try:
         while any(command.process.is_alive()[0] for command in running):
             if timeout and time.monotonic() - started > timeout:
-                raise _TimedOut(f"did not end within {timeout:g} s and was ended")
+                late = [number for number, command in enumerate(running) if command.process.is_alive()[0]]
+                raise _TimedOut(f"did not end within {timeout:g} s and was ended", late)
             time.sleep(pause)
             pause = min(pause * 1.5, 0.1)
             if _listener:
@@ -241,7 +244,8 @@ def pipe(argvs: Sequence[Sequence[str]], *, log: Path, stdin: Optional[Path] = N
         try:
             codes = _wait(running, timeout, log)
         except _TimedOut as error:
-            raise CommandError(f"{argvs[0][0]} {error}", tail(log), str(log)) from None
+            names = " and ".join(argvs[number][0] for number in error.late)
+            raise CommandError(f"{names} {error}", tail(log), str(log)) from None
     # A program that dies of SIGPIPE fell over its neighbour: name the neighbour.
     failed = [(argv, code) for argv, code in zip(argvs, codes) if code]
     failed = [item for item in failed if item[1] != -signal.SIGPIPE] or failed

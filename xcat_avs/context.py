@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import fnmatch
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
@@ -131,11 +132,16 @@ class BuildContext:
         )
         path = self.inside(target)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.avs")
-        temporary.write_bytes(data)
-        os.chown(temporary, uid, gid)
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+                os.fchown(descriptor, uid, gid)
+                os.fchmod(descriptor, mode)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
         self.say(f"installed {target}")
 
     def site_file(self, name: str) -> Optional[Path]:
@@ -200,4 +206,7 @@ def perform(ctx: BuildContext) -> None:
     exec(compile(found.source, str(found.path), "exec"), module.__dict__)  # the very bytes that were read and hashed
     # What it prints belongs to its log; the standard output is the answer's.
     with open(ctx.log, "a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-        module.run(ctx)
+        try:
+            module.run(ctx)
+        except SystemExit as err:
+            raise AvsError(f"{found.path} called exit({err.code!r}); a procedure raises an error, or returns") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ def read(paths: Iterable[Path], strip_directory: bool = False) -> PackageList:
     files: list[Path] = []
 
     def add(path: Path, open_files: tuple[Path, ...], asker: str) -> None:
-        if path in open_files:
+        real = Path(os.path.realpath(path))
+        if real in open_files:
             raise AvsError(f"{asker}: {path} includes itself")
         try:
             text = path.read_text(encoding="utf-8")
@@ -54,7 +56,7 @@ def read(paths: Iterable[Path], strip_directory: bool = False) -> PackageList:
                 # Only a line that begins with one; a second # makes it a comment.
                 for match in DIRECTIVE.finditer(stripped) if DIRECTIVE.match(stripped) else ():
                     if match.group(1) == "INCLUDE":
-                        add(Path(path.parent, match.group(2).strip()), (*open_files, path), where)
+                        add(Path(path.parent, match.group(2).strip()), (*open_files, real), where)
                     elif match.group(1) == "ENV":
                         environment.update(_environment(match.group(2), where))
                 continue

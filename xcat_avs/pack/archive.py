@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
+import ctypes
 import os
 import re
 import stat
@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 from xcat_avs import command, manifest
 from xcat_avs.errors import AvsError
@@ -20,6 +21,7 @@ EXIST_DIRECTIVE = re.compile(r"#INCLUDE:([^#]+)#")
 SUFFIXES = {"gzip": "gz", "zstd": "zst", "xz": "xz"}
 # All archives xCAT's initrd could pick, in its order; a published set holds just one.
 MARK = "rootimg."
+_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def read_exlist(paths: Iterable[Path]) -> tuple[list[str], list[str]]:
     included: list[str] = []
 
     def add(path: Path, asked: tuple[Path, ...]) -> None:
-        if path in asked:
+        real = Path(os.path.realpath(path))
+        if real in asked:
             raise AvsError(f"exlist {path} includes itself")
         try:
             text = path.read_text(encoding="utf-8")
@@ -83,7 +86,7 @@ def read_exlist(paths: Iterable[Path]) -> tuple[list[str], list[str]]:
             line = line.strip()
             include = EXIST_DIRECTIVE.fullmatch(line)
             if include:
-                add(Path(path.parent, include.group(1)), (*asked, path))
+                add(Path(path.parent, include.group(1)), (*asked, real))
             elif line.startswith("+"):
                 included.append(line[1:].strip())
             elif line and not line.startswith("#"):
@@ -97,7 +100,7 @@ def read_exlist(paths: Iterable[Path]) -> tuple[list[str], list[str]]:
 def select(paths: Sequence[str], excluded: Sequence[str], included: Sequence[str]) -> list[str]:
     """The paths, relative to the top of the image, that an exlist leaves in."""
     out, keep = _matcher(excluded), _matcher(included)
-    return [path for path in paths if not out.match("./" + path) or keep.match("./" + path)]
+    return [path for path in paths if not out("./" + path) or keep("./" + path)]
 
 
 def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
@@ -111,7 +114,7 @@ def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
     for path in sorted(paths, reverse=True):  # what is in a directory before the directory
         name = "./" + path
         full = root / path
-        if path in kept or not out.match(name) or keep.match(name):
+        if path in kept or not out(name) or keep(name):
             kept.add(os.path.dirname(path))
             continue
         removed += 1
@@ -122,8 +125,15 @@ def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
     return removed
 
 
-def _matcher(patterns: Sequence[str]) -> re.Pattern[str]:
-    return re.compile("|".join(f"(?:{fnmatch.translate(pattern)})" for pattern in patterns) or r"(?!)")
+def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a path matches any pattern, as find -path has it: by the C library's own fnmatch."""
+    encoded = [os.fsencode(pattern) for pattern in patterns]
+
+    def matches(path: str) -> bool:
+        name = os.fsencode(path)
+        return any(_libc.fnmatch(pattern, name, 0) == 0 for pattern in encoded)
+
+    return matches
 
 
 def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0) -> None:
