@@ -128,18 +128,20 @@ def to_request(parsed: Mapping[str, Any]) -> Request:
                     f"unexpected argument {value[1]!r}; a message of several words is quoted: -m 'MESSAGE'"
                 )
             if len(value) > 1:
-                flag = FLAGS.get(
-                    name,
-                    ({"mode": "-c", "profile": "-p", "osvers": "-o", "osarch": "-a", "store": "-s"}.get(name, name),),
-                )[0]
-                raise UsageError(f"{flag} is given {len(value)} times")
+                raise UsageError(f"{_flag(name)} is given {len(value)} times")
             if value and not value[0].strip():
-                raise UsageError(f"an empty value for {name}")
+                raise UsageError(f"an empty value for {_flag(name)}")
             value = value[0] if value else ""
             if not _is_text(value):
-                raise UsageError(f"the value of {name} is not UTF-8 text or holds control characters: {value!a}")
+                raise UsageError(f"the value of {_flag(name)} is not UTF-8 text or holds control characters: {value!a}")
         values[name] = "" if value is None else value
     return Request(**values)
+
+
+def _flag(name: str) -> str:
+    """How the user calls a field of Request."""
+    others = {"mode": "-c", "image": "IMAGE", "profile": "-p", "osvers": "-o", "osarch": "-a", "store": "-s"}
+    return FLAGS[name][0] if name in FLAGS else others[name]
 
 
 def _is_text(value: str) -> bool:
@@ -182,8 +184,15 @@ def _raise_interrupted(signum: int, _frame: Optional[FrameType]) -> None:
 
 
 def _answer(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as err:
+        _drop_stdout()
+        reason = "the disk is full" if err.errno == errno.ENOSPC else err.strerror
+        raise AvsError(f"cannot write the answer to the standard output: {reason}") from None
 
 
 def _run(argv: list[str]) -> int:
@@ -223,9 +232,25 @@ def _run_mode(request: Request, mode: Mode) -> int:
     return result.code
 
 
+def _open_streams() -> None:
+    """Have a stdout and a stderr, whatever we were started with, that take every character."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_stdout() -> None:
+    """What could not be written is not tried again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run(argv: list[str]) -> int:
     """Do what a command line asks; returns the exit code: 0, 1, or 128+n after signal n."""
     os.umask(0o022)
+    _open_streams()
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, _raise_interrupted)
@@ -243,7 +268,7 @@ def run(argv: list[str]) -> int:
         )
         return 128 + err.signum
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 128 + signal.SIGPIPE
     except OSError as err:
         what = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)

@@ -118,9 +118,9 @@ def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Optional[Path], std
         return sh.Command(program)(
             *argv[1:], _bg=True, _bg_exc=False, _new_session=True, _tty_out=False, _in=stdin, _out=out, _env=dict(env), **extra
         )  # fmt: skip
-    except sh.ForkException as err:
+    except sh.ForkException as failure:
         # Its text is a traceback from the child; the last line says why.
-        lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+        lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
         raise CommandError(f"{argv[0]} cannot be started: {lines[-1] if lines else 'unknown reason'}") from None
 
 

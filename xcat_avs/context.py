@@ -19,6 +19,7 @@ from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Generator, Job
 from xcat_avs.image import OsImage
+from xcat_avs.inside import inside
 from xcat_avs.procedure import Procedure
 from xcat_avs.progress import Progress
 from xcat_avs.recipe import Recipe
@@ -90,25 +91,7 @@ class BuildContext:
 
     def inside(self, path: str) -> Path:
         """A path of the image as the host sees it; links on the way are those of the image, not of the host."""
-        current = self.root
-        pending = [part for part in path.split("/") if part not in ("", ".")]
-        for _ in range(1000):
-            if not pending:
-                return current
-            part = pending.pop(0)
-            if part == "..":
-                current = current if current == self.root else current.parent
-                continue
-            step = current / part
-            # The last part itself may be a link that is about to be replaced.
-            if step.is_symlink() and pending:
-                target = os.readlink(step)
-                if target.startswith("/"):
-                    current = self.root
-                pending = [item for item in target.split("/") if item not in ("", ".")] + pending
-                continue
-            current = step
-        raise AvsError(f"{path}: too many symbolic links in the image")
+        return inside(self.root, path)
 
     def glob(self, pattern: str) -> list[Path]:
         """The paths of the image that a pattern matches (`**`: any directories), reached through no link at all."""

@@ -157,7 +157,8 @@ class OsImage:
                 f"osimage name {self.name!r} may only hold letters, digits and . _ + ~ -; change it in {self.origin}"
             )
         rootimgdir = self.attributes.get("rootimgdir", "")
-        if rootimgdir and not re.fullmatch(r"(/[A-Za-z0-9_.+~-]+)+", rootimgdir):
+        plain = re.fullmatch(r"(/[A-Za-z0-9_.+~-]+)+", rootimgdir) and not {".", ".."} & set(rootimgdir.split("/"))
+        if rootimgdir and not plain:
             raise AvsError(
                 f"{self.name}: rootimgdir {rootimgdir!r} must be an absolute path of letters, digits and . _ + ~ -; change it in {self.origin}"
             )
@@ -186,7 +187,7 @@ def check_tag_name(name: str) -> str:
     problem = ""
     if not name:
         problem = "is empty"
-    elif name[0] in "-.":
+    elif name[0] in "-.=":
         problem = f"begins with {name[0]!r}"
     elif len(name.encode("utf-8", "surrogateescape")) > 200:
         problem = "is longer than 200 bytes"

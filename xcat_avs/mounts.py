@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 PR_SET_PDEATHSIG = 1
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+OCTAL = re.compile(rb"\\([0-7]{3})")  # how /proc/self/mounts writes a space
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -156,7 +158,6 @@ def chroot_mounts(root: Path) -> Iterator[None]:
 
     Nothing of the host's /dev or /run is seen in it, and nothing of it stays in the tree.
     """
-    made: list[Path] = []
     real = Path(os.path.realpath(root))
     with ExitStack() as stack:
         for name in ("proc", "sys", "dev", "run"):
@@ -165,9 +166,7 @@ def chroot_mounts(root: Path) -> Iterator[None]:
                 raise AvsError(f"{point} is a symbolic link; an image needs a directory there")
             if not point.exists():
                 point.mkdir(mode=0o755)
-                made.append(point)
-        for point in made:
-            stack.callback(point.rmdir)
+                stack.callback(point.rmdir)
         stack.enter_context(mounted("proc", real / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC))
         stack.enter_context(mounted("sysfs", real / "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY))
         stack.enter_context(mounted("tmpfs", real / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755"))
@@ -187,9 +186,9 @@ def mounts_below(directory: Path) -> list[str]:
     """Mount points at or below a directory, as this process sees them."""
     prefix = os.path.realpath(directory)
     found = []
-    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as stream:
+    with open("/proc/self/mounts", "rb") as stream:
         for line in stream:
-            point = line.split(" ")[1].encode("latin-1", "surrogateescape").decode("unicode_escape")
+            point = os.fsdecode(OCTAL.sub(lambda match: bytes([int(match.group(1), 8)]), line.split(b" ")[1]))
             if point == prefix or point.startswith(prefix + "/"):
                 found.append(point)
     return found

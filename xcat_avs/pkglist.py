@@ -60,7 +60,7 @@ def read(paths: Iterable[Path], strip_directory: bool = False) -> PackageList:
                     elif match.group(1) == "ENV":
                         environment.update(_environment(match.group(2), where))
                 continue
-            for word in stripped.split(" #")[0].replace(",", " ").split():
+            for word in re.split(r"\s#", stripped)[0].replace(",", " ").split():
                 name = word.lstrip("-")
                 if strip_directory and not name.startswith("@"):
                     name = name.rsplit("/", 1)[-1]

@@ -55,7 +55,8 @@ class Procedure:
 
 def refuse_if_writable(path: Path) -> None:
     """Raise AvsError where someone else could change what root is about to run."""
-    for item in (path.parent, path):
+    real = Path(os.path.realpath(path))
+    for item in dict.fromkeys([*reversed(path.absolute().parents), *reversed(real.parents), real]):
         status = item.stat()
         if status.st_uid not in (0, os.geteuid()):
             raise AvsError(
@@ -95,12 +96,20 @@ def _read_python(path: Path, source: bytes) -> tuple[str, dict[str, Option]]:
     if "run" not in functions:
         raise AvsError(f"{path} has no function run(ctx)")
     for node in module.body:
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["OPTIONS"]:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if [ast.unparse(target) for target in targets] == ["OPTIONS"]:
+            assert isinstance(node, (ast.Assign, ast.AnnAssign))
             try:
-                table = ast.literal_eval(node.value)
+                table = ast.literal_eval(node.value or ast.Constant(None))
                 options = {name: Option(name, default, text) for name, (default, text) in table.items()}
+                if not all(isinstance(option.default, (bool, int, str, tuple, list)) for option in options.values()):
+                    raise TypeError
             except (ValueError, TypeError, AttributeError):
-                raise AvsError(f'{path}: OPTIONS must be a plain {{"name": (default, "help")}}') from None
+                raise AvsError(
+                    f'{path}: OPTIONS must be a plain {{"name": (default, "help")}}, a default a truth value, a whole number, a text or a list of texts'
+                ) from None
     return doc, options
 
 

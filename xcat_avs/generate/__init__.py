@@ -13,6 +13,7 @@ from typing import Callable, Optional, Protocol
 from xcat_avs import command, mounts, pkglist
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage
+from xcat_avs.inside import inside
 
 KERNEL, INITRD = "kernel", "initrd-stateless.gz"
 RPM_DATABASES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
@@ -165,21 +166,26 @@ def rpm_database(root: Path) -> Optional[str]:
 
 def take_kernel(root: Path, target: Path) -> None:
     """Copy the newest kernel of an image, and its initrd, to target/kernel and target/initrd-stateless.gz."""
-    kernels = sorted((root / "boot").glob("vmlinu[xz]-*"), key=lambda path: _version_key(path.name))
-    kernels += (
-        sorted((root / "lib/modules").glob("*/vmlinuz"), key=lambda path: _version_key(path.parent.name))
-        if not kernels
-        else []
-    )
+    boot, modules = inside(root, "boot", follow=True), inside(root, "lib/modules", follow=True)
+    kernels = sorted(boot.glob("vmlinu[xz]-*"), key=lambda path: _version_key(path.name))
+    if not kernels:
+        kernels = sorted(modules.glob("*/vmlinuz"), key=lambda path: _version_key(path.parent.name))
     if not kernels:
         return
     kernel = kernels[-1]
     release = kernel.parent.name if kernel.name == "vmlinuz" else kernel.name.split("-", 1)[1]
-    shutil.copy2(kernel, target / KERNEL)
-    for name in (f"boot/initrd.img-{release}", f"boot/initramfs-{release}.img", f"boot/initrd-{release}"):
-        if (root / name).is_file():
-            shutil.copy2(root / name, target / INITRD)
+    _copy_out(root, kernel, target / KERNEL)
+    for name in (f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}"):
+        if (boot / name).is_symlink() or (boot / name).is_file():
+            _copy_out(root, boot / name, target / INITRD)
             return
+
+
+def _copy_out(root: Path, path: Path, target: Path) -> None:
+    """Copy a file of the image, also where its name is a link within the image."""
+    source = inside(root, str(path.relative_to(root)), follow=True)
+    if source.is_file():
+        shutil.copy2(source, target)
 
 
 def _version_key(name: str) -> list[tuple[int, str]]:
@@ -196,6 +202,9 @@ def copy_tree(source: Path, target: Path, log: Path) -> None:
         )
     taken = sorted(name for name in os.listdir(source) if not ARCHIVES.fullmatch(name) and name != "build_info")
     mounts.remove_tree(target)
-    target.mkdir(mode=0o700)
-    # cp keeps owners, modes, times, links, hard links, sparse files, ACLs and xattrs, capabilities among them.
-    command.run(["cp", "-a", "--reflink=auto", "--", *(str(source / name) for name in taken), str(target)], log=log)
+    target.mkdir(parents=True, mode=0o700)
+    # -H: what is a link in DIR itself is taken for what it leads to. cp keeps owners, modes, times,
+    # links, hard links, sparse files, ACLs and xattrs, capabilities among them.
+    command.run(
+        ["cp", "-a", "-H", "--reflink=auto", "--", *(str(source / name) for name in taken), str(target)], log=log
+    )

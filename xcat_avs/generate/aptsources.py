@@ -115,22 +115,26 @@ def _of_release(name: str, suite: str) -> bool:
 
 def _stanza(text: str, suite: str) -> str:
     """A deb822 stanza with only the suites of a release, or "" if it has none of them."""
-    kept: list[str] = []
-    wanted = False
+    fields: dict[str, list[str]] = {}
+    name = ""
     for line in text.splitlines():
-        key, _, value = line.partition(":")
         if line.startswith("#"):
             continue
-        if key.lower() == "enabled" and value.strip().lower() in ("no", "false", "0"):
-            return ""
-        if key.lower() == "types" and "deb" not in value.split():
-            return ""
-        if key.lower() == "suites":
-            suites = [name for name in value.split() if _of_release(name, suite)]
-            wanted = bool(suites)
-            line = f"Suites: {' '.join(suites)}"
-        kept.append("Types: deb" if key.lower() == "types" else line)
-    return "\n".join(kept).strip("\n") if wanted else ""
+        if line[:1].isspace() and name:
+            fields[name].append(line)
+        elif ":" in line:
+            name = line.split(":", 1)[0].strip().lower()
+            fields[name] = [line]
+    words = {key: " ".join(lines).split(":", 1)[1].split() for key, lines in fields.items()}
+    suites = [item for item in words.get("suites", []) if _of_release(item, suite)]
+    if (
+        not suites
+        or "deb" not in words.get("types", [])
+        or words.get("enabled", ["yes"])[0].lower() in ("no", "false", "0")
+    ):
+        return ""
+    fields["types"], fields["suites"] = ["Types: deb"], [f"Suites: {' '.join(suites)}"]
+    return "\n".join(line for lines in fields.values() for line in lines)
 
 
 def network_settings() -> Sequence[str]:

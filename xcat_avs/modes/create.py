@@ -44,10 +44,14 @@ def run(request: Request, site: Site) -> Report:
     generator = _generator(request, site, image, recipe.settings)
     source = _source(request, site)
     message = _message(request, site, image, recipe.settings)
-    if request.masquerade and not request.finish:
-        raise UsageError(
-            "-x IMAGE says what -f packs the image as; give -f as well, or pack a tag later with -c pack -x"
-        )
+    for flag, given in (
+        ("-x", request.masquerade),
+        ("--method", request.method),
+        ("--compress", request.compress),
+        ("--nodeset", request.nodeset),
+    ):
+        if given and not request.finish:
+            raise UsageError(f"{flag} says how -f packs the image; give -f as well, or pack a tag later with -c pack")
     target = site.resolve(request.masquerade, request) if request.masquerade else image
     for program in (*generator.programs(), *STORE_PROGRAMS):
         command.need(program)

@@ -13,7 +13,7 @@ from xcat_avs.image import OsImage, Tag
 from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
-from xcat_avs.pack import Packing, packimage, publish
+from xcat_avs.pack import Packing, own_form, packimage, publish
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.report import Report, mebibytes, utc_now
 from xcat_avs.request import Request
@@ -49,9 +49,10 @@ def packer(site: Site, wanted: Settings) -> str:
 def check_tools(request: Request, site: Site, target: OsImage) -> None:
     """Refuse before any work what would fail after it."""
     wanted = wanted_form(request, site, target)
-    for program in ("fsvs", "svn"):
+    own = () if packer(site, wanted) == "packimage" else own_form(wanted.method, wanted.compress).programs()
+    for program in ("fsvs", "svn", *own):
         command.need(program)
-    if packer(site, wanted) == "packimage":
+    if not own:
         xcat.need("packimage")
         xcat.refuse_incomplete(target)
         xcat.refuse_unsafe(target)

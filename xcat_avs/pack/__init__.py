@@ -26,6 +26,11 @@ XCATINFO = "opt/xcat/xcatinfo"
 INITRDS = (generate.INITRD, "initrd-statelite.gz")
 
 
+def own_form(method: str, compress: str) -> Form:
+    """What our own packer makes of what was asked for."""
+    return Form("cpio" if method == "auto" else method, {"auto": "gzip", "pigz": "gzip"}.get(compress, compress))
+
+
 @dataclass(frozen=True)
 class Packing:
     """One pack: a tag of source, served as target at rootimgdir.
@@ -49,9 +54,7 @@ class Packing:
 
     @property
     def form(self) -> Form:
-        """What our own packer makes of it."""
-        compress = {"auto": "gzip", "pigz": "gzip"}.get(self.compress, self.compress)
-        return Form("cpio" if self.method == "auto" else self.method, compress)
+        return own_form(self.method, self.compress)
 
     def programs(self) -> tuple[str, ...]:
         return (xcat.need("packimage"),) if self.packer == "packimage" else self.form.programs()

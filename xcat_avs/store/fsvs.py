@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote as percent
+from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
 from xcat_avs import command
@@ -30,6 +31,11 @@ REAL = "avs:real"  # revision property: who asked, as the system knows them
 TUNING = (("rep-sharing", "enable-rep-sharing = false"), ("deltification", "compression = lz4"))
 
 
+def quote(path: str) -> str:
+    """A path as Subversion's canonical URLs have it; FSVS takes no other form."""
+    return percent(path, safe="/!$&'()*+,-.:=@_~")
+
+
 @dataclass(frozen=True)
 class FsvsStore:
     """A Subversion repository at a URL. work: a private directory for FSVS's own data and logs."""
@@ -42,7 +48,9 @@ class FsvsStore:
         self._local()  # refuses what is no URL
 
     def url(self, image: OsImage, version: Optional[Version] = None) -> str:
-        parts = [self.repository.rstrip("/"), quote(image.store_path)]
+        head, slashes, rest = self.repository.rstrip("/").partition("://")
+        host, slash, path = rest.partition("/")
+        parts = [head + slashes + host + slash + quote(unquote(path)), quote(image.store_path)]
         if version is not None:
             parts += ["tags", quote(version.tag)] if version.tag else ["trunk"]
         return "/".join(parts)
@@ -65,7 +73,9 @@ class FsvsStore:
     def _local(self) -> Optional[Path]:
         """The directory of a file:// repository, or None for one on a server."""
         parts = urlsplit(self.repository)
-        if parts.scheme not in ("file", "svn", "svn+ssh", "http", "https") or not parts.path.strip("/"):
+        known = parts.scheme in ("file", "svn", "svn+ssh", "http", "https") and "://" in self.repository
+        elsewhere = parts.scheme == "file" and parts.netloc not in ("", "localhost")
+        if not known or elsewhere or not parts.path.strip("/"):
             raise AvsError(
                 f"the store {self.repository!r} is no URL of a Subversion repository; one is file:///DIR, svn://HOST/PATH or https://HOST/PATH"
             )
@@ -116,6 +126,8 @@ class FsvsStore:
                 os.rename(temporary, path)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+        except FileExistsError as err:
+            raise AvsError(f"cannot make the store {self.repository}: {err.filename}: Not a directory") from None
         except OSError as err:
             raise AvsError(f"cannot make the store {self.repository}: {err.filename or path}: {err.strerror}") from None
         except CommandError as err:
