@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -189,6 +190,8 @@ def _answer(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
+    except io.UnsupportedOperation:
+        raise AvsError("the standard output is closed, and the answer goes there") from None
     except OSError as err:
         _drop_stdout()
         reason = "the disk is full" if err.errno == errno.ENOSPC else err.strerror
@@ -236,7 +239,8 @@ def _open_streams() -> None:
     """Have a stdout and a stderr, whatever we were started with, that take every character."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            # What is read-only cannot be written: an answer that nobody gets is an error.
+            setattr(sys, name, open(os.devnull, "w" if name == "stderr" else "r", encoding="utf-8"))  # noqa: SIM115
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
