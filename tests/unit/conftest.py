@@ -1,0 +1,43 @@
+"""A build's context on a directory, and a directory that must stay as it is."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from xcat_avs.config import Settings
+from xcat_avs.context import BuildContext, BuildPaths
+from xcat_avs.generate.mmdebstrap import Mmdebstrap
+from xcat_avs.image import OsImage
+from xcat_avs.procedure import Procedure
+from xcat_avs.progress import Progress
+from xcat_avs.recipe import Recipe
+
+
+def untouched(host: Path) -> bool:
+    found = {str(path.relative_to(host)): path.read_text() for path in host.rglob("*") if path.is_file()}
+    return found == {"precious": "precious", "sub/precious": "precious"}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A directory outside of the image, with a file that must stay as it is."""
+    directory = tmp_path / "host"
+    (directory / "sub").mkdir(parents=True)
+    (directory / "precious").write_text("precious")
+    (directory / "sub/precious").write_text("precious")
+    return directory
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> BuildContext:
+    paths = BuildPaths(tmp_path / "build/tree", tmp_path / "build/results", tmp_path / "logs")
+    paths.root.mkdir(parents=True)
+    (paths.root / "etc").mkdir()
+    procedure = Procedure("mine", tmp_path / "mine.py", "site common", "Mine", {}, b"def run(ctx): pass")
+    return BuildContext(
+        OsImage("debian12-x86_64-netboot-example.prod", {}), Recipe((), Settings()), {}, tmp_path / "install", paths,
+        tmp_path / "log", Mmdebstrap(), None, Progress(io.StringIO()), procedure,
+    )  # fmt: skip

@@ -1,0 +1,158 @@
+"""Who may import whom: the arrows of the design, read from the sources by `ast`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+PACKAGE = TOP / "xcat_avs"
+
+# module -> the modules of ours that it may import. "X" stands for X alone, "X.*" for X and all below it.
+ALLOWED: dict[str, set[str]] = {
+    "": set(),
+    "__main__": {"cli"},
+    "errors": set(),
+    "request": set(),
+    "report": set(),
+    "image": {"errors"},
+    "config": {"errors", "image"},
+    "pkglist": {"errors"},
+    "manifest": {"errors"},
+    "locks": {"errors"},
+    "mounts": {"errors"},
+    "procedure": {"errors"},
+    "command": {"errors"},
+    "progress": {"command", "errors"},
+    "definitions.*": {"image", "command", "errors", "definitions.*"},
+    "generate.*": {"mounts", "command", "image", "pkglist", "errors", "generate.*"},
+    "store.*": {"manifest", "command", "image", "errors", "store.*"},
+    "pack.*": {
+        "store.*", "generate.*", "manifest", "mounts", "command", "image", "progress", "report", "errors", "pack.*",
+    },
+    "recipe": {"config", "procedure", "image", "errors"},
+    "context": {
+        "command", "config", "errors", "generate.*", "image", "mounts", "procedure", "progress", "recipe",
+    },
+    "build": {
+        "command", "context", "errors", "generate.*", "image", "manifest", "mounts", "procedure", "progress", "recipe",
+        "report",
+    },
+    "site": {
+        "command", "config", "definitions.*", "errors", "image", "locks", "progress", "recipe", "report", "request",
+        "store.*",
+    },
+    "modes.*": {
+        "", "build", "command", "config", "context", "definitions.*", "errors", "generate.*", "image", "locks", "manifest",
+        "modes.*", "mounts", "pack.*", "pkglist", "procedure", "progress", "recipe", "report", "request", "site", "store.*",
+    },
+    "cli": {"", "command", "errors", "modes.*", "mounts", "progress", "report", "request", "site"},
+}  # fmt: skip
+PROCESS_CALLS = ("system", "popen", "exec", "spawn", "posix_spawn", "fork", "forkpty")
+
+
+def sources() -> dict[str, Path]:
+    """Module name below xcat_avs -> file; procedures are read by path and are no modules."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] != "procedures":
+            found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+SOURCES = sources()
+PROCEDURES = sorted((PACKAGE / "procedures").glob("*/*.py"))
+ENTRY = ("cli", "__main__")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The full dotted name of everything that a file imports, inside functions as well."""
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the arrows"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def our_modules(path: Path) -> set[str]:
+    """The modules of ours that a file imports, by their name below xcat_avs."""
+    found = set()
+    for name in imported(path):
+        head, _, rest = name.partition(".")
+        if head == "xcat_avs":
+            while rest and rest not in SOURCES:
+                rest = rest.rpartition(".")[0]
+            found.add(rest)
+    return found
+
+
+def covers(pattern: str, name: str) -> bool:
+    stem = pattern.removesuffix(".*")
+    return name == stem or (pattern.endswith(".*") and name.startswith(stem + "."))
+
+
+def calls(path: Path) -> Iterator[str]:
+    """Every attribute or name that a file uses, dotted as far as it is plain (`os.system`, `print`)."""
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+        if isinstance(node, (ast.Attribute, ast.Name)):
+            yield ast.unparse(node)
+
+
+def test_every_module_has_a_row_and_every_row_a_module() -> None:
+    unruled = [name for name in SOURCES if sum(covers(pattern, name) for pattern in ALLOWED) != 1]
+    assert unruled == []
+    assert [pattern for pattern in ALLOWED if not any(covers(pattern, name) for name in SOURCES)] == []
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_only_what_it_may(name: str) -> None:
+    allowed = next(modules for pattern, modules in ALLOWED.items() if covers(pattern, name))
+    wrong = {other for other in our_modules(SOURCES[name]) if not any(covers(item, other) for item in allowed)}
+    assert wrong == set(), f"xcat_avs.{name} imports {sorted(wrong)}; it may import {sorted(allowed)}"
+
+
+@pytest.mark.parametrize(
+    ("library", "home"), [("sh", "command"), ("tabulate", "report"), ("typer", "cli"), ("click", None)]
+)
+def test_a_library_is_imported_in_its_one_place(library: str, home: str | None) -> None:
+    users = [name for name, path in SOURCES.items() if library in {item.split(".")[0] for item in imported(path)}]
+    assert users == ([home] if home else [])
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_only_command_starts_processes(name: str) -> None:
+    path = SOURCES[name]
+    imports = {item.split(".")[0] for item in imported(path)}
+    # subprocess is mentioned by build only for the class of its exceptions.
+    started = [item for item in calls(path) if item.startswith("subprocess.") and item != "subprocess.SubprocessError"]
+    assert started == []
+    assert imports & {"multiprocessing", "pty", "commands"} == set()
+    assert "asyncio.create_subprocess_exec" not in calls(path)
+    used = {item.removeprefix("os.") for item in calls(path) if item.startswith("os.")}
+    used |= {item.removeprefix("os.") for item in imported(path) if item.startswith("os.")}
+    wrong = {item for item in used if item.startswith(PROCESS_CALLS)}
+    assert wrong == ({"fork"} if name == "mounts" else set())
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name not in ENTRY])
+def test_only_cli_prints_and_exits(name: str) -> None:
+    wrong = {"print", "input", "exit", "quit", "sys.exit", "sys.stdout", "sys.stderr", "sys.__stdout__", "SystemExit"}
+    # A forked child that must not return leaves by os._exit, which is no end of the program.
+    assert wrong & set(calls(SOURCES[name])) == set()
+    assert {"sys.stdout", "sys.stderr", "sys.exit"} & set(imported(SOURCES[name])) == set()
+
+
+@pytest.mark.parametrize("path", PROCEDURES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_procedure_imports_nothing_of_ours(path: Path) -> None:
+    names = set(imported(path))
+    assert {name for name in names if name.split(".")[0] in ("xcat_avs", "sh", "typer", "tabulate", "click")} == set()
+    assert {name for name in names if name.split(".")[0] == "subprocess"} == set(), "programs are run by ctx.run"
+
+
+def test_there_are_procedures() -> None:
+    assert {path.stem for path in PROCEDURES} >= {"prepare_image_directory", "generate_image", "build_prep", "cleanup"}

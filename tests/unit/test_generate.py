@@ -1,0 +1,176 @@
+"""Generators: which one, what an image holds, and an existing tree as the base."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from xcat_avs import generate, manifest
+from xcat_avs.errors import AvsError
+from xcat_avs.image import OsImage
+
+
+def image(osvers: str, **attributes: str) -> OsImage:
+    return OsImage(f"{osvers}-x86_64-netboot-p", attributes, "x.stanza, line 1")
+
+
+@pytest.mark.parametrize(
+    ("osvers", "name"),
+    [
+        ("debian12", "mmdebstrap"),
+        ("ubuntu24.04", "mmdebstrap"),
+        ("rocky9.4", "dnf"),
+        ("alma8", "dnf"),
+        ("fedora40", "dnf"),
+    ],
+)
+def test_choose(osvers: str, name: str) -> None:
+    assert generate.choose(image(osvers), "auto").name == name
+    assert generate.choose(image(osvers), name).name == name
+
+
+@pytest.mark.parametrize("osvers", ["SL6.3", "centos7", "sles15.5"])
+def test_no_generator(osvers: str) -> None:
+    with pytest.raises(AvsError, match=f"no generator for osvers {osvers}"):
+        generate.choose(image(osvers), "auto")
+
+
+@pytest.mark.parametrize(("osvers", "name"), [("debian12", "dnf"), ("rocky9.4", "mmdebstrap")])
+def test_a_generator_that_does_not_fit(osvers: str, name: str) -> None:
+    with pytest.raises(AvsError, match=f"generator {name} cannot build osvers {osvers}"):
+        generate.choose(image(osvers), name)
+
+
+def test_package_set(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("one two\n-three\n#ENV:A=1#\n")
+    (tmp_path / "b").write_text("sub/three\nsub/four\n-two\n#ENV:A=2#\n")
+    found = generate.package_set(image("debian12", pkglist=str(tmp_path / "a"), otherpkglist=str(tmp_path / "b")))
+    assert found.include == ("one", "four")
+    assert set(found.exclude) == {"two", "three"}
+    assert found.environment == {"A": "2"}
+    with pytest.raises(AvsError, match=r"names no pkglist; set pkglist in x\.stanza, line 1"):
+        generate.package_set(image("debian12"))
+    with pytest.raises(AvsError, match=f"p: the definition names the package list {tmp_path}/none"):
+        generate.package_set(image("debian12", pkglist=f"{tmp_path}/none"))
+
+
+def test_count_packages_of_dpkg(tmp_path: Path) -> None:
+    assert generate.count_packages(tmp_path) == 0
+    status = tmp_path / "var/lib/dpkg/status"
+    status.parent.mkdir(parents=True)
+    states = ["install ok installed", "hold ok installed", "deinstall ok config-files", "install ok half-configured"]
+    status.write_text(
+        "".join(
+            f"Package: p{number}\nStatus: {state}\nDescription: x\n Status: install ok installed\n\n"
+            for number, state in enumerate(states)
+        )
+    )
+    assert generate.count_packages(tmp_path) == 2
+
+
+def put(path: Path, text: str = "x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_take_kernel_takes_the_newest_and_its_initrd(tmp_path: Path) -> None:
+    root, target = tmp_path / "root", tmp_path / "target"
+    target.mkdir()
+    for release in ("6.1.0-9-amd64", "6.1.0-21-amd64", "0-rescue-abc"):
+        put(root / f"boot/vmlinuz-{release}", f"kernel {release}")
+        put(root / f"boot/initrd.img-{release}", f"initrd {release}")
+    generate.take_kernel(root, target)
+    assert (target / "kernel").read_text() == "kernel 6.1.0-21-amd64"
+    assert (target / "initrd-stateless.gz").read_text() == "initrd 6.1.0-21-amd64"
+
+
+def test_take_kernel_from_modules(tmp_path: Path) -> None:
+    root, target = tmp_path / "root", tmp_path / "target"
+    target.mkdir()
+    generate.take_kernel(root, target)
+    assert list(target.iterdir()) == []
+    put(root / "lib/modules/5.14.0-1.el9/vmlinuz", "k9")
+    put(root / "lib/modules/5.14.0-10.el9/vmlinuz", "k10")
+    put(root / "boot/initramfs-5.14.0-10.el9.img", "i10")
+    generate.take_kernel(root, target)
+    assert (target / "kernel").read_text() == "k10"
+    assert (target / "initrd-stateless.gz").read_text() == "i10"
+
+
+def test_take_kernel_follows_links_in_the_image_not_on_the_host(tmp_path: Path) -> None:
+    """/boot/vmlinuz-* may be an absolute link into /usr/lib/modules."""
+    root, target = tmp_path / "root", tmp_path / "target"
+    target.mkdir()
+    host = put(tmp_path / "host/vmlinuz", "the host's kernel")
+    put(root / str(host).lstrip("/"), "the image's kernel")
+    (root / "boot").mkdir()
+    (root / "boot/vmlinuz-6.1.0").symlink_to(host)
+    generate.take_kernel(root, target)
+    assert (target / "kernel").read_text() == "the image's kernel"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A directory laid out like a rootimgdir."""
+    top = tmp_path / "source"
+    put(top / "rootimg/etc/hosts")
+    put(top / "rootimg/-dash")
+    put(top / "rootimg/with space")
+    os.link(top / "rootimg/etc/hosts", top / "rootimg/hard")
+    (top / "rootimg/link").symlink_to("/nowhere")
+    os.mkfifo(top / "rootimg/fifo")
+    os.setxattr(top / "rootimg/etc/hosts", "user.x", b"1")
+    os.chown(top / "rootimg/-dash", 123, 456)
+    put(top / "kernel")
+    put(top / "initrd-stateless.gz")
+    put(top / ".hidden")
+    put(top / "rootimg.cpio.gz", "an archive")
+    put(top / "rootimg.sfs", "an archive")
+    put(top / "build_info/report")
+    return top
+
+
+def test_copy_tree_loses_nothing_and_changes_nothing(source: Path, tmp_path: Path) -> None:
+    before = manifest.scan(str(source))
+    target = tmp_path / "build/tree"
+    put(target / "old/file")
+    generate.copy_tree(source, target, tmp_path / "log")
+    assert manifest.compare(before, manifest.scan(str(source)), times=True) == []
+    found = manifest.scan(str(target))
+    wanted = {path: entry for path, entry in before.items() if not path.startswith(("rootimg.", "build_info"))}
+    assert manifest.compare(wanted, found, times=True) == []
+    assert os.getxattr(target / "rootimg/etc/hosts", "user.x") == b"1"
+    assert (target / "rootimg/hard").stat().st_nlink == 2
+
+
+def test_a_root_that_is_a_link_is_copied_and_not_built_in(source: Path, tmp_path: Path) -> None:
+    """A link copied as a link would have the procedures change the tree that it leads to."""
+    (source / "rootimg").rename(tmp_path / "real")
+    (source / "rootimg").symlink_to(tmp_path / "real")
+    try:
+        generate.copy_tree(source, tmp_path / "build/tree", tmp_path / "log")
+    except AvsError:
+        return  # refused: as good
+    assert not (tmp_path / "build/tree/rootimg").is_symlink()
+    assert (tmp_path / "build/tree/rootimg/etc/hosts").read_text() == "x"
+
+
+def test_what_is_mounted_below_is_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "xcat_avs.mounts.mounts_below", lambda directory: [f"{directory}/proc"] if "source" in str(directory) else []
+    )
+    with pytest.raises(AvsError, match=f"mounted below {source}: {source}/rootimg/proc"):
+        generate.copy_tree(source, tmp_path / "build/tree", tmp_path / "log")
+
+
+def test_count_packages_of_rpm(tmp_path: Path) -> None:
+    """An image that has no rpm of its own is asked through the host's."""
+    database = tmp_path / "var/lib/rpm"
+    database.mkdir(parents=True)
+    subprocess.run(["rpm", "--dbpath", str(database), "--initdb"], check=True, capture_output=True)
+    assert generate.rpm_database(tmp_path) == "var/lib/rpm"
+    assert generate.count_packages(tmp_path) == 0

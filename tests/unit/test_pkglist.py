@@ -1,0 +1,124 @@
+"""Package lists, as xCAT's are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xcat_avs import pkglist
+from xcat_avs.errors import AvsError
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_names_comments_and_exclusions(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "p",
+        "# a list\n\nbash  vim,less\n   openssh-server\n-xauth\n--plymouth   # not that\nlinux-image-6.1.0-9\n"
+        "@core @^minimal-environment\nfoo:i386 g++ libstdc++6 bar=1.2~rc1 baz*\nbash\r\n",
+    )
+    found = pkglist.read([path])
+    assert found.include == (
+        "bash", "vim", "less", "openssh-server", "linux-image-6.1.0-9", "@core", "@^minimal-environment", "foo:i386", "g++",
+        "libstdc++6", "bar=1.2~rc1", "baz*",
+    )  # fmt: skip
+    assert found.exclude == ("xauth", "plymouth")
+    assert found.files == (path,)
+    assert found.environment == ()
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "  \t "])
+def test_a_comment_may_follow_a_name(tmp_path: Path, blank: str) -> None:
+    assert pkglist.read([write(tmp_path / "p", f"vim{blank}# the editor\n")]).include == ("vim",)
+
+
+def test_exclusion_wins_wherever_it_stands(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "1", "a\nb\n"), write(tmp_path / "2", "-a\nc\n")
+    for paths in ([one, two], [two, one]):
+        found = pkglist.read(paths)
+        assert set(found.include) == {"b", "c"}
+        assert found.exclude == ("a",)
+
+
+def test_includes_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
+    main = write(tmp_path / "p", "#INCLUDE:sub/one#\nlast\n")
+    one = write(tmp_path / "sub/one", "#INCLUDE: two #\nfirst\n")
+    two = write(tmp_path / "sub/two", f"#INCLUDE:{tmp_path}/three#\n")
+    three = write(tmp_path / "three", "zero\n")
+    found = pkglist.read([main])
+    assert found.include == ("zero", "first", "last")
+    assert found.files == (main, one, two, three)
+
+
+def test_a_file_may_be_included_twice(tmp_path: Path) -> None:
+    write(tmp_path / "base", "bash\n")
+    main = write(tmp_path / "p", "#INCLUDE:base#\n#INCLUDE:base#\n")
+    found = pkglist.read([main])
+    assert found.include == ("bash",)
+    assert len(found.files) == 2
+
+
+@pytest.mark.parametrize("how", ["p", "./p", "../{}/p", "q", "link"])
+def test_a_list_that_includes_itself(tmp_path: Path, how: str) -> None:
+    main = write(tmp_path / "p", f"#INCLUDE:{how.format(tmp_path.name)}#\n")
+    write(tmp_path / "q", "#INCLUDE:p#\n")
+    (tmp_path / "link").symlink_to("p")
+    with pytest.raises(AvsError, match="includes itself") as caught:
+        pkglist.read([main])
+    assert "line 1" in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_environment(tmp_path: Path) -> None:
+    path = write(tmp_path / "p", "#ENV:INITRD_BY_DRACUT=1 A='b'#\n#ENV:A=c#\nbash\n#NEW_INSTALL_LIST#\nvim\n")
+    found = pkglist.read([path])
+    assert dict(found.environment) == {"INITRD_BY_DRACUT": "1", "A": "c"}
+    assert found.include == ("bash", "vim")
+
+
+def test_names_of_an_otherpkglist_are_paths(tmp_path: Path) -> None:
+    path = write(tmp_path / "p", "xcat/xcat-core/xCATsn\n-slurm/munge\n@group\nplain\n")
+    found = pkglist.read([path], strip_directory=True)
+    assert found.include == ("xCATsn", "@group", "plain")
+    assert found.exclude == ("munge",)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "word"),
+    [
+        ("bash\n;id\n", 2, ";id"), ("$(id)\n", 1, "$(id)"), ("a b|c\n", 1, "b|c"), ("-\n", 1, "'-'"), ("ä\n", 1, "ä"),
+        ("#ENV:PATH#\n", 1, "PATH"), ("#ENV:1A=x#\n", 1, "1A=x"), ("a\n\n`id`\n", 3, "`id`"), ("'a'\n", 1, "'a'"),
+    ],
+)  # fmt: skip
+def test_bad_words_are_refused_with_file_and_line(tmp_path: Path, text: str, line: int, word: str) -> None:
+    path = write(tmp_path / "p", text)
+    with pytest.raises(AvsError) as caught:
+        pkglist.read([path])
+    assert str(caught.value).startswith(f"{path}, line {line}: ")
+    assert word in str(caught.value)
+
+
+def test_a_missing_list_says_who_asked_for_it(tmp_path: Path) -> None:
+    with pytest.raises(AvsError, match=f"the definition names the package list {tmp_path}/none: No such file"):
+        pkglist.read([tmp_path / "none"])
+    main = write(tmp_path / "p", "a\n#INCLUDE:none#\n")
+    with pytest.raises(AvsError, match=f"{main}, line 2 names the package list {tmp_path}/none"):
+        pkglist.read([main])
+
+
+def test_a_list_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    path.write_bytes(b"bash\n# Gr\xfc\xdfe\n")
+    with pytest.raises(AvsError, match="not UTF-8 text"):
+        pkglist.read([path])
+    with pytest.raises(AvsError, match="directory"):
+        pkglist.read([tmp_path])
+
+
+def test_nothing() -> None:
+    assert pkglist.read([]) == pkglist.PackageList((), (), (), ())

@@ -1,0 +1,354 @@
+"""Publishing: from one moment to the next, and never less than a whole set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from xcat_avs import mounts
+from xcat_avs.errors import AvsError
+from xcat_avs.pack import publish
+from xcat_avs.pack.publish import PackedSet
+
+RECORD = PackedSet("img.prod", "img.prod", "v1", 3, "2026-01-02T03:04:05Z", "alice", "rootimg.cpio.gz")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    """Where an image is served; nothing is there yet."""
+    return tmp_path / "netboot/debian12/x86_64/prod"
+
+
+def pack(served: Path, tag: str, text: str = "", record: PackedSet = RECORD) -> tuple[PackedSet, str]:
+    """What packing does: fill a new set and publish it."""
+    with publish.new_set(served) as staging:
+        publish.finish_interrupted(served)
+        for name in ("rootimg.cpio.gz", "kernel", "initrd-stateless.gz"):
+            (staging / name).write_text(f"{name} {text or tag}")
+            (staging / name).chmod(0o600)
+        files = publish.describe_files(staging)
+        return publish.publish(staging, served, replace(record, tag=tag, files=files))
+
+
+def names(served: Path) -> list[str]:
+    return sorted(os.listdir(served.parent))
+
+
+def test_the_first_time(served: Path) -> None:
+    record, moved = pack(served, "v1")
+    assert (record.previous, moved) == ("", "")
+    assert names(served) == ["prod", "prod.v1"]
+    assert os.readlink(served) == "prod.v1"
+    assert (served / "kernel").read_text() == "kernel v1"
+    assert publish.read_record(served) == record
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [served, *served.iterdir()]}
+    assert modes == {
+        "prod": 0o755,
+        "kernel": 0o644,
+        "initrd-stateless.gz": 0o644,
+        "rootimg.cpio.gz": 0o644,
+        "avs.json": 0o644,
+    }
+
+
+def test_the_record(served: Path) -> None:
+    pack(served, "v1")
+    document = json.loads((served / "avs.json").read_text())
+    assert document["osimage"] == "img.prod"
+    assert document["tag"] == "v1"
+    data = (served / "kernel").read_bytes()
+    assert document["files"]["kernel"] == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert set(document["files"]) == {"kernel", "initrd-stateless.gz", "rootimg.cpio.gz"}
+
+
+def test_the_next_one_takes_its_place_and_the_previous_is_kept(served: Path) -> None:
+    pack(served, "v1")
+    record, moved = pack(served, "v2")
+    assert (record.previous, moved) == ("prod.v1", "")
+    assert names(served) == ["prod", "prod.v1", "prod.v2"]
+    assert (served / "kernel").read_text() == "kernel v2"
+    assert (served.with_name("prod.v1") / "kernel").read_text() == "kernel v1"
+    record, _ = pack(served, "v1", "again")
+    assert record.previous == "prod.v2"
+    assert (served / "kernel").read_text() == "kernel again"
+
+
+def test_the_same_tag_again(served: Path) -> None:
+    pack(served, "v1")
+    pack(served, "v2")
+    record, moved = pack(served, "v2", "again")
+    assert (record.previous, moved) == ("prod.v1", ""), "what it takes the place of is what was served before the tag"
+    assert (served / "kernel").read_text() == "kernel again"
+    assert names(served) == ["prod", "prod.v1", "prod.v2"]
+
+
+def test_a_real_directory_is_kept_whole(served: Path) -> None:
+    served.mkdir(parents=True)
+    (served / "rootimg.gz").write_text("old")
+    (served / "rootimg").mkdir()
+    inode = served.stat().st_ino
+    record, moved = pack(served, "v1")
+    assert moved.startswith("prod.moved.aside.on.20")
+    assert record.previous == moved
+    aside = served.with_name(moved)
+    assert aside.stat().st_ino == inode
+    assert sorted(path.name for path in aside.iterdir()) == ["rootimg", "rootimg.gz"]
+    assert names(served) == ["prod", moved, "prod.v1"]
+    assert os.readlink(served) == "prod.v1"
+
+
+def test_a_second_real_directory_on_the_same_day(served: Path) -> None:
+    kept = []
+    for number in (1, 2, 3):
+        if served.is_symlink():
+            served.unlink()
+        served.mkdir(parents=True)
+        (served / "n").write_text(str(number))
+        record, moved = pack(served, f"v{number}")
+        assert record.previous == moved
+        kept.append(moved)
+    assert len(set(kept)) == 3
+    assert [(served.with_name(name) / "n").read_text() for name in kept] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("target", ["/absolute/elsewhere", "../other/dir", "missing"])
+def test_a_link_of_the_site(served: Path, target: str) -> None:
+    """A site may have put rootimgdir on another disk; its link is replaced, its directory left alone."""
+    served.parent.mkdir(parents=True)
+    served.symlink_to(target)
+    record, moved = pack(served, "v1")
+    assert (record.previous, moved) == (target, "")
+    assert os.readlink(served) == "prod.v1"
+
+
+def test_an_interrupted_exchange_is_finished(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the two renames, the directory that was served lies under the name of the link."""
+    served.mkdir(parents=True)
+    (served / "rootimg.gz").write_text("old")
+    real = os.rename
+
+    def killed(source: Path, target: Path) -> None:
+        if "moved.aside" in str(target):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pack(served, "v1")
+    assert (served / "kernel").read_text() == "kernel v1", "what nodes get is whole"
+    moved = publish.finish_interrupted(served)
+    assert moved.startswith("prod.moved.aside.on.")
+    assert (served.with_name(moved) / "rootimg.gz").read_text() == "old"
+    assert publish.finish_interrupted(served) == ""
+    record, _ = pack(served, "v2")
+    assert record.previous == "prod.v1"
+    assert names(served) == ["prod", moved, "prod.v1", "prod.v2"]
+
+
+def test_a_left_over_link_is_removed(served: Path) -> None:
+    served.parent.mkdir(parents=True)
+    served.with_name(".prod.avs-link").symlink_to("prod.v9")
+    assert publish.finish_interrupted(served) == ""
+    assert names(served) == []
+
+
+def test_what_a_killed_run_left_is_removed(served: Path) -> None:
+    staging = served.with_name(".prod.avs-new")
+    (staging / "sub").mkdir(parents=True)
+    with publish.new_set(served) as new:
+        assert new == staging
+        assert list(new.iterdir()) == []
+        assert stat.S_IMODE(new.stat().st_mode) == 0o700
+    assert names(served) == []
+
+
+def test_a_failure_while_packing_leaves_nothing_behind(served: Path) -> None:
+    pack(served, "v1")
+
+    def fail() -> None:
+        with publish.new_set(served) as staging:
+            (staging / "kernel").write_text("x")
+            raise AvsError("cpio failed")
+
+    with pytest.raises(AvsError, match="cpio failed"):
+        fail()
+    assert names(served) == ["prod", "prod.v1"]
+    assert (served / "kernel").read_text() == "kernel v1"
+
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def _fail_replace(patched: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device", str(target))
+
+    patched.setattr(os, "replace", full)
+
+
+def _fail_symlink(patched: pytest.MonkeyPatch) -> None:
+    def full(self: Path, target: str, target_is_directory: bool = False) -> None:
+        raise OSError(28, "No space left on device", str(self))
+
+    patched.setattr(Path, "symlink_to", full)
+
+
+def _fail_sync(patched: pytest.MonkeyPatch) -> None:
+    def broken(path: Path) -> None:
+        raise OSError(5, "Input/output error", str(path))
+
+    patched.setattr(publish, "_sync", broken)
+
+
+def _fail_exchange(patched: pytest.MonkeyPatch) -> None:
+    def refused(one: Path, other: Path) -> None:
+        raise AvsError(f"cannot exchange {one} and {other}: Invalid argument")
+
+    patched.setattr(publish, "_exchange", refused)
+
+
+@pytest.mark.parametrize("fail", [_fail_replace, _fail_symlink, _fail_sync], ids=lambda fail: fail.__name__)
+def test_a_failure_while_publishing_leaves_the_old_set_served_and_nothing_behind(
+    served: Path, monkeypatch: pytest.MonkeyPatch, fail: Patch
+) -> None:
+    pack(served, "v1")
+    with monkeypatch.context() as patched:
+        fail(patched)
+        with pytest.raises((OSError, AvsError)):
+            pack(served, "v2")
+    assert (served / "kernel").read_text() == "kernel v1"
+    assert names(served) == ["prod", "prod.v1"]
+    pack(served, "v2")
+    assert (served / "kernel").read_text() == "kernel v2"
+
+
+@pytest.mark.parametrize("fail", [_fail_symlink, _fail_exchange], ids=lambda fail: fail.__name__)
+def test_a_failure_at_the_first_publishing_leaves_the_real_directory(
+    served: Path, monkeypatch: pytest.MonkeyPatch, fail: Patch
+) -> None:
+    """A file system without RENAME_EXCHANGE, for one."""
+    served.mkdir(parents=True)
+    (served / "rootimg.gz").write_text("old")
+    with monkeypatch.context() as patched:
+        fail(patched)
+        with pytest.raises((OSError, AvsError)):
+            pack(served, "v1")
+    assert (served / "rootimg.gz").read_text() == "old"
+    assert names(served) == ["prod"]
+
+
+def test_a_place_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AvsError, match=f"cannot make {tmp_path}/file"), publish.new_set(tmp_path / "file/a/prod"):
+        pytest.fail("made below a file")
+
+
+def test_a_mount_in_the_old_staging_is_not_removed_through(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staging = served.with_name(".prod.avs-new")
+    staging.mkdir(parents=True)
+    monkeypatch.setattr(mounts, "mounts_below", lambda directory: [str(directory / "m")])
+    with pytest.raises(AvsError, match="mounted below it"), publish.new_set(served):
+        pytest.fail("removed through a mount")
+    assert staging.is_dir()
+
+
+@pytest.mark.parametrize("kind", ["link", "directory"])
+def test_a_tag_whose_directory_is_another_image(tmp_path: Path, kind: str) -> None:
+    """Tag `prod` of the profile `img` would be kept in `img.prod`, which is where the profile `img.prod` is served."""
+    other = tmp_path / "netboot/img.prod"
+    if kind == "directory":
+        other.mkdir(parents=True)
+        (other / "kernel").write_text("precious")
+    else:
+        pack(other, "v1", "precious")
+    before = (other / "kernel").read_text()
+    with pytest.raises(AvsError):
+        pack(tmp_path / "netboot/img", "prod", record=replace(RECORD, osimage="img", source="img"))
+    assert (other / "kernel").read_text() == before
+    assert other.is_symlink() == (kind == "link")
+
+
+def test_a_tag_that_is_named_as_a_kept_directory(served: Path) -> None:
+    served.mkdir(parents=True)
+    (served / "rootimg.gz").write_text("old")
+    _, moved = pack(served, "v1")
+    with pytest.raises(AvsError):
+        pack(served, moved.removeprefix("prod."))
+    assert (served.with_name(moved) / "rootimg.gz").read_text() == "old"
+
+
+def test_a_tag_of_another_source_with_the_same_name(served: Path) -> None:
+    """Two images may have tags of one name; trying the second as this image must keep the first for rollback."""
+    pack(served, "v1", "of prod")
+    record, _ = pack(served, "v1", "of other", replace(RECORD, source="img.other"))
+    assert (served / "kernel").read_text() == "kernel of other"
+    assert record.previous
+    assert (served.parent / record.previous / "kernel").read_text() == "kernel of prod"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"osimage": "x"}', '{"unknown": 1}'])
+def test_a_record_that_is_none(tmp_path: Path, text: str) -> None:
+    assert publish.read_record(tmp_path) is None
+    (tmp_path / "avs.json").write_text(text)
+    assert publish.read_record(tmp_path) is None
+
+
+@pytest.mark.slow
+def test_a_reader_always_sees_a_whole_set(served: Path) -> None:
+    """200 publishings; each file that is opened is there and whole."""
+    body = "x" * 20000
+    wrong: list[str] = []
+    reads = 0
+    done = threading.Event()
+
+    def read() -> None:
+        nonlocal reads
+        while not done.is_set() or not reads:
+            try:
+                # As a node does: each file by its path, one after the other.
+                for name in ("rootimg.cpio.gz", "kernel", "initrd-stateless.gz", "avs.json"):
+                    text = (served / name).read_text()
+                    if name == "avs.json":
+                        assert set(json.loads(text)["files"]) == {"rootimg.cpio.gz", "kernel", "initrd-stateless.gz"}
+                    else:
+                        word, rest = text.split(" ", 1)
+                        assert word == name
+                        assert len(rest) == len(body) + 1
+                # And as one that holds the directory: all of one set.
+                directory = os.open(served, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    marks = set()
+                    for name in ("rootimg.cpio.gz", "kernel"):
+                        descriptor = os.open(name, os.O_RDONLY, dir_fd=directory)
+                        marks.add(os.read(descriptor, 100000)[-1:])
+                        os.close(descriptor)
+                    assert len(marks) == 1
+                finally:
+                    os.close(directory)
+                reads += 1
+            except (OSError, AssertionError, ValueError) as err:
+                wrong.append(repr(err))
+
+    pack(served, "v0", body + "0")
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for thread in readers:
+        thread.start()
+    try:
+        for number in range(1, 201):
+            pack(served, f"v{number}", body + str(number % 10))
+    finally:
+        done.set()
+        for thread in readers:
+            thread.join()
+    assert wrong[:5] == []
+    assert reads > 20
+    assert names(served) == sorted(["prod", *(f"prod.v{number}" for number in range(201))])
