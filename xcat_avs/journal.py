@@ -30,9 +30,12 @@ def append(path: Path, entry: Entry) -> None:
     """Add a line, whole, and have it on disk."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     line = json.dumps(asdict(entry), sort_keys=True) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, line.encode())
+        # After a line that was cut off, a new one begins.
+        end = os.fstat(descriptor).st_size
+        torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+        os.write(descriptor, (b"\n" if torn else b"") + line.encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -41,7 +44,7 @@ def append(path: Path, entry: Entry) -> None:
 def read(path: Path) -> Sequence[Entry]:
     """All entries, the oldest first; a line that was cut off is left out."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ()
     entries = []

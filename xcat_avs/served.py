@@ -22,6 +22,7 @@ class Served:
 
     image: OsImage
     record: Optional[PackedSet]
+    bootable: bool  # a kernel is published
     coherent: str
     differing: tuple[str, ...]
     nodes: tuple[str, ...]
@@ -32,7 +33,7 @@ class Served:
 
     @property
     def nodeset_due(self) -> bool:
-        return self.record is not None and bool(self.nodes) and self.coherent != COHERENT
+        return self.bootable and bool(self.nodes) and self.coherent != COHERENT
 
     @property
     def nodeset(self) -> tuple[str, ...]:
@@ -45,20 +46,19 @@ def look(image: OsImage, installdir: Path, tftpdir: Path, table: Mapping[str, st
     rootimgdir = image.rootimgdir(installdir)
     record = read_record(rootimgdir)
     copies = tftpdir / "xcat/osimage" / image.name
+    names = [name for name in (KERNEL, INITRD) if (rootimgdir / name).is_file()]
     coherent, differing = NOT_THERE, []
-    if record is not None and copies.is_dir():
-        names = [name for name in (KERNEL, INITRD) if (rootimgdir / name).is_file()]
-        differing = [str(copies / name) for name in names if not _same(rootimgdir / name, copies / name, record)]
+    if names and copies.is_dir():
+        differing = [str(copies / name) for name in names if not _same(rootimgdir / name, copies / name)]
         coherent = NODESET_DUE if differing else COHERENT
     nodes = tuple(xcat.parse_nodes(table, image))
-    return Served(image, record, coherent, tuple(differing), nodes)
+    return Served(image, record, bool(names), coherent, tuple(differing), nodes)
 
 
-def _same(published: Path, copy: Path, record: PackedSet) -> bool:
+def _same(published: Path, copy: Path) -> bool:
     if not copy.is_file() or copy.stat().st_size != published.stat().st_size:
         return False
-    facts: Mapping[str, object] = record.files.get(published.name, {})
-    return digest(str(copy)) == (facts.get("sha256") or digest(str(published)))
+    return digest(str(copy)) == digest(str(published))
 
 
 def advice(served: Served) -> Sequence[str]:

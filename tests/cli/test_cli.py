@@ -684,7 +684,7 @@ def test_a_full_disk_at_stdout(avs: Installation, argv: list[str]) -> None:
             line, env=avs.environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30
         )
     assert done.returncode == 1
-    assert done.stderr == "Error: the disk is full\n"
+    assert done.stderr == "Error: cannot write the answer to the standard output: the disk is full\n"
 
 
 def test_a_closed_pipe(avs: Installation) -> None:

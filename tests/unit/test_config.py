@@ -39,7 +39,7 @@ def test_load_reads_only_avs_conf_where_it_is_set(conf: Path, monkeypatch: pytes
         "[pack]\ncompress = xz  # small\n[paths]\nstate = /srv/avs\n[image]\nrequire_message = on\ntimeout = 30\n"
     )
     settings = config.load()
-    assert (settings.method, settings.compress) == ("cpio", "xz")
+    assert (settings.method, settings.compress) == ("auto", "xz")
     assert settings.state == Path("/srv/avs")
     assert settings.require_message is True
     assert settings.timeout == 30
@@ -53,16 +53,18 @@ def test_load_layers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     etc.write_text(f"[paths]\ninstalldir = {tmp_path}/install\n[pack]\nmethod = tar\ncompress = xz\n")
     site.write_text("[pack]\ncompress = zstd\n")
     settings = config.load()
+    assert (settings.method, settings.compress) == ("tar", "xz")
+    settings = config.load_site(settings, tmp_path / "install")
     assert (settings.method, settings.compress) == ("tar", "zstd")
     etc.unlink()
-    assert config.load(str(tmp_path / "install")).compress == "zstd"
-    assert config.load(str(tmp_path / "elsewhere")) == Settings()
+    assert config.load_site(config.load(), tmp_path / "install").compress == "zstd"
+    assert config.load_site(config.load(), tmp_path / "elsewhere") == Settings()
 
 
 def test_an_empty_avs_conf_variable_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AVS_CONF", "")
     monkeypatch.setattr(config, "ETC_CONF", tmp_path / "none")
-    assert config.load(str(tmp_path)) == Settings()
+    assert config.load_site(config.load(), tmp_path) == Settings()
 
 
 @pytest.mark.parametrize(

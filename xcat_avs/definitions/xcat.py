@@ -17,7 +17,8 @@ from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.image import OsImage
 
 HEADER = "# <xCAT data object stanza file>"
-EMPTY = "No object definitions have been found"
+EMPTY = ("No object definitions have been found", "Could not find any object definitions to display.")
+ORIGIN = "the xCAT tables"
 OBJECT = re.compile(r"(\S.*):")
 ATTRIBUTE = re.compile(r" {4}([A-Za-z][A-Za-z0-9_.]*)=(.*)")
 COMPACT = re.compile(r"(\S+): ([A-Za-z][A-Za-z0-9_.]*)=(.*)")
@@ -27,45 +28,45 @@ TIMEOUT = 60.0  # seconds; a thousand images take six
 def parse(text: str) -> dict[str, OsImage]:
     """What `lsdef -t osimage -z` printed. Raises AvsError for what is no such output.
 
-    A line that fits nowhere is the rest of a value with a newline in it: that osimage is
-    marked, and refused when it is asked for (OsImage.check); the others are good.
+    Values are printed raw, and one may hold newlines. A stanza begins with an empty line, its name, and its
+    objtype; what stands anywhere else is the rest of a value: that osimage is marked, and refused when it is
+    asked for (OsImage.check); the others are good.
     """
     lines = text.split("\n")
-    if [line for line in lines if line.strip()] == [EMPTY]:
+    said = [line.strip() for line in lines if line.strip()]
+    if len(said) == 1 and said[0] in EMPTY:
         return {}
     if lines[0] != HEADER:
-        first = next((line for line in lines if line.strip()), "nothing at all")
+        first = said[0] if said else "nothing at all"
         raise AvsError(f"lsdef -t osimage -z did not answer with osimage definitions but with: {first[:200]}")
-    images: dict[str, OsImage] = {}
-    attributes: dict[str, str] = {}
-    damaged = "it holds a newline in a value; mend it with chdef"
+    tables: dict[str, dict[str, str]] = {}
+    damaged: set[str] = set()
     name = ""
-    for line in lines[1:]:
+    for number, line in enumerate(lines[1:-1], 1):
         header, attribute = OBJECT.fullmatch(line), ATTRIBUTE.fullmatch(line)
-        if attribute and name:
-            known = attribute.group(1) in attributes
-            attributes[attribute.group(1)] = attribute.group(2)
-            if known:
-                images[name] = OsImage(name, attributes, "the xCAT tables", damaged)
-        elif header:
-            name, attributes = header.group(1), {}
-            images[name] = OsImage(name, attributes, "the xCAT tables")
-        elif line.strip() and name:
-            images[name] = OsImage(name, attributes, "the xCAT tables", damaged)
+        if header and lines[number - 1] == "" and lines[number + 1].startswith("    objtype="):
+            name = header.group(1)
+            damaged |= {name} & tables.keys()  # there cannot be two
+            tables[name] = {}
+        elif attribute and name:
+            damaged |= {name} if attribute.group(1) in tables[name] else set()
+            tables[name][attribute.group(1)] = attribute.group(2)
+        elif name and (line.strip() or not _ends_stanza(lines, number)):
+            damaged.add(name)
         elif line.strip():
             raise AvsError(f"lsdef -t osimage -z answered with a line that is no definition: {line[:200]}")
-    kept = {}
-    for name, image in images.items():
-        kind = attributes_of(image).pop("objtype", "")
-        if kind == "osimage":
-            kept[name] = image
-    return kept
+    why = "a value holds a newline; mend it with chdef"
+    return {
+        name: OsImage(name, attributes, ORIGIN, why if name in damaged else "")
+        for name, attributes in tables.items()
+        if attributes.pop("objtype", "") == "osimage"
+    }
 
 
-def attributes_of(image: OsImage) -> dict[str, str]:
-    """The dictionary behind an image that is still being read."""
-    assert isinstance(image.attributes, dict)
-    return image.attributes
+def _ends_stanza(lines: list[str], number: int) -> bool:
+    """Whether an empty line is one between stanzas, or at the end."""
+    following = [line for line in lines[number + 1 :] if line]
+    return not following or (lines[number + 1] != "" and OBJECT.fullmatch(lines[number + 1]) is not None)
 
 
 def parse_compact(text: str) -> dict[str, dict[str, str]]:
@@ -84,7 +85,8 @@ def lsdef(program: str, *words: str) -> str:
         output = command.capture([program, *words], timeout=TIMEOUT, check=False)
     except CommandError as err:
         raise AvsError(f"xCAT does not answer: {err.text}; look at xcatd with `systemctl status xcatd`") from None
-    said = f"{output.text}\n{output.stderr}"
+    # What stands in a good answer is somebody's text, and no message.
+    said = f"{output.text}\n{output.stderr}" if output.code else output.text.split("\n")[0]
     lines = [line for line in said.splitlines() if line.strip()]
     if "certificate verify failed" in said:
         raise AvsError(

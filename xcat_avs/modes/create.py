@@ -41,8 +41,8 @@ class CreateFailed(AvsError):
 def run(request: Request, site: Site) -> Report:
     image = _defined(request, site)
     recipe = site.recipe(image)
-    generator = _generator(request, site, image, recipe.settings)
     source = _source(request, site)
+    generator = _generator(source, site, image, recipe.settings)
     message = _message(request, site, image, recipe.settings)
     for flag, given in (
         ("-x", request.masquerade),
@@ -100,10 +100,10 @@ def _defined(request: Request, site: Site) -> OsImage:
     return image
 
 
-def _generator(request: Request, site: Site, image: OsImage, settings: Settings) -> Generator:
+def _generator(source: Optional[Path], site: Site, image: OsImage, settings: Settings) -> Generator:
     """What fills the root; with xCAT its genimage, unless a setting or --from says otherwise."""
-    if request.source:
-        return _Copy()
+    if source is not None:
+        return _Copy(source)
     if settings.generator not in ("auto", "genimage") or not (
         site.definitions.xcat or settings.generator == "genimage"
     ):
@@ -137,8 +137,12 @@ class _Copy:
 
     name = "copy of a directory"
 
+    def __init__(self, source: Path) -> None:
+        self._root = source / "rootimg"
+
     def programs(self) -> tuple[str, ...]:
-        return ("cp",)
+        counts = generate.rpm_database(self._root) and not (self._root / "usr/bin/rpm").exists()
+        return ("cp", "rpm") if counts else ("cp",)
 
     def generate(self, job: Job) -> None:
         raise AssertionError("--from is copied, not generated")

@@ -67,16 +67,13 @@ def publish_tag(
     """Pack a tag of image and serve it as target. Returns the parts of a Report."""
     wanted = wanted_form(request, site, target)
     rootimgdir = target.rootimgdir(site.definitions.installdir)
+    reserved = frozenset(
+        other.rootimgdir(site.definitions.installdir) for other in site.definitions.osimages().values()
+    )
     packing = Packing(
         store, image, tag, target, rootimgdir, packer(site, wanted), wanted.method, wanted.compress,
-        site.settings.state / "staging" / target.name, site.identity.user, site.progress, site.settings.timeout,
+        site.settings.state / "staging" / target.name, site.identity.user, site.progress, reserved, site.settings.timeout,
     )  # fmt: skip
-    final = publish.check_name(rootimgdir, target.name, tag.name)
-    for other in site.definitions.osimages().values():
-        if other.rootimgdir(site.definitions.installdir) == final:
-            raise AvsError(
-                f"{target.name}: the packed tag would be kept as {final}, which is the rootimgdir of {other.name}; take another tag name"
-            )
     with site.lock(target, "pack"), site.image_lock(rootimgdir):
         if not request.force and packing.served_already():
             record = publish.read_record(rootimgdir)
@@ -84,9 +81,8 @@ def publish_tag(
             text = f"{target.name} serves tag {tag.name} of {image.name} already; nothing was done (--force packs it again)"
             return [text], {**asdict(record), "changed": False}, 0
         before = publish.current(rootimgdir) or ""
-        record, moved = packing.run()
-        name = publish.set_directory(rootimgdir, tag.name).name
-        record_publish(site, target, "pack", record, name, moved or before, tag.message.partition("\n")[2])
+        record, final, moved = packing.run()
+        record_publish(site, target, "pack", record, final.name, moved or before, tag.message.partition("\n")[2])
     lines = packed_lines(record, moved, rootimgdir)
     more, document, code = after_publish(request, site, target)
     return (

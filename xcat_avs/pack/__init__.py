@@ -50,6 +50,7 @@ class Packing:
     staging: Path
     user: str
     progress: Progress
+    reserved: frozenset[Path]  # directories that other osimages are served from
     timeout: float = 0
 
     @property
@@ -87,8 +88,8 @@ class Packing:
             "AVS_DATE": self.tag.date.split(".")[0].rstrip("Z") + "Z",
         }
 
-    def run(self) -> tuple[PackedSet, str]:
-        """Pack and serve. Returns what was published, and where a real directory found there was moved to, or "".
+    def run(self) -> tuple[PackedSet, Path, str]:
+        """Pack and serve. Returns what was published, its directory, and where a real one found there went, or "".
 
         Raises AvsError; what is served is then as it was.
         """
@@ -117,7 +118,8 @@ class Packing:
                     self.inputs(),
                     files,
                 )
-                return record, publish.publish(new, self.rootimgdir, record) or moved
+                final, moved_now = publish.publish(new, self.rootimgdir, record, self.reserved)
+                return record, final, moved_now or moved
         finally:
             self.progress.end()
             mounts.remove_tree(self.staging)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -18,6 +19,7 @@ from xcat_avs.manifest import digest
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
+LOOKUP = 1.0  # seconds
 RECORD = "avs.json"  # in every published set: what it is
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,21 +47,26 @@ def read_record(directory: Path) -> Optional[PackedSet]:
         return None
 
 
-def set_directory(rootimgdir: Path, tag: str) -> Path:
-    """Where the set of a tag is kept: PROFILE.TAG beside PROFILE."""
-    return rootimgdir.with_name(f"{rootimgdir.name}.{tag}")
+def set_directory(rootimgdir: Path, record: PackedSet, reserved: Collection[Path] = ()) -> Path:
+    """Where a set is kept: PROFILE.TAG beside PROFILE, the same again for the same tag of the same osimage.
 
-
-def check_name(rootimgdir: Path, osimage: str, tag: str) -> Path:
-    """The directory a set goes to. Raises AvsError if something else has that name."""
-    final = set_directory(rootimgdir, tag)
-    if os.path.lexists(final):
-        record = None if final.is_symlink() else read_record(final)
-        if record is None or (record.osimage, record.tag) != (osimage, tag):
-            raise AvsError(
-                f"{osimage}: the packed tag would be kept as {final}, which is there and is something else; take another tag name"
-            )
-    return final
+    Where something else has that name, or it is the rootimgdir of another osimage (reserved): PROFILE.TAG.2 and so on.
+    """
+    number, final = 1, rootimgdir.with_name(f"{rootimgdir.name}.{record.tag}")
+    while True:
+        if not os.path.lexists(final):
+            if final not in reserved:
+                return final
+        elif not final.is_symlink() and final not in reserved:
+            there = read_record(final)
+            if there is not None and (there.osimage, there.source, there.tag) == (
+                record.osimage,
+                record.source,
+                record.tag,
+            ):
+                return final
+        number += 1
+        final = rootimgdir.with_name(f"{rootimgdir.name}.{record.tag}.{number}")
 
 
 @contextmanager
@@ -85,25 +92,38 @@ def describe_files(directory: Path) -> dict[str, dict[str, object]]:
     }
 
 
-def publish(staging: Path, rootimgdir: Path, record: PackedSet) -> str:
+def publish(staging: Path, rootimgdir: Path, record: PackedSet, reserved: Collection[Path] = ()) -> tuple[Path, str]:
     """Serve the set in staging at rootimgdir from one moment to the next.
 
     Until the rename nodes get the old set, from it on the new one. A real directory found at
-    rootimgdir is exchanged in the same single step and kept beside it.
-    Returns where a real directory was moved to, or "".
+    rootimgdir is exchanged in the same single step and kept beside it. reserved: names that are not free.
+    Returns the directory of the set, and where a real directory was moved to, or "".
     """
-    final = check_name(rootimgdir, record.osimage, record.tag)
+    final = set_directory(rootimgdir, record, reserved)
     (staging / RECORD).write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for path in staging.iterdir():
         os.chmod(path, 0o644)
         _sync(path)
     os.chmod(staging, 0o755)
     _sync(staging)
-    if final.exists():
+    again = final.exists()
+    if again:
         _exchange(staging, final)  # the same tag again: also where it is the one being served
     else:
         os.rename(staging, final)
-    return switch(rootimgdir, final.name)
+    try:
+        moved = switch(rootimgdir, final.name)
+    except BaseException:
+        if current(rootimgdir) == final.name and not again:
+            pass  # it is served: cut off after the one step that counts
+        elif again:
+            _exchange(staging, final)
+        else:
+            os.rename(final, staging)
+        raise
+    if again:
+        time.sleep(LOOKUP)  # the old files go after this; whoever was on the way to them has opened them
+    return final, moved
 
 
 def switch(rootimgdir: Path, name: str) -> str:
@@ -111,32 +131,51 @@ def switch(rootimgdir: Path, name: str) -> str:
 
     Returns where a real directory found at rootimgdir was moved to, or "".
     """
-    moved = ""
     now = current(rootimgdir)
-    if now != name:
-        if now is not None:
-            _link(_previous_link(rootimgdir), now)
-        link = rootimgdir.with_name(f".{rootimgdir.name}.avs-link")
-        if rootimgdir.is_dir() and not rootimgdir.is_symlink():
-            aside = _free_name(rootimgdir)
-            _link(_previous_link(rootimgdir), aside.name)
-            link.unlink(missing_ok=True)
-            link.symlink_to(name)
-            _exchange(link, rootimgdir)
+    moved = ""
+    if now == name:
+        return moved
+    real = rootimgdir.is_dir() and not rootimgdir.is_symlink()
+    aside = _free_name(rootimgdir)
+    before = aside.name if real else now
+    remembered = _previous_link(rootimgdir)
+    older = os.readlink(remembered) if remembered.is_symlink() else None
+    # First what is to be gone back to: killed after it, this says "none", and never the wrong one.
+    if before is not None:
+        _link(remembered, before)
+    try:
+        if real:
+            link = rootimgdir.with_name(f".{rootimgdir.name}.avs-link")
+            _link(link, name)
+            try:
+                _exchange(link, rootimgdir)
+            except BaseException:
+                link.unlink(missing_ok=True)
+                raise
             os.rename(link, aside)
             moved = aside.name
         else:
             _link(rootimgdir, name)
+    except BaseException:
+        if before is not None and current(rootimgdir) != name:
+            remembered.unlink(missing_ok=True)
+            if older is not None:
+                remembered.symlink_to(older)
+        raise
     _sync(rootimgdir.parent)
     return moved
 
 
 def _link(path: Path, target: str) -> None:
     """Make path a link to target, in place of the link that may be there."""
-    new = path.with_name(f".{path.name.lstrip('.')}.avs-link")
+    new = path.with_name(f".{path.name.lstrip('.')}.avs-link.new")
     new.unlink(missing_ok=True)
     new.symlink_to(target)
-    os.replace(new, path)
+    try:
+        os.replace(new, path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def _previous_link(rootimgdir: Path) -> Path:
@@ -147,8 +186,9 @@ def current(rootimgdir: Path) -> Optional[str]:
     """The name of the directory that rootimgdir serves, or None where it is no link."""
     if not rootimgdir.is_symlink():
         return None
-    target = rootimgdir.parent / os.readlink(rootimgdir)
-    return target.name if target.parent == rootimgdir.parent else str(target)
+    target = os.readlink(rootimgdir)
+    path = rootimgdir.parent / target
+    return path.name if path.parent == rootimgdir.parent else target
 
 
 def previous(rootimgdir: Path) -> str:

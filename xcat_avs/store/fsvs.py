@@ -123,7 +123,11 @@ class FsvsStore:
                 for section, setting in TUNING:
                     text = text.replace(f"[{section}]\n", f"[{section}]\n{setting}\n", 1)
                 conf.write_text(text, encoding="utf-8")
-                os.rename(temporary, path)
+                try:
+                    os.rename(temporary, path)
+                except OSError:
+                    if not (path / "format").exists():  # else another first create was faster
+                        raise
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         except FileExistsError as err:
