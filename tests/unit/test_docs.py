@@ -14,6 +14,8 @@ from xcat_avs.config import FIELDS, Settings
 from xcat_avs.context import BuildContext
 from xcat_avs.generate.aptsources import CODENAMES
 from xcat_avs.image import DISTRIBUTIONS, OsImage
+from xcat_avs.journal import Entry
+from xcat_avs.pack.publish import PackedSet
 from xcat_avs.procedure import Layer
 from xcat_avs.recipe import option_text
 from xcat_avs.request import Request
@@ -131,6 +133,32 @@ def test_environment_of_mode_env_is_named() -> None:
     names = re.findall(r'"((?:AVS|FSVS)_[A-Z]+)"', text)
     assert names
     assert [name for name in names if name not in section(PAGES[0], "env")] == []
+
+
+def test_what_an_image_says_of_itself_is_named() -> None:
+    text = (TOP / "xcat_avs/pack/__init__.py").read_text(encoding="utf-8")
+    names = re.findall(r'"(AVS_[A-Z]+)":', text)
+    assert names
+    assert [name for name in names if name not in section(PAGES[0], "IN THE IMAGE")] == []
+
+
+def test_fields_of_a_packed_set_and_of_the_journal_are_named() -> None:
+    for kind, title in ((PackedSet, "JSON"), (Entry, "FILES")):
+        text = section(PAGES[0], title)
+        assert [name for name in kind.__dataclass_fields__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_fields_of_a_status_are_named() -> None:
+    text = (TOP / "xcat_avs/modes/status.py").read_text(encoding="utf-8")
+    names = re.findall(r'"([a-z_]+)": ', text.partition("def _document")[2].partition("def _live")[0])
+    described = section(PAGES[0], "JSON").partition("\n.B status\n")[2].partition("\n.TP\n")[0]
+    assert len(names) > 10
+    assert [name for name in names if name not in ("yes", "no") and not re.search(rf"\b{name}\b", described)] == []
+
+
+def test_what_a_recipe_may_change_is_in_the_page() -> None:
+    heads = " ".join(items(section(PAGES[2], "RECIPES")))
+    assert [part for part in config.SECTIONS if f"[{part}]" in heads] == list(recipe.CHANGEABLE)
 
 
 def test_every_setting_is_in_the_page_with_its_default() -> None:
