@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from xcat_avs.procedure import Procedure
 from xcat_avs.progress import Progress
 from xcat_avs.recipe import Recipe, Step
 from xcat_avs.report import utc_now
+
+SEED = "seed"
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,32 @@ def step_ids(recipe: Recipe, seed: str) -> list[str]:
 
 def build_seed(image: OsImage, generator: Generator, source: Optional[Path], installdir: Path) -> str:
     """A hash of what a build starts from: the definition, every file it names, the site's files, the generator."""
-    sha = hashlib.sha256(f"{image.stanza()}\0{generator.name}\0{source or ''}\0".encode())
+    sha = hashlib.sha256(f"{image.stanza()}\0{generator.identity()}\0{source or ''}\0".encode())
     site = installdir / "custom/avs"
     site_files = [
-        path for top in (site / "files", site / "images" / image.profile) for path in top.rglob("*") if path.is_file()
+        path
+        for top in (site / "files", site / "images" / image.profile / "files")
+        for path in top.rglob("*")
+        if path.is_file()
     ]
     for path in sorted({*image.named_files(), *generate.list_files(image), *site_files}):
         sha.update(str(path).encode() + b"\0" + path.read_bytes() + b"\0")
     return sha.hexdigest()
+
+
+def remember_seed(paths: BuildPaths, seed: str, after: str) -> None:
+    """Note what the seed is now that the build has changed its own definition."""
+    if after != seed and paths.results.is_dir():
+        (paths.results / SEED).write_text(f"{after} {seed}\n", encoding="ascii")
+
+
+def earlier_seed(paths: BuildPaths, seed: str) -> str:
+    """The seed that a build began with, where seed is what the build itself made of it."""
+    try:
+        after, began = (paths.results / SEED).read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return seed
+    return began if after == seed else seed
 
 
 ContextFor = Callable[[Step, Path], BuildContext]
@@ -102,7 +123,7 @@ def run_steps(
             resume = False
             if number == 0:
                 mounts.remove_tree(paths.tree)  # nothing of it is used
-            for stale in sorted(paths.results.iterdir())[number:]:
+            for stale in sorted(paths.results.glob("*.json"))[number:]:
                 stale.unlink()
         log = paths.logs / f"{step.name}.log"
         progress.begin(step.name)
@@ -111,7 +132,11 @@ def run_steps(
         except (AvsError, OSError, subprocess.SubprocessError) as err:
             raise _failed(step, err, log, results) from None
         except Exception as err:
-            raise _failed(step, AvsError(f"{type(err).__name__}: {err}"), log, results) from err
+            with open(log, "a", encoding="utf-8") as stream:
+                traceback.print_exc(file=stream)
+            frame = traceback.extract_tb(err.__traceback__)[-1]
+            text = f"{type(err).__name__}: {err} ({frame.filename}, line {frame.lineno})"
+            raise _failed(step, AvsError(text), log, results) from err
         finally:
             progress.end()
         temporary = marker.with_suffix(".new")

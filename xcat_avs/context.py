@@ -7,7 +7,7 @@ import dataclasses
 import fnmatch
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -147,7 +147,8 @@ class BuildContext:
             generate.copy_tree(self.source, self.paths.tree, self.log)
         else:
             self.generator.generate(self._job())
-            generate.take_kernel(self.root, self.paths.tree)
+            if not (self.paths.tree / generate.KERNEL).exists():  # genimage has made its own
+                generate.take_kernel(self.root, self.paths.tree)
 
     def empty(self) -> None:
         """Remove all that an earlier build left, and make an empty root."""
@@ -187,9 +188,27 @@ def perform(ctx: BuildContext) -> None:
     loader = SourceFileLoader(f"avs_procedure_{found.name}", str(found.path))
     module = module_from_spec(spec_from_loader(loader.name, loader))  # type: ignore[arg-type]
     exec(compile(found.source, str(found.path), "exec"), module.__dict__)  # the very bytes that were read and hashed
-    # What it prints belongs to its log; the standard output is the answer's.
-    with open(ctx.log, "a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+    with _apart(ctx.log):
         try:
             module.run(ctx)
         except SystemExit as err:
             raise AvsError(f"{found.path} called exit({err.code!r}); a procedure raises an error, or returns") from None
+
+
+@contextlib.contextmanager
+def _apart(log: Path) -> Iterator[None]:
+    """Run a procedure so that its prints go to its log, and that what it changes of this process is undone."""
+    variables, directory, mask = dict(os.environ), os.getcwd(), os.umask(0o022)
+    with open(log, "a", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
+        saved = os.dup(1)
+        os.dup2(stream.fileno(), 1)  # for what it starts itself
+        try:
+            yield
+        finally:
+            stream.flush()
+            os.dup2(saved, 1)
+            os.close(saved)
+            os.environ.clear()
+            os.environ.update(variables)
+            os.chdir(directory)
+            os.umask(mask)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 PR_SET_PDEATHSIG = 1
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+ENDING = 5.0  # seconds for killed processes to be gone
 OCTAL = re.compile(rb"\\([0-7]{3})")  # how /proc/self/mounts writes a space
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -144,12 +146,19 @@ def _users(target: Path) -> str:
 
 def _end_processes_below(root: Path) -> None:
     """End daemons that a package's scripts started in the image, or its mounts stay busy."""
-    for proc in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.readlink(proc / "root") == str(root):
-                os.kill(int(proc.name), signal.SIGKILL)
-        except OSError:
-            continue
+    deadline = time.monotonic() + ENDING
+    while time.monotonic() < deadline:
+        left = []
+        for proc in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(proc / "root") == str(root):
+                    left.append(int(proc.name))
+                    os.kill(left[-1], signal.SIGKILL)
+            except OSError:
+                continue
+        if not left:
+            return
+        time.sleep(0.02)
 
 
 @contextmanager

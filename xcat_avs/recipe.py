@@ -78,9 +78,15 @@ def settings(image: OsImage, installdir: Path, base: Settings) -> Settings:
     except AvsError:
         return base  # an osvers that nothing can build, yet a tag of it can be packed
     for path in files:
+        _refuse_if_writable(path)
         found = config.sections(config.read_ini(path))
         base = config.overlay(base, {name: found[name] for name in CHANGEABLE if name in found}, str(path))
     return base
+
+
+def _refuse_if_writable(path: Path) -> None:
+    if not path.is_relative_to(config.share_dir()):
+        procedure.refuse_if_writable(path)
 
 
 def load(image: OsImage, installdir: Path, base: Settings) -> Recipe:
@@ -94,8 +100,7 @@ def load(image: OsImage, installdir: Path, base: Settings) -> Recipe:
     options: dict[str, dict[str, tuple[str, str]]] = {}  # step -> option -> (text, file)
     layers = procedure_layers(image, installdir)
     for path in files:
-        if not path.is_relative_to(config.share_dir()):
-            procedure.refuse_if_writable(path)
+        _refuse_if_writable(path)
         for section, items in config.sections(config.read_ini(path)).items():
             if section == "recipe":
                 for name, text in items.items():
@@ -106,7 +111,8 @@ def load(image: OsImage, installdir: Path, base: Settings) -> Recipe:
                     steps, steps_from = config.typed(text, (), f"{path}: steps"), str(path)
             elif section in config.SECTIONS:
                 if section not in CHANGEABLE:
-                    raise AvsError(f"{path}: a recipe cannot set [{section}]; that belongs in avs.conf")
+                    names = ", ".join(items)
+                    raise AvsError(f"{path}: a recipe cannot set {names} in [{section}]; that belongs in avs.conf")
             else:
                 options.setdefault(section, {}).update({name: (text, str(path)) for name, text in items.items()})
     changed = settings(image, installdir, base)

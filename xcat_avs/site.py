@@ -17,6 +17,7 @@ from xcat_avs.definitions.stanza import StanzaDefinitions
 from xcat_avs.definitions.xcat import XcatDefinitions
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, resolve
+from xcat_avs.journal import Entry
 from xcat_avs.progress import Progress
 from xcat_avs.recipe import Recipe
 from xcat_avs.report import utc_now
@@ -128,9 +129,14 @@ class Site:
     def journal_file(self, image: OsImage) -> Path:
         return self.settings.state / "journal" / f"{image.name}.jsonl"
 
-    def journal(self, image: OsImage) -> Sequence[journal.Entry]:
+    def journal(self, image: OsImage) -> Sequence[Entry]:
         """Who had what served, the oldest first."""
         return journal.read(self.journal_file(image))
+
+    def journals(self) -> Sequence[Entry]:
+        """The journals of all osimages, by date."""
+        paths = sorted((self.settings.state / "journal").glob("*.jsonl"))
+        return sorted((entry for path in paths for entry in journal.read(path)), key=lambda entry: entry.date)
 
     def private(self, directory: Path) -> Path:
         """The directory, made for root only where it is not there."""

@@ -17,8 +17,11 @@ from xcat_avs.image import OsImage
 
 LOCK_DIRECTORY = Path("/var/lock/xcat")
 # Attributes that genimage and packimage put into shell lines as they are.
-UNQUOTED = ("rootimgdir", "pkglist", "otherpkglist", "exlist", "postinstall", "profile", "osvers", "osarch", "kernelver", "krpmver",
+UNQUOTED = ("rootimgdir", "pkglist", "otherpkglist", "exlist", "profile", "osvers", "osarch", "kernelver", "krpmver",
             "netdrivers", "nodebootif", "otherifce", "kerneldir", "permission", "rootfstype", "synclists")  # fmt: skip
+# Those that it puts between double quotes.
+QUOTED = ("postinstall", "pkgdir", "otherpkgdir")
+BAD_IN_QUOTES = re.compile(r"[\"$`\\\n]")
 SAFE = re.compile(r"[A-Za-z0-9_./,:+@%=~-]*")
 
 
@@ -53,12 +56,17 @@ def bypass() -> dict[str, str]:
 
 
 def refuse_unsafe(image: OsImage) -> None:
-    """Refuse values that xCAT would hand to a shell unquoted."""
-    for attribute in UNQUOTED:
+    """Refuse values that mean something to the shell which xCAT hands them to."""
+    for attribute in (*UNQUOTED, *QUOTED):
         value = image.attributes.get(attribute, "")
-        if not SAFE.fullmatch(value):
-            bad = ", ".join(repr(char) for char in sorted(set(re.sub(SAFE.pattern[:-1], "", value))))
-            raise AvsError(f"{image.name}: {attribute}={value!r} holds {bad}, which xCAT would hand to a shell; "
+        bad = (
+            BAD_IN_QUOTES.findall(value)
+            if attribute in QUOTED
+            else [char for char in value if not SAFE.fullmatch(char)]
+        )
+        if bad:
+            held = ", ".join(repr(char) for char in sorted(set(bad)))
+            raise AvsError(f"{image.name}: {attribute}={value!r} holds {held}, which xCAT would hand to a shell; "
                            f"change it with `chdef -t osimage {image.name} {attribute}=VALUE`")  # fmt: skip
 
 

@@ -61,6 +61,9 @@ class Generator(Protocol):
     def programs(self) -> tuple[str, ...]:
         """The host's programs that are needed."""
 
+    def identity(self) -> str:
+        """What a build depends on besides the definition."""
+
 
 def choose(image: OsImage, setting: str) -> Generator:
     """The generator that a setting names, or that fits the osvers of the image."""
@@ -194,13 +197,19 @@ def _version_key(name: str) -> list[tuple[int, str]]:
 
 def copy_tree(source: Path, target: Path, log: Path) -> None:
     """Copy a directory laid out like a rootimgdir, with all that its files carry; archives stay behind."""
-    below = mounts.mounts_below(source / "rootimg")
-    inner = [point for point in below if point != os.path.realpath(source / "rootimg")]
+    taken = sorted(name for name in os.listdir(source) if not ARCHIVES.fullmatch(name) and name != "build_info")
+    top = os.path.realpath(source)
+    for name in taken:
+        real = os.path.realpath(source / name)
+        if real != os.path.join(top, name) and not real.startswith(top + os.sep):
+            raise AvsError(f"{source / name} is a link that leads out of {source}; put the file itself there")
+    inner = [
+        point for name in taken for point in mounts.mounts_below(source / name) if point != os.path.join(top, "rootimg")
+    ]
     if inner:
         raise AvsError(
             f"mounted below {source}: {', '.join(inner)}; unmount it, or its files would be taken for the image's"
         )
-    taken = sorted(name for name in os.listdir(source) if not ARCHIVES.fullmatch(name) and name != "build_info")
     mounts.remove_tree(target)
     target.mkdir(parents=True, mode=0o700)
     # -H: what is a link in DIR itself is taken for what it leads to. cp keeps owners, modes, times,

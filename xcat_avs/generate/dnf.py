@@ -9,7 +9,15 @@ from pathlib import Path
 
 from xcat_avs import command, mounts
 from xcat_avs.errors import AvsError, CommandError
-from xcat_avs.generate import SOURCE_DATE_EPOCH, Job, directories, explain_unknown, package_set, rpm_database
+from xcat_avs.generate import (
+    SOURCE_DATE_EPOCH,
+    Job,
+    directories,
+    explain_unknown,
+    list_files,
+    package_set,
+    rpm_database,
+)
 
 UNKNOWN = re.compile(
     r"(?:No match for argument: |Unable to find a match: |Module or Group ')([^'\n]+?)'?(?: is not available\.)?$",
@@ -42,8 +50,14 @@ class Dnf:
     def programs(self) -> tuple[str, ...]:
         return ("dnf", "rpm")
 
+    def identity(self) -> str:
+        return self.name
+
     def generate(self, job: Job) -> None:
         packages = package_set(job.image)
+        if not packages.include:
+            lists = ", ".join(map(str, list_files(job.image)))
+            raise AvsError(f"{job.image.name}: {lists} names no package")
         excludes = [f"--exclude={name}" for name in packages.exclude]
         self._dnf(job, [*excludes, "install", *packages.include], packages.environment)
         # The write-ahead files differ from build to build; folded into the database they are gone.
@@ -96,7 +110,7 @@ def _repositories(job: Job) -> str:
                 url = item
             elif (Path(item) / "repodata/repomd.xml").is_file():
                 url = Path(item).resolve().as_uri()
-            elif attribute == "otherpkgdir":
+            elif attribute == "otherpkgdir" and not list(Path(item).glob("*/repodata/repomd.xml")):
                 continue  # xCAT sets it for every image, mostly to a directory that is not there
             else:
                 sections += _below(Path(item), f"avs-{attribute}-{number}", image.name)

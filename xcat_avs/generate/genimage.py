@@ -12,6 +12,7 @@ from pathlib import Path
 from xcat_avs import command, mounts, xcat
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Job
+from xcat_avs.manifest import digest
 
 DRACUT = re.compile(r"^.*(?:dracut-install: (?:FAILED|ERROR)|dracut.*ERROR).*$", re.MULTILINE)
 INNER = re.compile(r"^cd (\S+); (\./genimage .*)$", re.MULTILINE)
@@ -32,6 +33,9 @@ class Genimage:
 
     def programs(self) -> tuple[str, ...]:
         return (xcat.need("genimage"),)
+
+    def identity(self) -> str:
+        return f"{self.name} {self.provider} {digest(self.minimal) if self.minimal else ''}"
 
     def generate(self, job: Job) -> None:
         image = job.image

@@ -26,6 +26,9 @@ class Mmdebstrap:
     def programs(self) -> tuple[str, ...]:
         return ("mmdebstrap", "apt-get")
 
+    def identity(self) -> str:
+        return self.name
+
     def generate(self, job: Job) -> None:
         image = job.image
         packages = package_set(image)

@@ -145,6 +145,9 @@ class _Copy:
         counts = generate.rpm_database(self._root) and not (self._root / "usr/bin/rpm").exists()
         return ("cp", "rpm") if counts else ("cp",)
 
+    def identity(self) -> str:
+        return self.name
+
     def generate(self, job: Job) -> None:
         raise AssertionError("--from is copied, not generated")
 
@@ -197,9 +200,17 @@ def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optiona
             procedure,
         )
 
-    seed = build.build_seed(image, generator, source, site.definitions.installdir)
+    installdir = site.definitions.installdir
+    seed = build.build_seed(image, generator, source, installdir)
+    if request.resume:
+        seed = build.earlier_seed(paths, seed)
     try:
-        return build.run_steps(context, recipe, paths, seed, request.resume, site.progress)
+        try:
+            return build.run_steps(context, recipe, paths, seed, request.resume, site.progress)
+        finally:
+            # What the build itself changed in the definition is no reason to begin again.
+            after, _ = _written_back(image, site)
+            build.remember_seed(paths, seed, build.build_seed(after, generator, source, installdir))
     except build.StepFailed as err:
         failed = CreateFailed(
             f"{image.name}: {err.text}", err.tail, err.log,
@@ -220,7 +231,8 @@ def _again(request: Request) -> str:
                "-u": request.user, "-x": request.masquerade, "--method": request.method, "--compress": request.compress}  # fmt: skip
     for flag, value in options.items():
         words += [flag, value] if value else []
-    return shlex.join([*words, *(["-f"] if request.finish else []), "-b"])
+    flags = {"-f": request.finish, "--nodeset": request.nodeset, "--define": request.define}
+    return shlex.join([*words, *(flag for flag, given in flags.items() if given), "-b"])
 
 
 def _provenance(image: OsImage, site: Site, generator: Generator, completed: str, message: str) -> dict[str, Any]:
@@ -259,7 +271,14 @@ def _finish(request: Request, site: Site, image: OsImage, target: OsImage, store
         tag = make_tag(store, image, default_name(image, site), revision, site, "")
         document["tag"] = tag.name
         lines.append(f"Tagged {tag.name}")
-        packed, document["packed"], code = publish_tag(request, site, store, image, tag, target)
+        try:
+            packed, document["packed"], code = publish_tag(request, site, store, image, tag, target)
+        except AvsError as err:
+            failed = CreateFailed(
+                f"{err.text}; the image is stored and tagged: pack it with -c pack -t {tag.name}", err.tail, err.log
+            )
+            failed.report = Report([*blocks, "\n".join(lines)], document)
+            raise failed from None
         lines += map(str, packed)
     else:
         lines.append(f"Next: avsimage -c tag {request.image or image.name}")

@@ -8,12 +8,12 @@ from typing import Any, Optional
 
 from xcat_avs import command, config, journal, recipe, served, xcat
 from xcat_avs.config import Settings
-from xcat_avs.errors import AvsError
+from xcat_avs.errors import AvsError, UsageError
 from xcat_avs.image import OsImage, Tag
 from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
-from xcat_avs.pack import Packing, own_form, packimage, publish
+from xcat_avs.pack import Packing, archive, own_form, packimage, publish
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.report import Report, mebibytes, utc_now
 from xcat_avs.request import Request
@@ -57,6 +57,14 @@ def check_tools(request: Request, site: Site, target: OsImage) -> None:
         xcat.refuse_incomplete(target)
         xcat.refuse_unsafe(target)
         packimage.refuse_compress(wanted.compress)
+    archive.read_exlist(target.paths("exlist"))
+    check_nodeset(request, site)
+
+
+def check_nodeset(request: Request, site: Site) -> None:
+    """Refuse --nodeset where there is nobody to run it."""
+    if request.nodeset and not site.definitions.xcat:
+        raise UsageError("--nodeset needs xCAT, which is not used here")
     if request.nodeset:
         xcat.need("nodeset")
 
@@ -72,14 +80,16 @@ def publish_tag(
     )
     packing = Packing(
         store, image, tag, target, rootimgdir, packer(site, wanted), wanted.method, wanted.compress,
-        site.settings.state / "staging" / target.name, site.identity.user, site.progress, reserved, site.settings.timeout,
+        site.settings.state / "staging" / target.name, site.settings.logs / target.name / "pack.log",
+        site.identity.user, site.progress, reserved, site.settings.timeout,
     )  # fmt: skip
     with site.lock(target, "pack"), site.image_lock(rootimgdir):
         if not request.force and packing.served_already():
             record = publish.read_record(rootimgdir)
             assert record is not None
             text = f"{target.name} serves tag {tag.name} of {image.name} already; nothing was done (--force packs it again)"
-            return [text], {**asdict(record), "changed": False}, 0
+            more, document, code = after_publish(request, site, target)
+            return ["\n".join([text, *more])], {**asdict(record), "changed": False, **document}, code
         before = publish.current(rootimgdir) or ""
         record, final, moved = packing.run()
         record_publish(site, target, "pack", record, final.name, moved or before, tag.message.partition("\n")[2])
@@ -152,7 +162,8 @@ MODE = Mode(
     "pack", "check a tag out, verify it, pack it, and serve it in one step", run,
     {
         "tag": "the tag to pack", "masquerade": "serve it as another osimage (test nodes)", "user": "who packs it (default: who is logged in)",
-        "method": "cpio, tar or squashfs", "compress": "gzip, zstd or xz",
+        "method": "auto, cpio, tar or squashfs", "compress": "auto, gzip, pigz, zstd or xz", 
+        "force": "pack it again though it is served already", "nodeset": "run the nodeset that is due",
     },
     needs=("tag",), private=True,
 )  # fmt: skip

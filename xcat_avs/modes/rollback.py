@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from xcat_avs.errors import NotFoundError, nearest
 from xcat_avs.modes import Mode
-from xcat_avs.modes.pack import after_publish, record_publish
+from xcat_avs.modes.pack import after_publish, check_nodeset, record_publish
 from xcat_avs.pack import publish
 from xcat_avs.report import Report, local
 from xcat_avs.request import Request
@@ -16,12 +16,16 @@ from xcat_avs.site import Site
 def run(request: Request, site: Site) -> Report:
     image = site.image(request)
     rootimgdir = image.rootimgdir(site.definitions.installdir)
+    check_nodeset(request, site)
     with site.lock(image, "pack"), site.image_lock(rootimgdir):
         publish.finish_interrupted(rootimgdir)
         before = publish.current(rootimgdir)
         if before is None:
             raise NotFoundError(f"{image.name}: {rootimgdir} was not published by avsimage; pack a tag first")
-        kept = {record.tag: name for name, record in publish.kept(rootimgdir, image.name).items()}
+        sets = publish.kept(rootimgdir, image.name)
+        kept = {
+            sets[name].tag: name for name in sorted(sets, key=lambda name: sets[name].date)
+        }  # the newest of each tag
         if request.tag:
             if request.tag not in kept:
                 hint = nearest(request.tag, kept) or f"; there is {', '.join(sorted(kept)) or 'none'}"

@@ -31,6 +31,10 @@ def run(request: Request, site: Site) -> Report:
         document["tag"] = {**asdict(tag), "packed": served}
         facts += [("Tag:", f"{tag.name}, made {local(tag.date)} by {tag.author}" + (f" ({tag.real})" if tag.real else "")),
                   ("Packed as:", ", ".join(served) or "-")]  # fmt: skip
+        history = [entry for entry in site.journals() if (entry.source, entry.tag) == (image.name, tag.name)]
+        document["history"] = [asdict(entry) for entry in history]
+        facts += [("Served:", f"as {entry.osimage} since {local(entry.date)} ({entry.action} by {entry.user}){': ' + entry.message if entry.message else ''}")
+                  for entry in history]  # fmt: skip
         why = tag.message.partition("\n")[2].strip()
         facts += [("Tagged because:", why)] if why else []
         revision = store.revision(image, tag.source)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from xcat_avs import command, served, xcat
@@ -21,7 +23,7 @@ ANSWER = re.compile(r"^(\S+): AVS_TAG='([^']*)'", re.MULTILINE)
 
 
 def run(request: Request, site: Site) -> Report:
-    images = [site.image(request)] if request.image or request.profile else _managed(site)
+    images = [site.image(request)] if request.image or request.profile else _managed(request, site)
     if not images:
         return Report(["(no osimage has been packed yet)"], {"osimages": []})
     table = site.definitions.nodes()
@@ -33,6 +35,10 @@ def run(request: Request, site: Site) -> Report:
         if request.live:
             document["live"] = live
             notes += _live_lines(state, live)
+        last = document["last"]
+        if last.get("action") == "rollback":
+            why = f": {last['message']}" if last["message"] else ""
+            notes.append(f"{image.name} was rolled back {local(last['date'])} by {last['user']}{why}")
         if state.nodeset_due:
             notes.append(f"Due: {' '.join(state.nodeset)}")
         rows.append((
@@ -56,9 +62,13 @@ def run(request: Request, site: Site) -> Report:
     return Report([Table(headers, rows, align), *(["\n".join(notes)] if notes else [])], {"osimages": documents})
 
 
-def _managed(site: Site) -> list[OsImage]:
+def _managed(request: Request, site: Site) -> list[OsImage]:
     """The osimages that serve something packed here."""
-    images = site.definitions.osimages().values()
+    images = [
+        image
+        for image in site.definitions.osimages().values()
+        if request.osvers in ("", image.osvers) and request.osarch in ("", image.osarch)
+    ]
     return sorted((image for image in images if image.profile and publish.read_record(image.rootimgdir(site.definitions.installdir))),
                   key=lambda image: image.name)  # fmt: skip
 
@@ -83,15 +93,13 @@ def _document(state: Served, image: OsImage, site: Site) -> dict[str, Any]:
 
 def _live(state: Served) -> Mapping[str, list[str]]:
     """Tag -> nodes that run it, as they say themselves; "" -> those that did not answer."""
-    try:
-        output = command.capture(
-            [xcat.need("xdsh"), state.noderange, "-t", "10", "cat", "/etc/avs-release"],
-            timeout=LIVE_TIMEOUT,
-            check=False,
-        )
-        text = output.text
-    except CommandError:
-        text = ""
+    with tempfile.NamedTemporaryFile() as answers:
+        argv = [xcat.need("xdsh"), state.noderange, "-t", "10", "cat", "/etc/avs-release"]
+        try:
+            command.run(argv, log=Path(answers.name), timeout=LIVE_TIMEOUT, check=False)
+        except CommandError:
+            pass  # those that answered in time have answered
+        text = Path(answers.name).read_text(encoding="utf-8", errors="replace")
     found: dict[str, list[str]] = {}
     silent = set(state.nodes)
     for node, tag in ANSWER.findall(text):

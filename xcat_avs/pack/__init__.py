@@ -37,6 +37,7 @@ class Packing:
 
     packer: `packimage` or `own`. method, compress: as asked for; `auto` leaves it to the packer.
     staging: a private directory, on disk and not served, that is emptied before and removed after.
+    log: a file for what the programs say.
     """
 
     store: Store
@@ -48,6 +49,7 @@ class Packing:
     method: str
     compress: str
     staging: Path
+    log: Path
     user: str
     progress: Progress
     reserved: frozenset[Path]  # directories that other osimages are served from
@@ -96,6 +98,8 @@ class Packing:
         for program in self.programs():
             command.need(program)
         mounts.remove_tree(self.staging)
+        self.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.log.write_bytes(b"")
         tree = self.staging / "tree"
         tree.mkdir(parents=True, mode=0o700)
         try:
@@ -126,7 +130,7 @@ class Packing:
 
     def _archive(self, tree: Path, stored: Manifest, new: Path) -> str:
         """Write the archive into the new set; returns its name."""
-        log = self.staging / "log"
+        log = self.log
         root = tree / "rootimg"
         if not root.is_dir():
             raise AvsError(f"{self.source.name}: tag {self.tag.name} holds no rootimg")

@@ -87,9 +87,11 @@ def read_exlist(paths: Iterable[Path]) -> tuple[list[str], list[str]]:
             include = EXIST_DIRECTIVE.fullmatch(line)
             if include:
                 add(Path(path.parent, include.group(1)), (*asked, real))
-            elif line.startswith("+"):
+                continue
+            line = re.sub(r"\s*#.*", "", line)
+            if line.startswith("+"):
                 included.append(line[1:].strip())
-            elif line and not line.startswith("#"):
+            elif line:
                 excluded.append(line.lstrip("-").strip())
 
     for path in paths:

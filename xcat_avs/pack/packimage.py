@@ -15,6 +15,8 @@ from xcat_avs.pack.archive import MARK, Form
 
 COMPRESS = ("auto", "gzip", "pigz", "xz")
 LEAST_RATIO = 200  # no compression makes an image this many times smaller
+# What packimage leaves out by itself: the statelite form of the image.
+ITS_OWN = ("./etc/init.d/statelite", "./etc/rc.sysinit.backup", "./.statelite*", "./.default*", "./.statebackup*")
 DEFAULT_PASSWORD = "cluster"  # what packimage writes without an entry in the passwd table
 # Runs for uuidgen inside packimage, which writes its answer between quotes to /opt/xcat/xcatinfo.
 UUIDGEN = """#!/bin/sh
@@ -36,6 +38,7 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
     xcat.refuse_incomplete(image)
     xcat.refuse_unsafe(image)
     excluded, included = archive.read_exlist(image.paths("exlist"))
+    excluded += ITS_OWN
     root = tree / "rootimg"
     if not method and _has_xattrs(root):
         method = "tar"

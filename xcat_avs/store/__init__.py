@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Optional, Protocol
 
@@ -17,6 +17,7 @@ MANIFEST = "build_info/manifest"
 # What says how a version was built, and is a part of it: a change of these is a change.
 INPUTS = "build_info/inputs"
 SPECIAL, PLAIN_TYPES = ("link", "char", "block"), ("file", "dir")
+NAME_LIMIT = 248  # bytes; FSVS makes a longer one of a file's while it checks out
 SHOWN = 10  # differing paths that an error lists
 
 Warn = Callable[[str], None]
@@ -108,10 +109,11 @@ def scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
     Raises AvsError for names that FSVS cannot store.
     """
     found = manifest.scan(str(tree), _volatile(tree))
-    bad = [path for path in found if not _storable(path)]
+    bad = [path for path, entry in found.items() if not _storable(path, entry)]
     if bad:
         raise AvsError(
-            f"{image.name}: {len(bad)} names hold control characters or are not UTF-8, and cannot be stored; rename or remove them:",
+            f"{image.name}: {len(bad)} names hold control characters, are not UTF-8 or are longer than {NAME_LIMIT} bytes, "
+            "and cannot be stored; rename or remove them:",
             [ascii(path) for path in bad[:SHOWN]],
         )
     dropped = [path for path, entry in found.items() if entry.type in ("fifo", "socket")]
@@ -121,11 +123,13 @@ def scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
     return {path: entry for path, entry in found.items() if path not in set(dropped) and path != "build_info"}
 
 
-def _storable(path: str) -> bool:
-    """Whether Subversion takes the name."""
+def _storable(path: str, entry: Entry) -> bool:
+    """Whether Subversion and FSVS take the name."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
+        return False
+    if entry.type != "dir" and len(os.fsencode(os.path.basename(path))) > NAME_LIMIT:
         return False
     return not any(char < " " or char == "\x7f" for char in path)
 
@@ -151,7 +155,7 @@ def commit_tree(
         return head, False
     if stored is not None:
         manifest.restore_times(str(tree), stored, present)
-        present = {path: _same_time(entry, stored.get(path)) for path, entry in present.items()}
+        present = {path: _settled(tree, entry, stored.get(path)) for path, entry in present.items()}
     (tree / MANIFEST).write_text(manifest.dump(present), encoding="ascii")
     store.prepare(image, author)
     before = stored or {}
@@ -163,9 +167,20 @@ def commit_tree(
     return store.commit(image, tree, author, message, replaced), True
 
 
-def _same_time(entry: Entry, before: Optional[Entry]) -> Entry:
-    """entry as restore_times leaves it."""
-    return entry if before is None or entry.differs(before) else before
+def _settled(tree: Path, entry: Entry, before: Optional[Entry]) -> Entry:
+    """entry as restore_times left it; where just its owner or mode changed, a microsecond later.
+
+    FSVS looks at the owner of a path only where its time is another.
+    """
+    if before is None:
+        return entry
+    if not entry.differs(before):
+        return before
+    if entry.mtime // 1000 != before.mtime // 1000:
+        return entry
+    later = replace(entry, mtime=entry.mtime + 1000)
+    os.utime(tree / entry.path, ns=(later.mtime, later.mtime), follow_symlinks=False)
+    return later
 
 
 def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, warn: Warn) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -111,11 +112,9 @@ class FsvsStore:
     def _create(self, path: Path) -> None:
         """Make the repository beside its place and rename it there: it is whole or not there."""
         command.need("svnadmin")
-        temporary = path.with_name(f".{path.name}.new.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(mode=0o700)
+            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new."))
             try:
                 command.capture(["svnadmin", "create", str(temporary)], timeout=self.timeout)
                 conf = temporary / "db/fsfs.conf"
@@ -179,14 +178,27 @@ class FsvsStore:
         self._remove_dead_transactions()
         if replaced:
             self._remove(url, replaced, author)
-        with self._fsvs() as (env, log):
+        with self._fsvs(tree) as (env, log):
             run = ["fsvs", "-q"]
             try:
                 command.run([*run, "initialize", url], cwd=tree, env=env, log=log, timeout=self.timeout)
                 command.run([*run, "sync-repos"], cwd=tree, env=env, log=log, timeout=self.timeout)
                 # By default FSVS takes a file of the same size and second for unchanged; compare the contents.
-                options = ["-o", "change_check=allfiles", "-o", "empty_commit=no", "-o", f"author={author}"]
-                command.run([*run, *options, "ci", "-m", message], cwd=tree, env=env, log=log, timeout=self.timeout)
+                options = [
+                    "-o",
+                    "change_check=allfiles",
+                    "-o",
+                    "empty_commit=no",
+                    "-o",
+                    "author=$AVS_AUTHOR",
+                ]  # FSVS would take a $ in the name for a variable
+                command.run(
+                    [*run, *options, "ci", "-m", message],
+                    cwd=tree,
+                    env={**env, "AVS_AUTHOR": author},
+                    log=log,
+                    timeout=self.timeout,
+                )
             except CommandError as err:
                 raise AvsError(
                     f"{image.name}: the commit to {self.repository} failed, nothing was stored: {err.text}", err.tail
@@ -204,6 +216,7 @@ class FsvsStore:
         ]
         if not present:
             return
+        self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.NamedTemporaryFile("w", dir=self.work, prefix="rm.", encoding="utf-8") as arguments:
             arguments.write("".join(f"rm\n{url}/{quote(path)}\n" for path in present))
             arguments.flush()
@@ -226,7 +239,7 @@ class FsvsStore:
         command_line = ["fsvs", "-q", "export"]
         if version.revision is not None:
             command_line += ["-r", str(version.revision)]
-        with self._fsvs() as (env, log):
+        with self._fsvs(target) as (env, log):
             try:
                 command.run(
                     [*command_line, self.url(image, version)], cwd=target, env=env, log=log, timeout=self.timeout
@@ -235,15 +248,19 @@ class FsvsStore:
                 raise AvsError(f"{image.name}: the checkout of {version} failed: {err.text}", err.tail) from None
 
     @contextmanager
-    def _fsvs(self) -> Iterator[tuple[dict[str, str], Path]]:
-        """FSVS's state for one use, apart from the host admin's own /etc/fsvs and /var/spool/fsvs."""
+    def _fsvs(self, tree: Path) -> Iterator[tuple[dict[str, str], Path]]:
+        """FSVS's state for one use of a tree, apart from the host admin's own /etc/fsvs and /var/spool/fsvs."""
         command.need("fsvs")
-        self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(prefix="fsvs.", dir=self.work) as directory:
+        # A name that goes by the tree: what a run that was killed has left is found and removed.
+        directory = self.work / f"fsvs.{hashlib.sha256(os.fsencode(tree)).hexdigest()[:16]}"
+        shutil.rmtree(directory, ignore_errors=True)
+        try:
             for name in ("conf", "waa"):
-                os.mkdir(os.path.join(directory, name))
-            env = {"FSVS_CONF": os.path.join(directory, "conf"), "FSVS_WAA": os.path.join(directory, "waa")}
-            yield env, Path(directory) / "log"
+                (directory / name).mkdir(parents=True, mode=0o700)
+            env = {"FSVS_CONF": str(directory / "conf"), "FSVS_WAA": str(directory / "waa")}
+            yield env, directory / "log"
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
 
     def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
         target = self.url(image, Version(tag=name))

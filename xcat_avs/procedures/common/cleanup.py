@@ -5,14 +5,14 @@ import shutil
 OPTIONS = {
     "caches": (
         (
-            "var/cache/apt/**/*",
-            "var/cache/dnf/**/*",
-            "var/cache/yum/**/*",
-            "var/cache/ldconfig/*",
-            "var/lib/apt/lists/**/*",
+            "var/cache/apt",
+            "var/cache/dnf",
+            "var/cache/yum",
+            "var/cache/ldconfig",
+            "var/lib/apt/lists",
             "var/cache/debconf/*-old",
         ),
-        "patterns of files that are removed",
+        "patterns: matching files, and all files in matching directories, are removed",
     ),
     "temporary": (("tmp", "var/tmp"), "directories that are emptied"),
     "logs": (True, "empty the files below /var/log"),
@@ -25,7 +25,7 @@ def run(ctx):
         found = (path for pattern in patterns for path in ctx.glob(pattern))
         return [path for path in found if path.is_symlink() or path.is_file()]
 
-    for path in files(*ctx.options["caches"]):
+    for path in files(*ctx.options["caches"], *(f"{pattern}/**/*" for pattern in ctx.options["caches"])):
         path.unlink()
     for name in ctx.options["temporary"]:
         for path in ctx.glob(f"{name}/*"):
