@@ -25,7 +25,7 @@ from xcat_avs.progress import Progress
 from xcat_avs.recipe import Recipe, Step
 from xcat_avs.report import utc_now
 
-SEED = "seed"
+SEED, BEGUN = "seed", "begun"
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,11 @@ def run_steps(
     ctx_for(step, log): the context of a step. Raises StepFailed with the results so far.
     """
     results: list[StepResult] = []
+    begun = paths.results / BEGUN
+    gone = [name for name in _lines(begun) if name not in {step.name for step in recipe.steps}]
+    if resume and gone:
+        progress.say(f"{gone[0]}: was a step of this build and is none now; beginning again")
+        resume = False
     if not resume:
         for old in (paths.results, paths.tree):
             mounts.remove_tree(old)
@@ -126,17 +131,20 @@ def run_steps(
             for stale in sorted(paths.results.glob("*.json"))[number:]:
                 stale.unlink()
         log = paths.logs / f"{step.name}.log"
+        with open(begun, "a", encoding="utf-8") as stream:
+            stream.write(f"{step.name}\n")
         progress.begin(step.name)
         try:
             result = _run_step(ctx_for(step, log), step, step_id, log)
         except (AvsError, OSError, subprocess.SubprocessError) as err:
             raise _failed(step, err, log, results) from None
         except Exception as err:
-            with open(log, "a", encoding="utf-8") as stream:
-                traceback.print_exc(file=stream)
             frame = traceback.extract_tb(err.__traceback__)[-1]
             text = f"{type(err).__name__}: {err} ({frame.filename}, line {frame.lineno})"
-            raise _failed(step, AvsError(text), log, results) from err
+            failed = _failed(step, AvsError(text), log, results)
+            with open(log, "a", encoding="utf-8") as stream:
+                traceback.print_exc(file=stream)
+            raise failed from err
         finally:
             progress.end()
         temporary = marker.with_suffix(".new")
@@ -144,6 +152,10 @@ def run_steps(
         os.replace(temporary, marker)
         results.append(result)
     return results
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split() if path.is_file() else []
 
 
 def _run_step(ctx: BuildContext, step: Step, step_id: str, log: Path) -> StepResult:

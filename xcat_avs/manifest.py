@@ -186,6 +186,20 @@ def restore_times(top: str, wanted: Mapping[str, Entry], present: Optional[Mappi
             os.utime(full, ns=(status.st_atime_ns, entry.mtime), follow_symlinks=False)
 
 
+def restore_owners(top: str, wanted: Mapping[str, Entry], present: Manifest) -> None:
+    """Set owner and mode in the tree at top to those of the manifest, where nothing else differs; present follows."""
+    for path, entry in wanted.items():
+        found = present.get(path)
+        differing = set(entry.differs(found)) if found else set()
+        if found is None or not differing or differing - {"uid", "gid", "mode"}:
+            continue
+        full = os.path.join(top, path)
+        os.lchown(full, entry.uid, entry.gid)
+        if entry.type != "link":
+            os.chmod(full, entry.mode)
+        present[path] = replace(found, uid=entry.uid, gid=entry.gid, mode=entry.mode)
+
+
 def tree_size(top: str) -> int:
     """Bytes of all files below top, a hard-linked file once, other file systems left out."""
     total = 0

@@ -162,7 +162,7 @@ MODE = Mode(
     "pack", "check a tag out, verify it, pack it, and serve it in one step", run,
     {
         "tag": "the tag to pack", "masquerade": "serve it as another osimage (test nodes)", "user": "who packs it (default: who is logged in)",
-        "method": "auto, cpio, tar or squashfs", "compress": "auto, gzip, pigz, zstd or xz", 
+        "method": "auto, cpio, tar or squashfs", "compress": "auto, gzip, pigz, zstd or xz",
         "force": "pack it again though it is served already", "nodeset": "run the nodeset that is due",
     },
     needs=("tag",), private=True,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Optional, Protocol
 
@@ -47,6 +47,14 @@ class Version:
         return "trunk" if self.revision is None else f"revision {self.revision}"
 
 
+@dataclass(frozen=True)
+class Hidden:
+    """replaced: paths that were links or devices and are so no longer. owners: paths of another owner or mode."""
+
+    replaced: tuple[str, ...] = ()
+    owners: Manifest = field(default_factory=dict)
+
+
 class Store(Protocol):
     """Keeps versions of the trees of images. Every method raises AvsError when the store fails."""
 
@@ -62,10 +70,10 @@ class Store(Protocol):
     def revision(self, image: OsImage, number: int) -> Revision:
         """The revision that trunk was at, at that number. Raises NotFoundError."""
 
-    def commit(self, image: OsImage, tree: Path, author: str, message: str, replaced: Sequence[str] = ()) -> Revision:
+    def commit(self, image: OsImage, tree: Path, author: str, message: str, hidden: Hidden) -> Revision:
         """Make the tree the newest revision of trunk, whole or not at all.
 
-        replaced: paths that were links or devices and are so no longer.
+        hidden: changes that FSVS needs help with.
         """
 
     def export(self, image: OsImage, version: Version, target: Path) -> None:
@@ -155,32 +163,29 @@ def commit_tree(
         return head, False
     if stored is not None:
         manifest.restore_times(str(tree), stored, present)
-        present = {path: _settled(tree, entry, stored.get(path)) for path, entry in present.items()}
+        present = {path: _same_time(entry, stored.get(path)) for path, entry in present.items()}
     (tree / MANIFEST).write_text(manifest.dump(present), encoding="ascii")
     store.prepare(image, author)
-    before = stored or {}
-    replaced = [
-        path
-        for path, entry in present.items()
-        if path in before and before[path].type in SPECIAL and entry.type in PLAIN_TYPES
-    ]
-    return store.commit(image, tree, author, message, replaced), True
+    return store.commit(image, tree, author, message, _hidden(stored or {}, present)), True
 
 
-def _settled(tree: Path, entry: Entry, before: Optional[Entry]) -> Entry:
-    """entry as restore_times left it; where just its owner or mode changed, a microsecond later.
+def _same_time(entry: Entry, before: Optional[Entry]) -> Entry:
+    """entry as restore_times leaves it."""
+    return entry if before is None or entry.differs(before) else before
 
-    FSVS looks at the owner of a path only where its time is another.
-    """
-    if before is None:
-        return entry
-    if not entry.differs(before):
-        return before
-    if entry.mtime // 1000 != before.mtime // 1000:
-        return entry
-    later = replace(entry, mtime=entry.mtime + 1000)
-    os.utime(tree / entry.path, ns=(later.mtime, later.mtime), follow_symlinks=False)
-    return later
+
+def _hidden(stored: Manifest, present: Manifest) -> Hidden:
+    """What FSVS would not see, or could not store, of the way from one tree to the other."""
+    replaced, owners = [], {}
+    for path, entry in present.items():
+        before = stored.get(path)
+        if before is None:
+            continue
+        if before.type in SPECIAL and entry.type in PLAIN_TYPES:
+            replaced.append(path)
+        elif entry.type == before.type and {"uid", "gid", "mode"} & set(entry.differs(before)):
+            owners[path] = entry
+    return Hidden(tuple(replaced), owners)
 
 
 def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, warn: Warn) -> Manifest:
@@ -195,6 +200,8 @@ def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, 
         return manifest.scan(str(target))
     found = manifest.scan(str(target), _volatile(target))
     found.pop("build_info", None)
+    # FSVS goes by the names of users, and another machine may have given a name to another number.
+    manifest.restore_owners(str(target), wanted, found)
     differences = manifest.compare(wanted, found)
     if differences:
         raise AvsError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import os
+import pwd
 import re
 import shutil
 import tempfile
@@ -20,13 +22,14 @@ from xml.etree import ElementTree
 from xcat_avs import command
 from xcat_avs.errors import AvsError, CommandError, NotFoundError
 from xcat_avs.image import OsImage, Tag
-from xcat_avs.store import MANIFEST, Revision, Version
+from xcat_avs.store import MANIFEST, Hidden, Revision, Version
 
 # Subversion's codes: path not found; no repository there, or out of reach.
 NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
 EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
 NO_REVISION = re.compile(r"E160006\b")
 DEAD_AFTER = 600.0  # seconds without a byte written, for a commit that goes on
+ATTEMPTS = 8
 REAL = "avs:real"  # revision property: who asked, as the system knows them
 # What costs most of a first commit is looking for equal contents; compression by lz4 is almost free.
 TUNING = (("rep-sharing", "enable-rep-sharing = false"), ("deltification", "compression = lz4"))
@@ -103,11 +106,18 @@ class FsvsStore:
             path = self._local()
             assert path is not None
             self._create(path)
-        missing = [self.url(image) + f"/{name}" for name in ("trunk", "tags", "branches")]
-        missing = [url for url in missing if self._xml(["svn", "info", "--xml", url + "@HEAD"]) is None]
-        if missing:
+        for attempt in range(ATTEMPTS):
+            missing = [self.url(image) + f"/{name}" for name in ("trunk", "tags", "branches")]
+            missing = [url for url in missing if self._xml(["svn", "info", "--xml", url + "@HEAD"]) is None]
+            if not missing:
+                return
             message = f"{author}; Layout for {image.name}"
-            self._svn(["svn", "mkdir", "-q", "--parents", "--username", author, "-m", message, *missing])
+            try:
+                self._svn(["svn", "mkdir", "-q", "--parents", "--username", author, "-m", message, *missing])
+            except AvsError as err:
+                # Another first create may be making the directories above.
+                if attempt == ATTEMPTS - 1 or not EXISTS.search(str(err)):
+                    raise
 
     def _create(self, path: Path) -> None:
         """Make the repository beside its place and rename it there: it is whole or not there."""
@@ -173,11 +183,10 @@ class FsvsStore:
             )
         return found
 
-    def commit(self, image: OsImage, tree: Path, author: str, message: str, replaced: Sequence[str] = ()) -> Revision:
+    def commit(self, image: OsImage, tree: Path, author: str, message: str, hidden: Hidden) -> Revision:
         url = self.url(image, Version())
         self._remove_dead_transactions()
-        if replaced:
-            self._remove(url, replaced, author)
+        self._make_way(url, hidden, author)
         with self._fsvs(tree) as (env, log):
             run = ["fsvs", "-q"]
             try:
@@ -208,19 +217,33 @@ class FsvsStore:
             raise AvsError(f"{image.name}: FSVS ended well but {url} has no such revision")
         return head
 
-    def _remove(self, url: str, paths: Sequence[str], author: str) -> None:
-        """Remove paths from trunk: FSVS cannot store a file or a directory where it has stored a link or a device."""
+    def _make_way(self, url: str, hidden: Hidden, author: str) -> None:
+        """Do in trunk what FSVS would not: a revision before the one that counts.
+
+        It cannot store a file or a directory where it has stored a link or a device. And where root owns a path,
+        or its mode is 0600, it takes the owner or mode in the tree for the stored one.
+        """
         # An earlier commit may have come just this far.
-        present = [
-            path for path in paths if self._xml(["svn", "info", "--xml", f"{url}/{quote(path)}@HEAD"]) is not None
-        ]
-        if not present:
+        lines = []
+        for path in hidden.replaced:
+            if self._xml(["svn", "info", "--xml", f"{url}/{quote(path)}@HEAD"]) is not None:
+                lines += ["rm", f"{url}/{quote(path)}"]
+        for path, entry in hidden.owners.items():
+            properties = {
+                "svn:owner": f"{entry.uid} {_user(entry.uid)}",
+                "svn:group": f"{entry.gid} {_group(entry.gid)}",
+            }
+            if entry.type in ("file", "dir"):
+                properties["svn:unix-mode"] = f"0{entry.mode:03o}"
+            for name, value in properties.items():
+                lines += ["propset", name, value, f"{url}/{quote(path)}"]
+        if not lines:
             return
         self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile("w", dir=self.work, prefix="rm.", encoding="utf-8") as arguments:
-            arguments.write("".join(f"rm\n{url}/{quote(path)}\n" for path in present))
+        with tempfile.NamedTemporaryFile("w", dir=self.work, prefix="svnmucc.", encoding="utf-8") as arguments:
+            arguments.write("".join(f"{line}\n" for line in lines))
             arguments.flush()
-            message = f"{author}; Room for what was a link or a device"
+            message = f"{author}; Before a commit: kinds, owners and modes that change"
             self._svn(["svnmucc", "--username", author, "-m", message, "-X", arguments.name])
 
     def _remove_dead_transactions(self) -> None:
@@ -281,7 +304,7 @@ class FsvsStore:
         try:
             self._svn(argv)
         except AvsError as err:
-            if EXISTS.search(str(err)):
+            if EXISTS.search(str(err)) or name in {tag.name for tag in self.tags(image)}:
                 raise AvsError(
                     f"{image.name}: tag {name} exists already, and tags are never changed; take another name"
                 ) from None
@@ -307,6 +330,21 @@ class FsvsStore:
         if self._absent():
             raise NotFoundError(f"the store {self.repository} is still empty")
         return self._svn(["svn", "cat", self._peg(image, version, path)]).stdout
+
+
+def _user(uid: int) -> str:
+    """The name FSVS puts beside a number; empty where this machine knows none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""
 
 
 def _revision(entry: ElementTree.Element) -> Revision:
