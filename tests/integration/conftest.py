@@ -1,0 +1,127 @@
+"""Fixtures of the integration tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import rpmrepo
+
+from integration.harness import Installation
+
+NEEDED = ("fsvs", "svn", "svnadmin", "svnmucc", "svnlook", "cpio")
+# Nobody has these ids on the machine that runs the tests.
+UID, GID = 61234, 61235
+
+
+@pytest.fixture(autouse=True)
+def _can_build() -> None:
+    """These tests build and mount for real."""
+    if os.geteuid() != 0:
+        pytest.skip("not root")
+    missing = [name for name in NEEDED if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    """An installation of its own; a test that leaves a mount or a process behind fails."""
+    made = Installation(tmp_path / "site")
+    yield made
+    left = made.close()
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A small rootimgdir with one of everything that FSVS keeps."""
+    return make_source(tmp_path / "source")
+
+
+def make_source(top: Path) -> Path:
+    root = top / "rootimg"
+    for name in ("bin", "dev", "etc/ssh", "home", "proc", "sys", "run", "usr/bin", "usr/share", "var/log", "empty"):
+        (root / name).mkdir(parents=True)
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    (root / "etc/os-release").write_text('ID="rocky"\nVERSION_ID="9.4"\n')
+    (root / "usr/bin/su").write_bytes(b"\x7fELF not really")
+    (root / "usr/bin/su").chmod(0o4755)
+    (root / "usr/bin/wall").write_bytes(b"#!/bin/sh\n")
+    os.chown(root / "usr/bin/wall", 0, GID)
+    (root / "usr/bin/wall").chmod(0o2755)
+    os.mknod(root / "dev/console", 0o20600, os.makedev(5, 1))
+    os.mknod(root / "dev/sda", 0o60660, os.makedev(8, 0))
+    os.chown(root / "dev/sda", 0, GID)
+    (root / "etc/mtab").symlink_to("../proc/self/mounts")
+    (root / "etc/dangling").symlink_to("/nowhere/at all")
+    os.chown(root / "etc/dangling", UID, GID, follow_symlinks=False)
+    for name in ("tmp", "var/tmp"):
+        (root / name).mkdir()
+        (root / name).chmod(0o1777)
+    (root / "home/unknown").write_text("owned by nobody here\n")
+    os.chown(root / "home/unknown", UID, GID)
+    share = root / "usr/share"
+    for name in (
+        "Główny zażółć 日本語",
+        "a b  c",
+        "at@rev",
+        "100%41",
+        'it\'s "quoted"',
+        "back\\slash",
+        "-dash",
+        "#hash",
+        "q?*[x]",
+    ):
+        (share / name).write_text(f"{name}\n")
+    (share / "dir with space@5").mkdir()
+    (share / "dir with space@5/file").write_text("x")
+    (share / "zero").write_bytes(b"")
+    (share / "secret").write_text("s")
+    (share / "secret").chmod(0)
+    (top / "kernel").write_bytes(b"kernel of the source\n")
+    (top / "initrd-stateless.gz").write_bytes(b"initrd of the source\n")
+    stamp = 1_600_000_000_123_456_000
+    for directory, names, files in os.walk(top, topdown=False):
+        for name in [*names, *files]:
+            stamp += 1_000_001_000
+            os.utime(os.path.join(directory, name), ns=(stamp, stamp), follow_symlinks=False)
+    os.utime(top, ns=(stamp, stamp))
+    return top
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of small rpms, with a package whose script fails."""
+    for program in ("dnf", "rpm", "rpmbuild", "createrepo_c"):
+        if shutil.which(program) is None:
+            pytest.skip(f"not installed: {program}")
+    failing = '%post -p <lua>\nerror("the scriptlet is broken")\n'
+    return rpmrepo.build_repo(
+        tmp_path_factory.mktemp("rpms"),
+        [
+            rpmrepo.Package(
+                "bad-scriptlet", {"/usr/share/bad": b"x\n"}, tags="Requires(post): filesystem", scripts=failing
+            ),
+            rpmrepo.Package("site-repos", {"/etc/yum.repos.d/vendor.repo": b"[vendor]\n"}, tags="Requires: filesystem"),
+        ],
+    )
+
+
+@pytest.fixture(scope="session")
+def other_repository(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A second one, as otherpkgdir, with packages that the first has not."""
+    other = tmp_path_factory.mktemp("other") / "post"
+    rpms = rpmrepo.build_repo(
+        tmp_path_factory.mktemp("other-build"),
+        [rpmrepo.Package("site-tool", {"/usr/bin/site-tool": b"#!/bin/sh\n"}, tags="Requires: filesystem")],
+    )
+    other.mkdir()
+    shutil.copy(next(rpms.glob("site-tool-*.rpm")), other)
+    import subprocess
+
+    subprocess.run(["createrepo_c", "-q", str(other)], check=True, timeout=60)
+    return other

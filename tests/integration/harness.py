@@ -1,0 +1,369 @@
+"""What integration tests share: a temporary installation, runs of the command, independent looks at trees."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xcat_avs.image import OsImage
+from xcat_avs.store import Version, checkout_tree
+from xcat_avs.store.fsvs import FsvsStore
+
+PROFILE = "example.prod"
+OSVERS, ARCH = "rocky9.4", "x86_64"
+# What a pack adds to the tree of the tag, so that a node can say what it runs.
+ADDED = {"etc/avs-release", "opt", "opt/xcat", "opt/xcat/xcatinfo"}
+RUN_SECONDS = 90  # no run of the command takes longer, however slow the machine
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run of the command."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def __str__(self) -> str:
+        return f"exit code {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The answer of a run with --json."""
+        found = json.loads(self.stdout)
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def error(self) -> str:
+        """All from `Error: ` on."""
+        assert "Error: " in self.stderr, str(self)
+        assert "this is a defect of avsimage" not in self.stderr, str(self)
+        return self.stderr[self.stderr.index("Error: ") :]
+
+
+def osimage_name(profile: str, osvers: str = OSVERS) -> str:
+    return f"{osvers}-{ARCH}-netboot-{profile}"
+
+
+@dataclass
+class Installation:
+    """avs.conf, definitions and every directory of an installation, all below top."""
+
+    top: Path
+    state: Path = field(init=False)
+    logs: Path = field(init=False)
+    repository: Path = field(init=False)
+    installdir: Path = field(init=False)
+    home: Path = field(init=False)
+    definitions: dict[str, dict[str, str]] = field(default_factory=dict)
+    settings: dict[str, dict[str, str]] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.state, self.logs, self.home = self.top / "state", self.top / "logs", self.top / "home"
+        self.repository, self.installdir = self.top / "store/repo", self.top / "install"
+        for directory in (self.installdir, self.home, self.top / "tmp"):
+            directory.mkdir(parents=True)
+        self.define(PROFILE)
+        self.define("example.test")
+
+    def configure(self, section: str, **values: str) -> None:
+        """Set something in avs.conf."""
+        self.settings.setdefault(section, {}).update(values)
+        self._write_conf()
+
+    def _write_conf(self) -> None:
+        table: dict[str, dict[str, str]] = {
+            "xcat": {"use": "no", "definitions": str(self.top / "osimages.stanza")},
+            "paths": {
+                "state": str(self.state),
+                "logs": str(self.logs),
+                "store": self.url,
+                "installdir": str(self.installdir),
+                "tftpdir": str(self.top / "tftpboot"),
+            },
+        }
+        for section, values in self.settings.items():
+            table.setdefault(section, {}).update(values)
+        lines = []
+        for section, values in table.items():
+            lines += [f"[{section}]", *(f"{name} = {value}" for name, value in values.items()), ""]
+        self.conf.write_text("\n".join(lines), encoding="utf-8")
+
+    def define(self, profile: str, osvers: str = OSVERS, **attributes: str) -> str:
+        """Define a netboot osimage, or change the one there is; returns its name."""
+        name = osimage_name(profile, osvers)
+        stanza = {"objtype": "osimage", "osvers": osvers, "osarch": ARCH, "profile": profile, "provmethod": "netboot"}
+        self.definitions[name] = {**stanza, **self.definitions.get(name, {}), **attributes}
+        lines = []
+        for item, values in self.definitions.items():
+            lines += [f"{item}:", *(f"    {key}={value}" for key, value in values.items()), ""]
+        (self.top / "osimages.stanza").write_text("\n".join(lines), encoding="utf-8")
+        self._write_conf()
+        return name
+
+    @property
+    def conf(self) -> Path:
+        return self.top / "avs.conf"
+
+    @property
+    def url(self) -> str:
+        return f"file://{self.repository}"
+
+    @property
+    def site(self) -> Path:
+        """The site's own files: procedures, recipes, files."""
+        return self.installdir / "custom/avs"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        env = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "HOME": str(self.home)}
+        env.update({"AVS_CONF": str(self.conf), "TMPDIR": str(self.top / "tmp"), "LANG": "C.UTF-8"})
+        return env
+
+    def served(self, profile: str = PROFILE, osvers: str = OSVERS) -> Path:
+        """The rootimgdir that nodes load from."""
+        return self.installdir / "netboot" / osvers / ARCH / profile
+
+    def tree(self, profile: str = PROFILE, osvers: str = OSVERS) -> Path:
+        """The build tree, laid out like a rootimgdir."""
+        return self.state / "builds" / osimage_name(profile, osvers) / "tree"
+
+    def trunk(self, profile: str = PROFILE, osvers: str = OSVERS) -> str:
+        return f"{self.url}/netboot/{osvers}/{ARCH}/{profile}/trunk"
+
+    def site_file(self, path: str, text: str | bytes, mode: int = 0o644) -> Path:
+        """Write a file below the site's own directory."""
+        target = self.site / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(text if isinstance(text, bytes) else text.encode())
+        target.chmod(mode)
+        return target
+
+    def recipe(self, *steps: str, more: str = "", profile: str = PROFILE) -> None:
+        """Give an image its own recipe: these steps and more sections."""
+        self.site_file(f"images/{profile}/recipe.conf", f"[recipe]\nsteps = {', '.join(steps)}\n{more}")
+
+    def command(self, *argv: str) -> list[str]:
+        return [sys.executable, "-m", "xcat_avs", *argv]
+
+    def start(self, *argv: str, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Start the command `avsimage -c ARGV...` in a session of its own."""
+        # Files below the top stand for a terminal; a pipe that a killed grandchild kept open would hang the test.
+        number = len(self.started)
+        out, err = self.top / f"tmp/out.{number}", self.top / f"tmp/err.{number}"
+        with open(out, "w", encoding="utf-8") as stdout, open(err, "w", encoding="utf-8") as stderr:
+            process = subprocess.Popen(
+                [*prefix, *self.command("-c", *argv)],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env=self.environment,
+                cwd=self.top,
+                start_new_session=True,
+                text=True,
+            )
+        self.started.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str], seconds: float = RUN_SECONDS) -> Result:
+        """Wait for a started command."""
+        number = self.started.index(process)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            kill(process)
+            raise
+        texts = [(self.top / f"tmp/{name}.{number}").read_text(encoding="utf-8") for name in ("out", "err")]
+        return Result(process.returncode, *texts)
+
+    def run(self, *argv: str, code: int | None = 0, prefix: Sequence[str] = ()) -> Result:
+        """Run `avsimage -c ARGV...`; its exit code must be code (None: any)."""
+        result = self.finish(self.start(*argv, prefix=prefix))
+        assert code is None or result.code == code, f"{' '.join(argv)}: {result}"
+        return result
+
+    def create(self, source: Path, *argv: str, profile: str = PROFILE, code: int | None = 0) -> Result:
+        """Create from a directory."""
+        return self.run("create", profile, "--from", str(source), *argv, code=code)
+
+    def store(self) -> FsvsStore:
+        self.state.mkdir(exist_ok=True)
+        return FsvsStore(self.url, self.state / "fsvs", RUN_SECONDS)
+
+    def image(self, profile: str = PROFILE, osvers: str = OSVERS) -> OsImage:
+        name = osimage_name(profile, osvers)
+        attributes = {key: value for key, value in self.definitions[name].items() if key != "objtype"}
+        return OsImage(name, attributes, "a test")
+
+    def checkout(self, target: Path, tag: str = "", profile: str = PROFILE) -> Path:
+        """A version as the store gives it, proven against its manifest; trunk without a tag. Returns its rootimg."""
+        target.mkdir(parents=True)
+        checkout_tree(self.store(), self.image(profile), Version(tag=tag), target, refuse_warning)
+        return target / "rootimg"
+
+    def youngest(self) -> int:
+        """The repository's newest revision."""
+        return int(output(["svnlook", "youngest", str(self.repository)]))
+
+    def verify_repository(self) -> None:
+        output(["svnadmin", "verify", "-q", str(self.repository)])
+
+    def leftovers(self) -> list[str]:
+        """Mounts and processes below the top."""
+        return [*mounts_below(self.top), *(f"{pid}: {text}" for pid, text in processes_below(self.top).items())]
+
+    def assert_clean(self, seconds: float = 5) -> None:
+        """Nothing is left mounted or running; the kernel may take a moment for what it kills."""
+        wait_until(lambda: not self.leftovers(), seconds, lambda: f"left behind: {self.leftovers()}")
+
+    def close(self) -> list[str]:
+        """End and unmount all; returns what a test left."""
+        for process in self.started:
+            if process.poll() is None:
+                kill(process)
+        left = self.leftovers()
+        for pid in processes_below(self.top):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        for point in sorted(mounts_below(self.top), reverse=True):
+            subprocess.run(["umount", point], check=False, timeout=30)
+        return left
+
+
+def refuse_warning(text: str) -> None:
+    raise AssertionError(f"unexpected warning: {text}")
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait(30)
+
+
+def output(argv: Sequence[str], stdin: bytes = b"") -> str:
+    """What a program prints; it must succeed."""
+    env = {**os.environ, "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=RUN_SECONDS, env=env)
+    assert done.returncode == 0, f"{argv}: {done.stderr.decode(errors='replace')}"
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+def wait_until(
+    true: Callable[[], object], seconds: float = 30, text: Callable[[], str] = lambda: "never happened"
+) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, text()
+        time.sleep(0.01)
+
+
+def mounts_below(top: Path) -> list[str]:
+    """Mount points below a directory in the namespace of the tests."""
+    points = []
+    for line in Path("/proc/self/mounts").read_bytes().splitlines():
+        escaped = line.split(b" ")[1]
+        point = os.fsdecode(escaped.replace(b"\\040", b" ").replace(b"\\011", b"\t").replace(b"\\134", b"\\"))
+        if point.startswith(f"{top}/"):
+            points.append(point)
+    return points
+
+
+def processes_below(top: Path) -> dict[int, str]:
+    """Living processes that name, or are in, a directory below top."""
+    found = {}
+    for proc in Path("/proc").glob("[0-9]*"):
+        if int(proc.name) == os.getpid():
+            continue
+        try:
+            state = (proc / "stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()[0]
+            if state in "ZX":
+                continue
+            seen = (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            links = [os.readlink(proc / name) for name in ("cwd", "root", "exe")]
+        except OSError:
+            continue
+        if str(top) in seen or any(f"{link}/".startswith(f"{top}/") for link in links):
+            found[int(proc.name)] = f"{seen.strip()} in {links[0]}"
+    return found
+
+
+Look = dict[str, tuple[object, ...]]
+
+
+def look(top: Path, times: bool = True, skip: Sequence[str] = ()) -> Look:
+    """A tree as lstat and read see it: type, mode, owner, content, link target, device, mtime in microseconds."""
+    found: Look = {}
+
+    def add(path: str, relative: str) -> None:
+        status = os.lstat(path)
+        kind = stat.S_IFMT(status.st_mode)
+        what: object = None
+        if stat.S_ISREG(status.st_mode):
+            what = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        elif stat.S_ISLNK(status.st_mode):
+            what = os.readlink(path)
+        elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            what = status.st_rdev
+        record: list[object] = [kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, what]
+        found[relative] = (*record, status.st_mtime_ns // 1000) if times else tuple(record)
+
+    add(str(top), ".")
+    for directory, names, files in os.walk(top):
+        names[:] = [name for name in names if os.path.relpath(os.path.join(directory, name), top) not in skip]
+        for name in [*names, *files]:
+            path = os.path.join(directory, name)
+            add(path, os.path.relpath(path, top))
+    return found
+
+
+def difference(one: Mapping[str, object], other: Mapping[str, object]) -> dict[str, tuple[object, object]]:
+    """The paths at which two looks differ, with both sides."""
+    paths = sorted(one.keys() | other.keys())
+    return {path: (one.get(path), other.get(path)) for path in paths if one.get(path) != other.get(path)}
+
+
+def served_set(rootimgdir: Path) -> dict[str, str]:
+    """What nodes get now: the checksum of every served file, and what the directory is."""
+    if not rootimgdir.is_dir():
+        return {}
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(rootimgdir.iterdir())}
+    found["directory"] = os.readlink(rootimgdir) if rootimgdir.is_symlink() else "itself"
+    return found
+
+
+def beside(rootimgdir: Path) -> list[str]:
+    """The names in the directory that is served; but for the link that remembers what was served before."""
+    names = sorted(path.name for path in rootimgdir.parent.iterdir())
+    return [name for name in names if name != f".{rootimgdir.name}.avs-previous"]
+
+
+def unpack_cpio(archive: Path, target: Path) -> None:
+    """Unpack an archive in the manner of a node."""
+    target.mkdir(parents=True)
+    script = 'gunzip -c "$1" | cpio --quiet -idm'
+    subprocess.run(["sh", "-c", script, "sh", str(archive)], cwd=target, check=True, timeout=RUN_SECONDS)
+
+
+def copy(source: Path, target: Path) -> Path:
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True, timeout=RUN_SECONDS)
+    return target
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
