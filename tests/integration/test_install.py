@@ -13,7 +13,9 @@ TOP = Path(__file__).resolve().parents[2]
 
 
 def run(*argv: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(word) for word in argv], env={**os.environ, **env}, text=True, capture_output=True, check=False)
+    return subprocess.run(
+        [str(word) for word in argv], env={**os.environ, **env}, text=True, capture_output=True, check=False
+    )
 
 
 @pytest.fixture
@@ -22,7 +24,13 @@ def definitions(tmp_path: Path) -> dict[str, str]:
     text = (TOP / "share/xcat/avs/examples/example.stanza").read_text(encoding="utf-8")
     (tmp_path / "images.stanza").write_text(text, encoding="utf-8")
     conf = tmp_path / "avs.conf"
-    lines = ["[xcat]", "use = no", f"definitions = {tmp_path}/images.stanza", "[paths]", f"store = file://{tmp_path}/repo"]
+    lines = [
+        "[xcat]",
+        "use = no",
+        f"definitions = {tmp_path}/images.stanza",
+        "[paths]",
+        f"store = file://{tmp_path}/repo",
+    ]
     conf.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return {"AVS_CONF": str(conf)}
 
@@ -30,7 +38,9 @@ def definitions(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_installed_from_source_it_has_all_its_files(tmp_path: Path, definitions: dict[str, str]) -> None:
     source = tmp_path / "source"
-    shutil.copytree(TOP, source, ignore=shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "tests", ".*_cache"))
+    shutil.copytree(
+        TOP, source, ignore=shutil.ignore_patterns(".git", ".venv", "*.egg-info", "build", "tests", ".*_cache")
+    )
     venv = tmp_path / "venv"
     assert run("/usr/bin/python3", "-m", "venv", "--system-site-packages", venv).returncode == 0
     flags = ["-q", "--no-index", "--no-deps", "--no-build-isolation"]

@@ -36,9 +36,10 @@ def parse(text: str) -> dict[str, OsImage]:
     said = [line.strip() for line in lines if line.strip()]
     if len(said) == 1 and said[0] in EMPTY:
         return {}
-    if HEADER in lines:
-        lines = lines[lines.index(HEADER) :]  # a module that does not load is told of before it
-    else:
+    # A module that does not load is told of before the answer.
+    while lines[0].startswith("Error loading module"):
+        lines.pop(0)
+    if lines[0] != HEADER:
         first = said[0] if said else "nothing at all"
         raise AvsError(f"lsdef -t osimage -z did not answer with osimage definitions but with: {first[:200]}")
     tables: dict[str, dict[str, str]] = {}

@@ -1,0 +1,1 @@
+"""Tests that run the command on real trees, with the real programs."""
