@@ -11,7 +11,7 @@ from xcat_avs import xcat
 from xcat_avs.generate import INITRD, KERNEL
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import digest
-from xcat_avs.pack.publish import PackedSet, read_record
+from xcat_avs.pack.publish import RECORD, PackedSet, previous, read_record
 
 COHERENT, NODESET_DUE, NOT_THERE = "yes", "no", "-"
 
@@ -50,9 +50,20 @@ def look(image: OsImage, installdir: Path, tftpdir: Path, table: Mapping[str, st
     coherent, differing = NOT_THERE, []
     if names and copies.is_dir():
         differing = [str(copies / name) for name in names if not _same(rootimgdir / name, copies / name)]
+        differing += _renamed(rootimgdir, record, copies)
         coherent = NODESET_DUE if differing else COHERENT
     nodes = tuple(xcat.parse_nodes(table, image))
     return Served(image, record, bool(names), coherent, tuple(differing), nodes)
+
+
+def _renamed(rootimgdir: Path, record: Optional[PackedSet], copies: Path) -> list[str]:
+    """nodeset writes the archive's name into the boot files: one of another name needs it again."""
+    before = read_record(rootimgdir.parent / previous(rootimgdir)) if previous(rootimgdir) else None
+    if record is None or before is None or before.archive == record.archive:
+        return []
+    made = max((path.stat().st_mtime for path in copies.iterdir()), default=0)
+    published = (rootimgdir / RECORD).stat().st_mtime
+    return [f"{before.archive} in the boot files, now {record.archive}"] if made < published else []
 
 
 def _same(published: Path, copy: Path) -> bool:

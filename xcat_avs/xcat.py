@@ -18,10 +18,13 @@ from xcat_avs.image import OsImage
 LOCK_DIRECTORY = Path("/var/lock/xcat")
 # Attributes that genimage and packimage put into shell lines as they are.
 UNQUOTED = ("rootimgdir", "pkglist", "otherpkglist", "exlist", "profile", "osvers", "osarch", "kernelver", "krpmver",
-            "netdrivers", "nodebootif", "otherifce", "kerneldir", "permission", "rootfstype", "synclists")  # fmt: skip
+            "netdrivers", "nodebootif", "otherifce", "kerneldir", "permission", "rootfstype", "synclists", "environvar", "driverupdatesrc")  # fmt: skip
 # Those that it puts between double quotes.
 QUOTED = ("postinstall", "pkgdir", "otherpkgdir")
 BAD_IN_QUOTES = re.compile(r"[\"$`\\\n]")
+# Attributes kept in the linuximage table; xCAT packs no image without a row there.
+LINUXIMAGE = frozenset({"exlist", "kerneldir", "kernelver", "krpmver", "netdrivers", "nodebootif", "otherifce", "otherpkgdir",
+                        "otherpkglist", "permission", "pkgdir", "pkglist", "postinstall", "rootimgdir", "addkcmdline", "driverupdatesrc"})  # fmt: skip
 SAFE = re.compile(r"[A-Za-z0-9_./,:+@%=~-]*")
 
 
@@ -77,13 +80,24 @@ def mending(image: OsImage) -> Sequence[str]:
     return ["chdef", "-t", "osimage", image.name, *missing] if missing else []
 
 
-def refuse_incomplete(image: OsImage) -> None:
-    """Say what genimage and packimage would say, but before anything runs, and how to mend it."""
+def refuse_incomplete(image: OsImage, rootimgdir: Path, build: bool) -> None:
+    """Say what genimage (build) or packimage would say, but before anything runs, and how to mend it."""
     words = mending(image)
     if words:
         names = ", ".join(word.split("=")[0] for word in words[4:])
         raise AvsError(f"{image.name}: xCAT needs {names} in the definition; set what its name says with `{' '.join(words)}`, "
                        f"or let `avsimage -c create {image.name} --define` do it")  # fmt: skip
+    chdef = f"chdef -t osimage {image.name}"
+    if image.provmethod != "netboot":
+        raise AvsError(
+            f"{image.name} has provmethod {image.provmethod or 'unset'}, and xCAT builds and packs netboot images only"
+        )
+    if build and not image.attributes.get("pkglist"):
+        raise AvsError(f"{image.name}: xCAT needs a pkglist in the definition; set one with `{chdef} pkglist=FILE`")
+    if not LINUXIMAGE & image.attributes.keys():
+        raise AvsError(
+            f"{image.name}: xCAT needs a row in its linuximage table; make one with `{chdef} rootimgdir={rootimgdir}`"
+        )
 
 
 @contextmanager

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "command": {"errors"},
     "progress": {"command", "errors"},
     "definitions.*": {"image", "command", "errors", "definitions.*"},
-    "generate.*": {"mounts", "command", "image", "inside", "pkglist", "errors", "xcat", "generate.*"},
+    "generate.*": {"mounts", "command", "image", "inside", "manifest", "pkglist", "errors", "xcat", "generate.*"},
     "store.*": {"manifest", "command", "image", "errors", "store.*"},
     "pack.*": {
         "store.*", "generate.*", "manifest", "mounts", "command", "image", "progress", "report", "errors", "pack.*", "xcat",

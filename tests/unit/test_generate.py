@@ -161,7 +161,8 @@ def test_a_root_that_is_a_link_is_copied_and_not_built_in(source: Path, tmp_path
 
 def test_what_is_mounted_below_is_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "xcat_avs.mounts.mounts_below", lambda directory: [f"{directory}/proc"] if "source" in str(directory) else []
+        "xcat_avs.mounts.mounts_below",
+        lambda directory: [f"{directory}/proc"] if str(directory).endswith("source/rootimg") else [],
     )
     with pytest.raises(AvsError, match=f"mounted below {source}: {source}/rootimg/proc"):
         generate.copy_tree(source, tmp_path / "build/tree", tmp_path / "log")

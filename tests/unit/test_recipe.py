@@ -75,7 +75,7 @@ def test_options_are_typed_and_add_up(install: Path) -> None:
     assert options["logs"] is False
     assert options["identity"] is False
     assert options["temporary"] == ("a", "b", "c")
-    assert "var/cache/apt/**/*" in options["caches"]
+    assert "var/cache/apt" in options["caches"]
 
 
 def test_settings_in_a_recipe(install: Path) -> None:

@@ -36,6 +36,9 @@ def parse(text: str) -> dict[str, OsImage]:
     said = [line.strip() for line in lines if line.strip()]
     if len(said) == 1 and said[0] in EMPTY:
         return {}
+    # A module that does not load is told of before the answer.
+    while lines[0].startswith("Error loading module"):
+        lines.pop(0)
     if lines[0] != HEADER:
         first = said[0] if said else "nothing at all"
         raise AvsError(f"lsdef -t osimage -z did not answer with osimage definitions but with: {first[:200]}")
@@ -88,6 +91,10 @@ def lsdef(program: str, *words: str) -> str:
     # What stands in a good answer is somebody's text, and no message.
     said = f"{output.text}\n{output.stderr}" if output.code else output.text.split("\n")[0]
     lines = [line for line in said.splitlines() if line.strip()]
+    if "certificates under" in said:
+        raise AvsError(
+            "this user has no certificate for xcatd in ~/.xcat; root makes one with XCATROOT/share/xcat/scripts/setup-local-client.sh USER"
+        )
     if "certificate verify failed" in said:
         raise AvsError(
             "xcatd refuses this user's certificate; make it anew with setup-local-client.sh (see xcat(3))", lines[-2:]

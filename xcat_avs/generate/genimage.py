@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ class Genimage:
 
     def generate(self, job: Job) -> None:
         image = job.image
-        xcat.refuse_incomplete(image)
+        xcat.refuse_incomplete(image, self.rootimgdir, build=True)
         xcat.refuse_unsafe(image)
         mounts.remove_tree(job.work)
         tree = job.root.parent
@@ -79,9 +80,10 @@ class Genimage:
 
     def _tidy(self, job: Job) -> None:
         """Take out what genimage copies from, or leaves mounted of, the host: /dev/shm, /run."""
-        for point in sorted(mounts.mounts_below(job.root), reverse=True):
-            if point != str(job.root):
-                mounts.unmount(Path(point))
+        seen = os.path.realpath(self.rootimgdir)
+        left = [point for point in mounts.mounts_below(Path(seen)) if point != seen]
+        for point in sorted([*left, *mounts.mounts_below(job.root)], reverse=True):
+            mounts.unmount(Path(point))
         for name in ("dev/shm", "run"):
             directory = job.root / name
             if directory.is_dir() and not directory.is_symlink():

@@ -111,7 +111,7 @@ def _generator(source: Optional[Path], site: Site, image: OsImage, settings: Set
         return generate.choose(image, settings.generator)
     if not site.definitions.xcat:
         raise AvsError(f"{image.name}: [image] generator = genimage needs xCAT, which is not used here")
-    xcat.refuse_incomplete(image)
+    xcat.refuse_incomplete(image, image.rootimgdir(site.definitions.installdir), build=True)
     xcat.refuse_unsafe(image)
     minimal = ""
     if settings.pkglist == "minimal":

@@ -17,6 +17,7 @@ from xcat_avs.pack import Packing, archive, own_form, packimage, publish
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.report import Report, mebibytes, utc_now
 from xcat_avs.request import Request
+from xcat_avs.served import Served
 from xcat_avs.site import Site
 from xcat_avs.store import Store
 
@@ -54,7 +55,7 @@ def check_tools(request: Request, site: Site, target: OsImage) -> None:
         command.need(program)
     if not own:
         xcat.need("packimage")
-        xcat.refuse_incomplete(target)
+        xcat.refuse_incomplete(target, target.rootimgdir(site.definitions.installdir), build=False)
         xcat.refuse_unsafe(target)
         packimage.refuse_compress(wanted.compress)
     archive.read_exlist(target.paths("exlist"))
@@ -118,7 +119,15 @@ def after_publish(request: Request, site: Site, image: OsImage) -> tuple[list[st
     """What the nodes will boot now, and the nodeset that is due: lines, a document, an exit code."""
     if not site.definitions.xcat:
         return [], {}, 0
-    state = served.look(image, site.definitions.installdir, site.definitions.tftpdir, site.definitions.nodes())
+
+    def look() -> Served:
+        return served.look(image, site.definitions.installdir, site.definitions.tftpdir, site.definitions.nodes())
+
+    try:
+        state = look()
+    except AvsError as err:
+        # It is published all the same, and that is what has to be said.
+        return [f"Which nodes use it cannot be said: {err.text}"], {"nodes": None}, 1 if request.nodeset else 0
     document: dict[str, Any] = {
         "nodes": list(state.nodes), "noderange": state.noderange, "nodeset_due": state.nodeset_due,
         "differing": list(state.differing), "nodeset": list(state.nodeset) if state.nodeset_due else [],
@@ -127,9 +136,11 @@ def after_publish(request: Request, site: Site, image: OsImage) -> tuple[list[st
         return list(served.advice(state)), document, 0
     output = command.capture([xcat.need("nodeset"), *state.nodeset[1:]], timeout=NODESET_TIMEOUT, check=False)
     said = [line for line in (output.text + output.stderr).splitlines() if line.strip()]
+    state = look()
     document.update(
-        nodeset_ran=list(state.nodeset), nodeset_exit=output.code, nodeset_said=said, nodeset_due=output.code != 0
-    )
+        nodeset_ran=list(state.nodeset), nodeset_exit=output.code, nodeset_said=said,
+        nodeset_due=output.code != 0, nodeset=[], differing=list(look().differing),
+    )  # fmt: skip
     lines = [
         f"Used by {len(state.nodes)} nodes: {state.noderange}",
         f"{' '.join(state.nodeset)}:",

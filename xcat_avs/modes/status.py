@@ -19,7 +19,9 @@ from xcat_avs.served import Served
 from xcat_avs.site import Site
 
 LIVE_TIMEOUT = 60.0  # seconds for all nodes
-ANSWER = re.compile(r"^(\S+): AVS_TAG='([^']*)'", re.MULTILINE)
+# What a node says: its tag, or that it has no such file.
+ANSWER = re.compile(r"^(\S+): (?:AVS_TAG='([^']*)'|.*avs-release.*)$", re.MULTILINE)
+OTHER = "something else"
 
 
 def run(request: Request, site: Site) -> Report:
@@ -63,14 +65,14 @@ def run(request: Request, site: Site) -> Report:
 
 
 def _managed(request: Request, site: Site) -> list[OsImage]:
-    """The osimages that serve something packed here."""
-    images = [
-        image
-        for image in site.definitions.osimages().values()
-        if request.osvers in ("", image.osvers) and request.osarch in ("", image.osarch)
-    ]
-    return sorted((image for image in images if image.profile and publish.read_record(image.rootimgdir(site.definitions.installdir))),
-                  key=lambda image: image.name)  # fmt: skip
+    """The osimages that were published here."""
+    found = []
+    for image in site.definitions.osimages().values():
+        record = publish.read_record(image.rootimgdir(site.definitions.installdir)) if image.profile else None
+        published = record.osimage == image.name if record else bool(site.journal(image))
+        if published and request.osvers in ("", image.osvers) and request.osarch in ("", image.osarch):
+            found.append(image)
+    return sorted(found, key=lambda image: image.name)
 
 
 def _document(state: Served, image: OsImage, site: Site) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def _live(state: Served) -> Mapping[str, list[str]]:
     for node, tag in ANSWER.findall(text):
         if node in silent:
             silent.discard(node)
-            found.setdefault(tag, []).append(node)
+            found.setdefault(tag or OTHER, []).append(node)
     if silent:
         found[""] = sorted(silent)
     return found

@@ -65,6 +65,7 @@ class Packing:
     def inputs(self) -> str:
         """A hash of what decides, besides the tag, how the archive comes out."""
         sha = hashlib.sha256(f"{self.packer}\0{self.method}\0{self.compress}\0{self.target.stanza()}".encode())
+        sha.update(repr(archive.read_exlist(self.target.paths("exlist"))).encode())  # with what they include
         for path in sorted(self.target.named_files()):
             sha.update(path.read_bytes())
         return sha.hexdigest()

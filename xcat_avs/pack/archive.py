@@ -190,7 +190,11 @@ def check_complete(archive: Path, form: Form, paths: Sequence[str], log: Path, t
                 else ["tar", "--list", "--quoting-style=literal", "--show-transformed-names"]
             )
             command.pipe([form.decompressor(), lister], stdin=archive, stdout=listing, log=log, timeout=timeout)
-            found = {os.fsdecode(line).rstrip("/") or "/" for line in listing.read_bytes().split(b"\n") if line}
+            found = {
+                os.fsdecode(line).rstrip("/").removeprefix("./") or "/"
+                for line in listing.read_bytes().split(b"\n")
+                if line
+            }
     finally:
         listing.unlink(missing_ok=True)
     missing = [path for path in paths if path not in found]

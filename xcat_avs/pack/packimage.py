@@ -35,7 +35,7 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
     facts: NAME -> plain value, for /opt/xcat/xcatinfo. work: a private directory.
     Raises AvsError, also where packimage says that all is well and it is not.
     """
-    xcat.refuse_incomplete(image)
+    xcat.refuse_incomplete(image, rootimgdir, build=False)
     xcat.refuse_unsafe(image)
     excluded, included = archive.read_exlist(image.paths("exlist"))
     excluded += ITS_OWN
