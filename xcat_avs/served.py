@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,11 @@ from xcat_avs import xcat
 from xcat_avs.generate import INITRD, KERNEL
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import digest
-from xcat_avs.pack.publish import RECORD, PackedSet, previous, read_record
+from xcat_avs.pack.publish import PackedSet, read_record
 
+# Below TFTPDIR, a file a node; the archive is named in it.
+BOOT_FILES = ("xcat/xnba/nodes", "boot/grub2", "petitboot")
+ARCHIVE = re.compile(rb"rootimg\.[a-z]+(?:\.[a-z]+)?")
 COHERENT, NODESET_DUE, NOT_THERE = "yes", "no", "-"
 
 
@@ -46,24 +50,27 @@ def look(image: OsImage, installdir: Path, tftpdir: Path, table: Mapping[str, st
     rootimgdir = image.rootimgdir(installdir)
     record = read_record(rootimgdir)
     copies = tftpdir / "xcat/osimage" / image.name
+    nodes = tuple(xcat.parse_nodes(table, image))
     names = [name for name in (KERNEL, INITRD) if (rootimgdir / name).is_file()]
     coherent, differing = NOT_THERE, []
     if names and copies.is_dir():
         differing = [str(copies / name) for name in names if not _same(rootimgdir / name, copies / name)]
-        differing += _renamed(rootimgdir, record, copies)
+        differing += _renamed(record, tftpdir, nodes)
         coherent = NODESET_DUE if differing else COHERENT
-    nodes = tuple(xcat.parse_nodes(table, image))
     return Served(image, record, bool(names), coherent, tuple(differing), nodes)
 
 
-def _renamed(rootimgdir: Path, record: Optional[PackedSet], copies: Path) -> list[str]:
-    """nodeset writes the archive's name into the boot files: one of another name needs it again."""
-    before = read_record(rootimgdir.parent / previous(rootimgdir)) if previous(rootimgdir) else None
-    if record is None or before is None or before.archive == record.archive:
+def _renamed(record: Optional[PackedSet], tftpdir: Path, nodes: Sequence[str]) -> list[str]:
+    """nodeset writes the archive's name into the boot files of nodes: those with another name need it again."""
+    if record is None:
         return []
-    made = max((path.stat().st_mtime for path in copies.iterdir()), default=0)
-    published = (rootimgdir / RECORD).stat().st_mtime
-    return [f"{before.archive} in the boot files, now {record.archive}"] if made < published else []
+    for node in nodes:
+        for directory in BOOT_FILES:
+            path = tftpdir / directory / node
+            names = ARCHIVE.findall(path.read_bytes()) if path.is_file() else []
+            if names and record.archive.encode() not in names:
+                return [str(path)]
+    return []
 
 
 def _same(published: Path, copy: Path) -> bool:

@@ -124,7 +124,7 @@ class Site:
 
     def image_lock(self, rootimgdir: Path) -> AbstractContextManager[None]:
         """xCAT's own lock on an image directory, where xCAT is."""
-        return xcat.image_lock(rootimgdir) if self.definitions.xcat else nullcontext()
+        return xcat.image_lock(rootimgdir, self.identity.pid) if self.definitions.xcat else nullcontext()
 
     def journal_file(self, image: OsImage) -> Path:
         return self.settings.state / "journal" / f"{image.name}.jsonl"

@@ -94,15 +94,19 @@ def refuse_incomplete(image: OsImage, rootimgdir: Path, build: bool) -> None:
         )
     if build and not image.attributes.get("pkglist"):
         raise AvsError(f"{image.name}: xCAT needs a pkglist in the definition; set one with `{chdef} pkglist=FILE`")
-    if not LINUXIMAGE & image.attributes.keys():
+    # packimage asks for these two alone.
+    if not (LINUXIMAGE if build else {"rootimgdir", "exlist"}) & image.attributes.keys():
         raise AvsError(
             f"{image.name}: xCAT needs a row in its linuximage table; make one with `{chdef} rootimgdir={rootimgdir}`"
         )
 
 
 @contextmanager
-def image_lock(rootimgdir: Path) -> Iterator[None]:
-    """Hold the lock that genimage, packimage and rmimage take for an image directory."""
+def image_lock(rootimgdir: Path, pid: int) -> Iterator[None]:
+    """Hold the lock that genimage, packimage and rmimage take for an image directory.
+
+    pid: what they tell their users who holds it.
+    """
     real = os.path.join(os.path.realpath(rootimgdir), "rootimg")
     name = real.replace("/", ".") + "." + hashlib.md5(real.encode()).hexdigest()
     LOCK_DIRECTORY.mkdir(parents=True, exist_ok=True)
@@ -116,33 +120,35 @@ def image_lock(rootimgdir: Path) -> Iterator[None]:
                 f"genimage, packimage or rmimage is at work on {rootimgdir} (process {holder or 'unknown'}); wait until it is done"
             ) from None
         stream.truncate(0)
-        stream.write(str(os.getpid()))
+        stream.write(str(pid))
         stream.flush()
         yield
 
 
 @contextmanager
-def seen_at(private: Path, public: Path) -> Iterator[None]:
-    """Have a private directory seen where xCAT writes, for this process and its children only."""
-    real = Path(os.path.realpath(public))
-    made = []
-    for directory in [real, *real.parents]:
-        if directory.exists():
-            break
-        made.append(directory)
+def seen_at(private: Path, public: Path, work: Path) -> Iterator[None]:
+    """Have a private directory seen where xCAT writes, for this process and its children only.
+
+    The directory above is overlaid, so that nothing is made in it, and no link in it moves while xCAT writes.
+    work: a private directory for the overlay's own data.
+    """
+    above = public.parent
+    while not above.is_dir():
+        above = above.parent
+    real = Path(os.path.realpath(above))
+    point = real / public.relative_to(above)
     with ExitStack() as stack:
-        for directory in reversed(made):
-            directory.mkdir(mode=0o755)
-            stack.callback(_remove_if_empty, directory)
-        with mounts.bind(private, real):
-            yield
-
-
-def _remove_if_empty(directory: Path) -> None:
-    try:
-        directory.rmdir()
-    except OSError:
-        pass  # somebody else has put something there meanwhile
+        work.mkdir(parents=True, mode=0o700)
+        stack.enter_context(mounts.mounted("tmpfs", work, "tmpfs", 0, "mode=700"))
+        for name in ("upper", "work"):
+            (work / name).mkdir(mode=0o755)
+        options = f"lowerdir={real},upperdir={work}/upper,workdir={work}/work"
+        stack.enter_context(mounts.mounted("overlay", real, "overlay", 0, options))
+        if point.is_symlink():
+            point.unlink()
+        point.mkdir(parents=True, exist_ok=True, mode=0o755)
+        stack.enter_context(mounts.bind(private, point))
+        yield
 
 
 @contextmanager

@@ -199,7 +199,7 @@ def test_the_lock_is_that_of_the_directory_behind_a_link(locks: Path, tmp_path: 
     real, link = tmp_path / "profile.v1", tmp_path / "profile"
     real.mkdir()
     link.symlink_to("profile.v1")
-    with xcat.image_lock(link):
+    with xcat.image_lock(link, os.getpid()):
         assert [path.name for path in locks.iterdir()] == [lock_name(real / "rootimg")]
         with open(locks / lock_name(real / "rootimg")) as stream, pytest.raises(BlockingIOError):
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -216,11 +216,11 @@ def test_a_lock_that_genimage_holds_is_an_error_at_once(locks: Path, tmp_path: P
         fcntl.flock(stream, fcntl.LOCK_EX)
         with (
             pytest.raises(AvsError, match=r"genimage, packimage or rmimage .*process 4711"),
-            xcat.image_lock(tmp_path / "profile"),
+            xcat.image_lock(tmp_path / "profile", os.getpid()),
         ):
             pass
     assert path.read_text() == "4711"  # the holder's number stays for the next one
-    with xcat.image_lock(tmp_path / "profile"):
+    with xcat.image_lock(tmp_path / "profile", os.getpid()):
         assert path.read_text() == str(os.getpid())
 
 
@@ -228,16 +228,16 @@ def test_a_lock_is_free_when_its_holder_was_killed(locks: Path, tmp_path: Path) 
     script = (
         "import sys, time; from pathlib import Path; from xcat_avs import xcat\n"
         f"xcat.LOCK_DIRECTORY = Path({str(locks)!r})\n"
-        f"with xcat.image_lock(Path({str(tmp_path / 'profile')!r})): print('held', flush=True); time.sleep(60)"
+        f"with xcat.image_lock(Path({str(tmp_path / 'profile')!r}), __import__('os').getpid()): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(AvsError, match=str(process.pid)), xcat.image_lock(tmp_path / "profile"):
+        with pytest.raises(AvsError, match=str(process.pid)), xcat.image_lock(tmp_path / "profile", os.getpid()):
             pass
         process.kill()
         process.wait()
-    with xcat.image_lock(tmp_path / "profile"):
+    with xcat.image_lock(tmp_path / "profile", os.getpid()):
         pass
 
 

@@ -49,12 +49,15 @@ class Genimage:
             for name in ("tftp", "locks"):
                 (job.work / name).mkdir(parents=True, mode=0o700)
             stack.enter_context(xcat.private_locks(job.work / "locks"))
-            stack.enter_context(xcat.seen_at(job.work / "tftp", self.tftpdir / "xcat/osimage" / image.name))
+            stack.enter_context(
+                xcat.seen_at(job.work / "tftp", self.tftpdir / "xcat/osimage" / image.name, job.work / "above.tftp")
+            )
+            argv, cwd = self._command(job)  # looked up before the directory is covered
+            stack.enter_context(xcat.seen_at(tree, self.rootimgdir, job.work / "above"))
+            # After the overlays, which would hide it.
             if self.minimal:
                 for path in image.paths("pkglist"):
                     stack.enter_context(mounts.bind(Path(self.minimal), path, readonly=True))
-            argv, cwd = self._command(job)  # looked up before the directory is covered
-            stack.enter_context(xcat.seen_at(tree, self.rootimgdir))
             command.run(argv, log=job.log, env=xcat.bypass(), cwd=cwd, timeout=job.timeout)
             self._tidy(job)
         if not (job.root / "etc").is_dir():
@@ -80,7 +83,7 @@ class Genimage:
 
     def _tidy(self, job: Job) -> None:
         """Take out what genimage copies from, or leaves mounted of, the host: /dev/shm, /run."""
-        seen = os.path.realpath(self.rootimgdir)
+        seen = os.path.join(os.path.realpath(self.rootimgdir.parent), self.rootimgdir.name)
         left = [point for point in mounts.mounts_below(Path(seen)) if point != seen]
         for point in sorted([*left, *mounts.mounts_below(job.root)], reverse=True):
             mounts.unmount(Path(point))

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from xcat_avs import command, config, journal, recipe, served, xcat
 from xcat_avs.config import Settings
-from xcat_avs.errors import AvsError, UsageError
+from xcat_avs.errors import AvsError, Interrupted, UsageError
 from xcat_avs.image import OsImage, Tag
 from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
@@ -95,7 +95,11 @@ def publish_tag(
         record, final, moved = packing.run()
         record_publish(site, target, "pack", record, final.name, moved or before, tag.message.partition("\n")[2])
     lines = packed_lines(record, moved, rootimgdir)
-    more, document, code = after_publish(request, site, target)
+    try:
+        more, document, code = after_publish(request, site, target)
+    except Interrupted:
+        site.progress.say(f"{target.name} tag {tag.name} is published")
+        raise
     return (
         ["\n".join([*lines, *more])],
         {**asdict(record), "changed": True, "previous": publish.previous(rootimgdir), **document},

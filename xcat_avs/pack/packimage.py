@@ -53,7 +53,7 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
     (root / "opt/xcat").mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(xcat.private_locks(work / "locks"))
-        stack.enter_context(xcat.seen_at(tree, rootimgdir))
+        stack.enter_context(xcat.seen_at(tree, rootimgdir, work / "above"))
         command.run([*argv, image.name], log=log, env=env, cwd=Path("/"), timeout=timeout)
     return _checked(tree, image, excluded, included, log, timeout)
 
