@@ -47,7 +47,8 @@ def test_help(avs: Installation, argv: list[str]) -> None:
 def test_help_of_a_mode(avs: Installation, mode: str) -> None:
     answer = avs("-c", mode, "-h")
     assert (answer.code, answer.err) == (0, "")
-    assert f"avsimage -c {mode.replace('_', '-')} IMAGE" in answer.out
+    image_word = "[IMAGE]" if mode == "status" else "IMAGE"
+    assert f"avsimage -c {mode.replace('_', '-')} {image_word}" in answer.out
     assert avs("-h", "-c", mode).out == answer.out
 
 

@@ -45,7 +45,7 @@ while not os.path.exists(stop):
     except Exception as err:
         failures.append(f"read {reads}: {type(err).__name__}: {err}")
     reads += 1
-    time.sleep(0.001)
+    time.sleep(0.004)
 with open(result, "w") as stream:
     json.dump({"reads": reads, "failures": failures, "seen": sorted(seen)}, stream)
 """
@@ -74,7 +74,7 @@ def node(tmp_path: Path) -> Iterator[ManagementNode]:
     made.image()
     made.nodes(PROD, "cn001")
     for tag, issue in (("v1", "the first"), ("v2", "the second")):
-        made.knob("genimage", issue=issue, size=400_000)
+        made.knob("genimage", issue=issue, size=150_000)
         made.run("create", "example.prod")
         made.run("tag", "example.prod", "-t", tag)
     for program in ("genimage", "packimage"):

@@ -15,7 +15,7 @@ from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
 from xcat_avs.pack import Packing, archive, own_form, packimage, publish
 from xcat_avs.pack.publish import PackedSet
-from xcat_avs.report import Report, mebibytes, utc_now
+from xcat_avs.report import Report, mebibytes, utc_precise
 from xcat_avs.request import Request
 from xcat_avs.served import Served
 from xcat_avs.site import Site
@@ -114,7 +114,17 @@ def record_publish(
     source, tag, revision = (record.source, record.tag, record.revision) if record else ("", "", 0)
     identity = site.identity
     entry = Entry(
-        image.name, action, utc_now(), identity.user, identity.real(), source, tag, revision, directory, before, message
+        image.name,
+        action,
+        utc_precise(),
+        identity.user,
+        identity.real(),
+        source,
+        tag,
+        revision,
+        directory,
+        before,
+        message,
     )
     journal.append(site.journal_file(image), entry)
 
