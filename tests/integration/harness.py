@@ -295,7 +295,7 @@ def processes_below(top: Path) -> dict[int, str]:
             links = [os.readlink(proc / name) for name in ("cwd", "root", "exe")]
         except OSError:
             continue
-        if str(top) in seen or any(f"{link}/".startswith(f"{top}/") for link in links):
+        if str(top) in seen or any(f"{top}/" in f"{link}/" for link in links):
             found[int(proc.name)] = f"{seen.strip()} in {links[0]}"
     return found
 
