@@ -25,8 +25,11 @@ def locked(path: Path, what: str, holder: str) -> Iterator[None]:
         except OSError:
             other = os.pread(descriptor, 4096, 0).decode("utf-8", "replace").strip()
             raise AvsError(f"{what} {other or 'another process'}; wait until it is done") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, holder.encode("utf-8", "replace"), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, holder.encode("utf-8", "replace"), 0)
+        except OSError as err:
+            raise AvsError(f"cannot write {path}: {err.strerror}") from None
         yield
         os.ftruncate(descriptor, 0)
     finally:
