@@ -153,7 +153,7 @@ def after_publish(request: Request, site: Site, image: OsImage) -> tuple[list[st
     state = look()
     document.update(
         nodeset_ran=list(state.nodeset), nodeset_exit=output.code, nodeset_said=said,
-        nodeset_due=output.code != 0, nodeset=[], differing=list(look().differing),
+        nodeset_due=output.code != 0, nodeset=[], differing=list(state.differing),
     )  # fmt: skip
     lines = [
         f"Used by {len(state.nodes)} nodes: {state.noderange}",

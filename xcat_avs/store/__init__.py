@@ -124,11 +124,13 @@ def scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
             "and cannot be stored; rename or remove them:",
             [ascii(path) for path in bad[:SHOWN]],
         )
-    dropped = [path for path, entry in found.items() if entry.type in ("fifo", "socket")]
+    dropped = {path for path, entry in found.items() if entry.type in ("fifo", "socket")}
     if dropped:
-        warn(f"{image.name}: FIFOs and sockets are not kept in the store: {_some(dropped)}")
+        warn(
+            f"{image.name}: FIFOs and sockets are not kept in the store: {_some(path for path in found if path in dropped)}"
+        )
     # A directory's time changes with its build_info, which is not compared.
-    return {path: entry for path, entry in found.items() if path not in set(dropped) and path != "build_info"}
+    return {path: entry for path, entry in found.items() if path not in dropped and path != "build_info"}
 
 
 def _storable(path: str, entry: Entry) -> bool:
