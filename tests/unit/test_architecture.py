@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "image": {"errors"},
     "config": {"errors", "image"},
     "pkglist": {"errors"},
+    "packages": {"command", "errors"},
     "inside": {"errors"},
     "journal": set(),
     "xcat": {"command", "mounts", "image", "errors"},
@@ -32,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "command": {"errors"},
     "progress": {"command", "errors"},
     "definitions.*": {"image", "command", "errors", "definitions.*"},
-    "generate.*": {"mounts", "command", "image", "inside", "manifest", "pkglist", "errors", "xcat", "generate.*"},
+    "generate.*": {"mounts", "command", "image", "inside", "manifest", "packages", "pkglist", "errors", "xcat", "generate.*"},
     "store.*": {"manifest", "command", "image", "errors", "store.*"},
     "pack.*": {
         "store.*", "generate.*", "manifest", "mounts", "command", "image", "progress", "report", "errors", "pack.*", "xcat",
@@ -51,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "modes.*": {
         "", "build", "command", "config", "context", "definitions.*", "errors", "generate.*", "image", "locks", "manifest",
-        "modes.*", "mounts", "pack.*", "pkglist", "procedure", "progress", "recipe", "report", "request", "site", "store.*",
+        "modes.*", "mounts", "pack.*", "packages", "pkglist", "procedure", "progress", "recipe", "report", "request", "site", "store.*",
         "journal", "served", "xcat",
     },
     "cli": {"", "command", "errors", "modes.*", "mounts", "progress", "report", "request", "site"},
