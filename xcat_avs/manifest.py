@@ -41,10 +41,12 @@ class Entry:
     sha256: str = ""
     link: str = ""
     device: tuple[int, int] = (0, 0)
+    hardlink: str = ""
+    xattrs: tuple[tuple[str, bytes], ...] = ()
 
     def differs(self, other: Entry, times: bool = False) -> list[str]:
         """The names of the fields that differ; mtime only if asked, and to the microsecond that FSVS keeps."""
-        names = ["type", "mode", "uid", "gid", "size", "sha256", "link", "device"]
+        names = ["type", "mode", "uid", "gid", "size", "sha256", "link", "device", "hardlink", "xattrs"]
         different = [name for name in names if getattr(self, name) != getattr(other, name)]
         if times and self.mtime // 1000 != other.mtime // 1000:
             different.append("mtime")

@@ -17,6 +17,7 @@ from xcat_avs.errors import AvsError
 RPM_DATABASES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 RPM_FILES = ("rpmdb.sqlite", "Packages", "Packages.db")
 DPKG_STATUS = "var/lib/dpkg/status"
+STORED = "build_info/packages"  # where a version keeps its list
 QUERY = r"%{NAME}\t%{EPOCH}\t%{VERSION}\t%{RELEASE}\t%{ARCH}\n"  # an old rpm has no EPOCHNUM
 HEADER = "#packages "
 KINDS = ("deb", "rpm", "none")  # none: an image without a database

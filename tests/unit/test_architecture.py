@@ -22,6 +22,8 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors", "image"},
     "pkglist": {"errors"},
     "packages": {"command", "errors"},
+    "differences": {"manifest", "packages"},
+    "diffreport": {"differences", "manifest", "packages", "report", "request", "store.*"},
     "inside": {"errors"},
     "journal": set(),
     "xcat": {"command", "mounts", "image", "errors"},
@@ -51,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
         "store.*",
     },
     "modes.*": {
-        "", "build", "command", "config", "context", "definitions.*", "errors", "generate.*", "image", "locks", "manifest",
+        "", "build", "command", "config", "context", "definitions.*", "differences", "diffreport", "errors", "generate.*", "image", "locks", "manifest",
         "modes.*", "mounts", "pack.*", "packages", "pkglist", "procedure", "progress", "recipe", "report", "request", "site", "store.*",
         "journal", "served", "xcat",
     },

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol
 
 from xcat_avs import manifest
 from xcat_avs.errors import AvsError, NotFoundError
@@ -16,6 +16,7 @@ from xcat_avs.manifest import Entry, Manifest
 MANIFEST = "build_info/manifest"
 # What says how a version was built, and is a part of it: a change of these is a change.
 INPUTS = "build_info/inputs"
+PROVENANCE = "build_info/provenance.json"
 SPECIAL, PLAIN_TYPES = ("link", "char", "block"), ("file", "dir")
 NAME_LIMIT = 248  # bytes; FSVS makes a longer one of a file's while it checks out
 SHOWN = 10  # differing paths that an error lists
@@ -90,6 +91,18 @@ class Store(Protocol):
 
     def read(self, image: OsImage, version: Version, path: str) -> bytes:
         """One file of a version. Raises NotFoundError."""
+
+    def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
+        """The paths that differ, sorted, each with `added`, `removed`, `changed` or `properties` (owner, mode, time)."""
+
+    def export_directory(self, image: OsImage, version: Version, path: str, target: Path) -> None:
+        """Write the files of one directory of a version to the new directory target. Raises NotFoundError."""
+
+    def log(self, image: OsImage) -> list[Revision]:
+        """The revisions of trunk that hold an image, the newest first."""
+
+    def provenance(self, image: OsImage) -> dict[int, dict[str, Any]]:
+        """Revision of trunk -> what its build_info/provenance.json says, for those that brought one."""
 
 
 def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[Manifest]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 from urllib.parse import quote as percent
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 from xcat_avs import command
 from xcat_avs.errors import AvsError, CommandError, NotFoundError
 from xcat_avs.image import OsImage, Tag
-from xcat_avs.store import MANIFEST, Hidden, Revision, Version
+from xcat_avs.store import MANIFEST, PROVENANCE, Hidden, Revision, Version, answers
 
 # Subversion's codes: path not found; no repository there, or out of reach.
 NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
@@ -30,6 +30,7 @@ EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
 NO_REVISION = re.compile(r"E160006\b")
 DEAD_AFTER = 600.0  # seconds without a byte written, for a commit that goes on
 ATTEMPTS = 8
+MANY = 500  # targets of one command
 REAL = "avs:real"  # revision property: who asked, as the system knows them
 # What costs most of a first commit is looking for equal contents; compression by lz4 is almost free.
 TUNING = (("rep-sharing", "enable-rep-sharing = false"), ("deltification", "compression = lz4"))
@@ -330,6 +331,43 @@ class FsvsStore:
         if self._absent():
             raise NotFoundError(f"the store {self.repository} is still empty")
         return self._svn(["svn", "cat", self._peg(image, version, path)]).stdout
+
+    def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
+        ends = [f"--old={self._peg(image, old)}", f"--new={self._peg(image, new)}"]
+        output = self._svn(["svn", "diff", "--summarize", "--xml", *ends])
+        return answers.summary(ElementTree.fromstring(output.stdout), self.url(image, old))
+
+    def export_directory(self, image: OsImage, version: Version, path: str, target: Path) -> None:
+        # The last @ keeps one in the name of target from being read as a revision.
+        self._svn(["svn", "export", "-q", self._peg(image, version, path), f"{target}@"])
+
+    def log(self, image: OsImage) -> list[Revision]:
+        found = [
+            _revision(entry)
+            for entry in self._log(self._peg(image, Version()), "--stop-on-copy", "--with-all-revprops")
+        ]
+        while found:  # the layout, and what else left trunk empty
+            listing = self._xml(["svn", "ls", "--xml", self._peg(image, Version(revision=found[-1].number))])
+            if listing is not None and listing.find(".//entry") is not None:
+                break
+            found.pop()
+        # As _whole has it: once there is a manifest, each whole revision brings one.
+        whole = self._changed(image, MANIFEST)
+        return [item for item in found if not whole or item.number < whole[-1] or item.number in whole]
+
+    def provenance(self, image: OsImage) -> dict[int, dict[str, Any]]:
+        numbers = self._changed(image, PROVENANCE)
+        targets = [self._peg(image, Version(revision=number), PROVENANCE) for number in numbers]
+        parts = [self._svn(["svn", "cat", *targets[at : at + MANY]]).stdout for at in range(0, len(targets), MANY)]
+        found = answers.documents(b"\n".join(parts), f"{image.name}, the stored {PROVENANCE}")
+        if len(found) != len(numbers):
+            raise AvsError(f"{image.name}: the stored {PROVENANCE} of a revision is damaged")
+        return dict(zip(numbers, found))
+
+    def _changed(self, image: OsImage, path: str) -> list[int]:
+        """The revisions of trunk that changed a file which the newest has, the newest first."""
+        entries = self._log(self._peg(image, Version(), path), "-q", "--stop-on-copy")
+        return [int(entry.get("revision", "0")) for entry in entries]
 
 
 def _user(uid: int) -> str:
