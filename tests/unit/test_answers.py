@@ -32,7 +32,9 @@ NAMES = (
 
 def svn(*argv: str, cwd: Path) -> bytes:
     env = {**os.environ, "LC_ALL": "C.UTF-8"}
-    return subprocess.run(["svn", *argv], cwd=cwd, env=env, check=True, capture_output=True).stdout
+    done = subprocess.run(["svn", *argv], cwd=cwd, env=env, check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
 
 
 @pytest.fixture
@@ -53,10 +55,10 @@ def url(tmp_path: Path) -> str:
             kind.write_text("a file")
         else:
             kind.mkdir()
-        svn("import", "-q", "-m", side, str(tree), f"{url}/{side}", cwd=tmp_path)
+        svn("import", "-q", "-m", "import", str(tree), f"{url}/{side}", cwd=tmp_path)
     svn("co", "-q", f"{url}/new", "wc", cwd=tmp_path)
     svn("propset", "-q", "svn:owner", "5", "same/ü ✓", "same", "changed/@2@", ".", cwd=tmp_path / "wc")
-    svn("ci", "-q", "-m", "properties", cwd=tmp_path / "wc")
+    svn("ci", "-q", "-m", "some properties", cwd=tmp_path / "wc")
     return url
 
 
