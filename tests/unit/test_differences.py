@@ -84,6 +84,7 @@ def test_names_go_both_ways(path: str) -> None:
 
 def test_a_path_cannot_leave_the_image() -> None:
     assert differences.stored("/../../kernel") == "rootimg/kernel"
+    assert differences.stored("../v2/kernel") == "v2/kernel"
     assert differences.stored("//etc//passwd/") == "rootimg/etc/passwd"
 
 
