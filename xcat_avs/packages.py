@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from xcat_avs import command
-from xcat_avs.errors import AvsError
+from xcat_avs.errors import AvsError, CommandError
 
 RPM_DATABASES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 RPM_FILES = ("rpmdb.sqlite", "Packages", "Packages.db")
@@ -21,6 +21,8 @@ STORED = "build_info/packages"  # where a version keeps its list
 QUERY = r"%{NAME}\t%{EPOCH}\t%{VERSION}\t%{RELEASE}\t%{ARCH}\n"  # an old rpm has no EPOCHNUM
 HEADER = "#packages "
 KINDS = ("deb", "rpm", "none")  # none: an image without a database
+# What rpm says of a database that it cannot read, and ends well.
+UNREADABLE = re.compile(r"^error:|using dummy database")
 FIELD = re.compile(r"^(Package|Status|Version|Architecture): *(.*?) *$", re.MULTILINE)
 RPM_PART = re.compile(r"[0-9]+|[A-Za-z]+|~|\^")
 DPKG_PART = re.compile(r"([^0-9]*)([0-9]*)")
@@ -77,7 +79,12 @@ def read(root: Path) -> PackageList:
     ).code == 0:
         output = command.capture(["chroot", str(root), "rpm", *query])
     else:
-        output = command.capture(["rpm", "--dbpath", str(root / directory), *query])
+        # It sees Packages.db only if told what that is, and many an rpm does not know.
+        form = ["--define=_db_backend ndb"] if (root / directory / "Packages.db").is_file() else []
+        output = command.capture(["rpm", *form, "--dbpath", str(root / directory), *query])
+        errors = [line for line in output.stderr.splitlines() if UNREADABLE.search(line)]
+        if errors:
+            raise CommandError(f"rpm cannot read the database in {directory}", errors)
     return PackageList("rpm", _rpms(output.text))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,24 @@ def test_read_rpms(tmp_path: Path, directory: str) -> None:
     assert len(found) == len(rpms) == generate.count_packages(tmp_path / "root")
     assert rpm("one", "1.0~rc1", "1.el9") in found
     assert rpm("two", "1.0", "1.el9", "noarch", 3) in found
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("rpmdb.sqlite", b"junk"),
+        ("Packages", b"junk"),
+        # The first page of a hash of Berkeley DB that ends there; rpm says so and ends with 0.
+        ("Packages", bytes(12) + struct.pack("<3I", 0x061561, 9, 4096) + b"\0\x08" + bytes(4070)),
+        ("Packages.db", b"junk"),
+    ],
+)
+def test_an_rpm_database_that_cannot_be_read(tmp_path: Path, name: str, data: bytes) -> None:
+    database = tmp_path / "var/lib/rpm"
+    database.mkdir(parents=True)
+    (database / name).write_bytes(data)
+    with pytest.raises(AvsError, match="rpm"):
+        packages.read(tmp_path)
 
 
 def test_dump_and_load() -> None:

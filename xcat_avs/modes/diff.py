@@ -145,7 +145,8 @@ def _packages(store: Store, image: OsImage, version: Version) -> PackageList:
         try:
             return packages.read(root)
         except AvsError as err:
-            raise err.prefixed(f"{image.name}: the packages of {version} cannot be read: ") from None
+            hint = "; --files compares only the files"
+            raise err.prefixed(f"{image.name}: the packages of {version} cannot be read: ", hint) from None
 
 
 # --content
