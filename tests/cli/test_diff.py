@@ -417,7 +417,7 @@ def classic(avs: Installation) -> Classic:
     made.put("build_info/report", "old")
     made.commit("the first")
     made.tag("old")
-    made.put("kernel", "new")
+    made.put("kernel", "a new one")  # FSVS would not see the same size of the same second
     made.put("rootimg/etc/mode", "x", 0o600)
     (made.tree / "rootimg/etc/gone @1 ü").unlink()
     made.put("rootimg/etc/fresh @2 ✓", "x")
