@@ -25,6 +25,7 @@ FLAGS: Mapping[str, tuple[str, str]] = {
     "resume": ("-b", ""), "source": ("--from", "DIR"), "finish": ("-f", ""), "masquerade": ("-x", "IMAGE"),
     "method": ("--method", "METHOD"), "compress": ("--compress", "NAME"),
     "define": ("--define", ""), "nodeset": ("--nodeset", ""), "live": ("--live", ""), "force": ("--force", ""),
+    "deep": ("--deep", ""),
 }  # fmt: skip
 COMMON = (
     ("-p PROFILE", "the profile, instead of IMAGE"),
@@ -99,6 +100,7 @@ def parse(argv: list[str]) -> dict[str, Any]:
         nodeset: bool = typer.Option(False, "--nodeset"),
         live: bool = typer.Option(False, "--live"),
         force: bool = typer.Option(False, "--force"),
+        deep: bool = typer.Option(False, "--deep"),
         json: bool = typer.Option(False, "--json"),
         verbose: bool = typer.Option(False, "-V", "--verbose"),
         help_: bool = typer.Option(False, "-h", "--help"),

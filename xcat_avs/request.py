@@ -29,5 +29,6 @@ class Request:
     nodeset: bool = False
     live: bool = False
     force: bool = False
+    deep: bool = False
     json: bool = False
     verbose: bool = False

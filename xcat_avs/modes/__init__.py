@@ -30,7 +30,7 @@ class Mode:
 
 def table() -> dict[str, Mode]:
     """All modes by name, in the order of the usage."""
-    from xcat_avs.modes import create, env, list_tags, pack, rollback, show, status, steps, tag
+    from xcat_avs.modes import create, env, list_tags, pack, rollback, show, status, steps, tag, verify
 
-    modules = (create, tag, list_tags, pack, rollback, status, show, steps, env)
+    modules = (create, tag, list_tags, pack, rollback, status, show, verify, steps, env)
     return {module.MODE.name: module.MODE for module in modules}

@@ -89,5 +89,5 @@ class Store(Protocol):
     def check(self) -> str:
         """Check all that the store keeps by its own means; a line that says what was checked.
 
-        Raises AvsError for damage, and where this store cannot be checked from here.
+        Raises AvsError for damage, NotFoundError where this store cannot be checked from here.
         """

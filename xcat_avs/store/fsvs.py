@@ -268,7 +268,7 @@ class FsvsStore(Subversion):
     def check(self) -> str:
         path = self._local()
         if path is None:
-            raise AvsError(f"the store {self.repository} is on a server; run `svnadmin verify` there")
+            raise NotFoundError(f"the store {self.repository} is on a server: `svnadmin verify` has to be run there")
         if not self._absent():
             command.capture(["svnadmin", "verify", "-q", "--keep-going", str(path)], timeout=self.timeout)
         return f"svnadmin verify {path}"
