@@ -265,6 +265,11 @@ class FsvsStore(Subversion):
             raise NotFoundError(f"the store {self.repository} is still empty")
         return self._svn(["svn", "cat", self._peg(image, version, path)]).stdout
 
+    def changed(self, image: OsImage, path: str) -> int:
+        found = self._xml(["svn", "info", "--xml", self._peg(image, Version(), path)])
+        commit = found.find(".//commit") if found is not None else None
+        return int(commit.get("revision", "0")) if commit is not None else 0
+
     def check(self) -> str:
         path = self._local()
         if path is None:

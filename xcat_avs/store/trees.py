@@ -96,7 +96,9 @@ def commit_tree(
         mounts.remove_tree(tree / path)  # of a commit that was cut off
     present = _scan(image, tree, warn)
     head = store.head(image)
-    stored = stored_manifest(store, image, Version(revision=head.number)) if head else None
+    # One that did not change with trunk is not that of what somebody else has put there since.
+    known = head is not None and store.changed(image, MANIFEST) == head.number
+    stored = stored_manifest(store, image, Version(revision=head.number)) if head and known else None
     if head and stored is not None and not manifest.compare(_lasting(stored), _lasting(present)):
         return head, False
     before: Optional[Manifest] = None
