@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EVERY_FILE = "*"  # what --files means without a PATTERN
+
 
 @dataclass(frozen=True)
 class Request:
@@ -30,5 +32,8 @@ class Request:
     live: bool = False
     force: bool = False
     deep: bool = False
+    packages: bool = False
+    files: str = ""
+    content: str = ""
     json: bool = False
     verbose: bool = False

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Protocol
+from typing import Any, Optional, Protocol
 
 from xcat_avs.image import OsImage, Tag
 from xcat_avs.manifest import Manifest
+
+PROVENANCE = "build_info/provenance.json"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,18 @@ class Store(Protocol):
 
     def changed(self, image: OsImage, path: str) -> int:
         """The revision that last changed a file of trunk; 0 where it is not there."""
+
+    def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
+        """The paths that differ, sorted, each with `added`, `removed`, `changed` or `properties` (owner, mode, time)."""
+
+    def export_directory(self, image: OsImage, version: Version, path: str, target: Path) -> None:
+        """Write the files of one directory of a version to the new directory target. Raises NotFoundError."""
+
+    def log(self, image: OsImage) -> list[Revision]:
+        """The revisions of trunk that hold an image, the newest first."""
+
+    def provenance(self, image: OsImage) -> dict[int, dict[str, Any]]:
+        """Revision of trunk -> what its build_info/provenance.json says, for those that brought one."""
 
     def check(self) -> str:
         """Check all that the store keeps by its own means; a line that says what was checked.

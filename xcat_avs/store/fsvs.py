@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -19,11 +19,12 @@ from xcat_avs import command, mounts
 from xcat_avs.errors import AvsError, CommandError, NotFoundError
 from xcat_avs.image import OsImage, Tag
 from xcat_avs.manifest import reach
-from xcat_avs.store import Content, Revision, Version
+from xcat_avs.store import PROVENANCE, Content, Revision, Version, answers
 from xcat_avs.store.changes import actions, uploads
 from xcat_avs.store.subversion import EXISTS, NO_REVISION, OUT_OF_DATE, Subversion, open_files, quote
 
 ATTEMPTS = 8
+MANY = 500  # targets of one command
 REAL = "avs:real"  # revision property: who asked, as the system knows them
 COMMITTED = re.compile(r"committed revision\s+(\d+)")
 INCOMING = "branches/.avs-incoming"  # contents that go ahead of a commit
@@ -266,9 +267,42 @@ class FsvsStore(Subversion):
         return self._svn(["svn", "cat", self._peg(image, version, path)]).stdout
 
     def changed(self, image: OsImage, path: str) -> int:
-        found = self._xml(["svn", "info", "--xml", self._peg(image, Version(), path)])
-        commit = found.find(".//commit") if found is not None else None
-        return int(commit.get("revision", "0")) if commit is not None else 0
+        return max(self._changed(image, path), default=0)
+
+    def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
+        ends = [f"--old={self._peg(image, old)}", f"--new={self._peg(image, new)}"]
+        output = self._svn(["svn", "diff", "--summarize", "--xml", *ends])
+        return answers.summary(ElementTree.fromstring(output.stdout), self.url(image, old))
+
+    def export_directory(self, image: OsImage, version: Version, path: str, target: Path) -> None:
+        # The last @ keeps one in the name of target from being read as a revision.
+        self._svn(["svn", "export", "-q", self._peg(image, version, path), f"{target}@"])
+
+    def log(self, image: OsImage) -> list[Revision]:
+        found = [
+            _revision(entry)
+            for entry in self._log(self._peg(image, Version()), "--stop-on-copy", "--with-all-revprops")
+        ]
+        while found:  # the layout, and what else left trunk empty
+            listing = self._xml(["svn", "ls", "--xml", self._peg(image, Version(revision=found[-1].number))])
+            if listing is not None and listing.find(".//entry") is not None:
+                break
+            found.pop()
+        return found
+
+    def provenance(self, image: OsImage) -> dict[int, dict[str, Any]]:
+        numbers = self._changed(image, PROVENANCE)
+        targets = [self._peg(image, Version(revision=number), PROVENANCE) for number in numbers]
+        parts = [self._svn(["svn", "cat", *targets[at : at + MANY]]).stdout for at in range(0, len(targets), MANY)]
+        found = answers.documents(b"\n".join(parts), f"{image.name}, the stored {PROVENANCE}")
+        if len(found) != len(numbers):
+            raise AvsError(f"{image.name}: the stored {PROVENANCE} of a revision is damaged")
+        return dict(zip(numbers, found))
+
+    def _changed(self, image: OsImage, path: str) -> list[int]:
+        """The revisions of trunk that changed a file which the newest has, the newest first."""
+        entries = self._log(self._peg(image, Version(), path), "-q", "--stop-on-copy")
+        return [int(entry.get("revision", "0")) for entry in entries]
 
     def check(self) -> str:
         path = self._local()

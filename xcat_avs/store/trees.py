@@ -16,7 +16,6 @@ from xcat_avs.store import Content, Revision, Store, Version
 
 INFO = "build_info"
 MANIFEST = f"{INFO}/manifest"
-PACKAGES = f"{INFO}/packages"
 # What says how a version was built, and is a part of it: a change of these is a change.
 INPUTS = f"{INFO}/inputs"
 # Contents that Subversion cannot keep under their own name, by SHA-256.
