@@ -103,9 +103,8 @@ def shown(path: str) -> str:
 
 def stored(path: str) -> str:
     """A path of a version from what people call it."""
-    if not path.startswith("/"):
-        return posixpath.normpath(path)
-    return (ROOT + posixpath.normpath("/" + path.lstrip("/"))).rstrip("/")
+    whole = posixpath.normpath("/" + path.lstrip("/"))  # with no `..` that would lead out
+    return (ROOT + whole).rstrip("/") if path.startswith("/") else whole[1:]
 
 
 def of_manifests(old: Manifest, new: Manifest) -> Differences:

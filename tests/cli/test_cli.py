@@ -19,7 +19,7 @@ from xcat_avs import image
 
 from .conftest import PROD, TEST, TOP, Answer, Installation
 
-MODES = ("create", "tag", "list-tags", "pack", "rollback", "status", "show", "steps", "env")
+MODES = ("create", "tag", "list-tags", "pack", "rollback", "status", "show", "log", "diff", "steps", "env")
 GOLDEN = Path(__file__).resolve().parent / "golden"
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
