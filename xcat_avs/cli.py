@@ -25,6 +25,7 @@ FLAGS: Mapping[str, tuple[str, str]] = {
     "resume": ("-b", ""), "source": ("--from", "DIR"), "finish": ("-f", ""), "masquerade": ("-x", "IMAGE"),
     "method": ("--method", "METHOD"), "compress": ("--compress", "NAME"),
     "define": ("--define", ""), "nodeset": ("--nodeset", ""), "live": ("--live", ""), "force": ("--force", ""),
+    "deep": ("--deep", ""),
     "packages": ("--packages", ""), "files": ("--files", "[PATTERN]"), "content": ("--content", "PATH"),
 }  # fmt: skip
 COMMON = (
@@ -130,6 +131,7 @@ def parse(argv: list[str]) -> dict[str, Any]:
         nodeset: bool = typer.Option(False, "--nodeset"),
         live: bool = typer.Option(False, "--live"),
         force: bool = typer.Option(False, "--force"),
+        deep: bool = typer.Option(False, "--deep"),
         json: bool = typer.Option(False, "--json"),
         verbose: bool = typer.Option(False, "-V", "--verbose"),
         help_: bool = typer.Option(False, "-h", "--help"),

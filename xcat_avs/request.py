@@ -31,6 +31,7 @@ class Request:
     nodeset: bool = False
     live: bool = False
     force: bool = False
+    deep: bool = False
     packages: bool = False
     files: str = ""
     content: str = ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ CAP_NET_RAW = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
 
 def entry(path: str, type: str = "file", mode: int = 0o644, **more: object) -> Entry:
     made = Entry(path, type, mode, 0, 0, 10**18, size=1 if type == "file" else 0, sha256="a" if type == "file" else "")
-    return replace(made, **more)  # type: ignore[arg-type]
+    return made._replace(**more)  # type: ignore[arg-type]
 
 
 def manifest(*entries: Entry) -> Manifest:
@@ -51,8 +50,8 @@ def facts(old: Entry, new: Entry) -> tuple[str, ...]:
 )
 def test_facts_of_a_changed_file(change: dict[str, object], wanted: tuple[str, ...]) -> None:
     old = entry("rootimg/etc/x")
-    assert facts(old, replace(old, **change)) == wanted  # type: ignore[arg-type]
-    assert facts(replace(old, **change), old) == wanted  # type: ignore[arg-type]
+    assert facts(old, old._replace(**change)) == wanted  # type: ignore[arg-type]
+    assert facts(old._replace(**change), old) == wanted  # type: ignore[arg-type]
 
 
 def test_links_and_devices() -> None:

@@ -21,7 +21,7 @@ from xcat_avs.recipe import option_text
 from xcat_avs.request import Request
 
 TOP = Path(__file__).resolve().parents[2]
-PAGES = ("man1/avsimage.1", "man5/avs.conf.5", "man7/avs-procedures.7")
+PAGES = ("man1/avsimage.1", "man5/avs.conf.5", "man7/avs-procedures.7", "man5/avs-manifest.5")
 SHIPPED = sorted(path for path in (TOP / "xcat_avs/procedures").glob("*/*") if path.is_file())
 ESCAPES = {r"\-": "-", r"\e": "\\", r"\(aq": "'", r"\(ti": "~", r"\&": "", r"\(bu": "*"}
 
