@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from xcat_avs.packages import Package, PackageList
 from .conftest import PROD, Answer, Installation
 
 STORE_PATH = "netboot/debian12/x86_64/example.prod"
+CAP_NET_RAW = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
 STATUS = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\n\n"
 
 
@@ -68,6 +70,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     avs.put("source/rootimg/var/lib/dpkg/status", dpkg_status(bash="5.2.15-9", gone="1-1", libc6="2.36-9"))
     avs.put("source/rootimg/boot/vmlinuz-6.1.0-25-amd64", "the old kernel")
     avs.put("source/rootimg/usr/bin/sudo", "#!", 0o4755)
+    avs.put("source/rootimg/usr/bin/ping", "#!", 0o755)
     for number in range(60):
         avs.put(f"source/rootimg/usr/share/many/{number:02d}", "old")
     good_build(avs, "the first", "v1")
@@ -82,6 +85,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     (root / "bin").unlink()
     (root / "bin").symlink_to("usr/sbin")
     os.chown(root / "home/.keep", 5, 6)
+    os.setxattr(avs.put("source/rootimg/usr/bin/ping", "#!", 0o755), "security.capability", CAP_NET_RAW)
     os.utime(root / "etc/hostname", (1, 1))
     for number in range(60):
         avs.put(f"source/rootimg/usr/share/many/{number:02d}", "new")
@@ -117,8 +121,8 @@ def test_report(two: Installation) -> None:
         "fresh:amd64  -         1:2-1      added\n"
         "gone:amd64   1-1       -          removed\n"
         "libc6:amd64  2.36-9    2.36-8     downgraded\n",
-        "\n*** LOOK: setuid, setgid or capabilities of 2 files ***\n",
-        "\nFILE           OLD       NEW\n/usr/bin/su    -         setgid 42\n/usr/bin/sudo  setuid 0  -\n",
+        "\n*** LOOK: setuid, setgid or capabilities of 3 files ***\n",
+        "\nFILE           OLD       NEW\n/usr/bin/ping  -         cap_net_raw=ep\n/usr/bin/su    -         setgid 42\n/usr/bin/sudo  setuid 0  -\n",
         "\nKernel: 6.1.0-25-amd64 -> 6.1.0-26-amd64\n",
         f"\nATTRIBUTE  OLD  NEW\nexlist     -    {two.install}/custom/example.exlist\n",
         "\nWhat it was built from:\n",
@@ -129,6 +133,7 @@ def test_report(two: Installation) -> None:
         "\n  removed  /boot/vmlinuz-6.1.0-25-amd64\n  added    /boot/vmlinuz-6.1.0-26-amd64\n",
         "\n  added    /etc/an @ü name\n  changed  /etc/passwd: content\n",
         "\n  changed  /home/.keep: owner 0:0 -> 5:6\n",
+        "\n  changed  /usr/bin/ping: capabilities\n",
         "\n  changed  /usr/bin/sudo: mode 4755 -> 0755\n",
         " more; --files lists all, --files PATTERN some, --content one\n",
         "\nSIZE OF  ", "\nkernel                0M   3M   3M\n", "\nTOTAL  ",
@@ -174,6 +179,7 @@ def test_json(two: Installation) -> None:
     assert [(item["old"]["release"], item["new"]["release"]) for item in listed["upgraded"]] == [("9", "10")]
     assert [item["new"]["name"] for item in listed["downgraded"]] == ["libc6"]
     assert found["privileges"] == [
+        {"path": "/usr/bin/ping", "old": "", "new": "cap_net_raw=ep"},
         {"path": "/usr/bin/su", "old": "", "new": "setgid 42"}, {"path": "/usr/bin/sudo", "old": "setuid 0", "new": ""},
     ]  # fmt: skip
     assert found["kernels"] == {"old": ["6.1.0-25-amd64"], "new": ["6.1.0-26-amd64"]}
@@ -187,6 +193,7 @@ def test_json(two: Installation) -> None:
     assert (keep["change"], keep["facts"], keep["old"]["uid"], keep["new"]["uid"]) == ("changed", ["owner"], 0, 5)
     assert (files["/bin"]["facts"], files["/bin"]["new"]["link"]) == (["link"], "usr/sbin")
     assert (files["/usr/bin/su"]["old"], files["/usr/bin/su"]["new"]["mode"]) == (None, "2755")
+    assert files["/usr/bin/ping"]["new"]["xattrs"] == {"security.capability": CAP_NET_RAW.hex()}
     assert not any(path.startswith("build_info") for path in files)
 
 
@@ -539,7 +546,7 @@ def put_version(avs: Installation, files: Mapping[str, str], message: str) -> in
 
 @pytest.mark.slow
 def test_counts_of_the_history(avs: Installation) -> None:
-    """From each revision's provenance; a revision that brings no manifest is half a one, once there is one."""
+    """From each revision's provenance; one that brings none, as of avs_image_mgr, has no counts."""
 
     def build(number: int, **counts: object) -> int:
         text = json.dumps({"completed": f"}} {{ {number}", **counts}, indent=1) + "\n"
@@ -549,22 +556,23 @@ def test_counts_of_the_history(avs: Installation) -> None:
     old = put_version(avs, {"kernel": "0"}, "by avs_image_mgr")
     first = build(1)
     second = build(2, packages=94, bytes=283 * 2**20)
-    put_version(avs, {"kernel": "half"}, "me; Before a commit: kinds, owners and modes that change")
+    other = put_version(avs, {"kernel": "other"}, "by hand")
     third = build(3, packages=0, bytes=0)
     url = f"file://{avs.top}/repo/{STORE_PATH}"
     # What others do in the repository is no revision of trunk; a tag may hold its number.
     run("svn", "mkdir", "-q", "-m", "more", f"{url}/tags", cwd=avs.top)
     for name in ("a", "b"):
         run("svn", "cp", "-q", "-m", name, f"{url}/trunk", f"{url}/tags/{name}", cwd=avs.top)
-    run("svn", "cp", "-q", "-m", "x", f"{url}/trunk@{second + 1}", f"{url}/tags/half", cwd=avs.top)
+    run("svn", "cp", "-q", "-m", "x", f"{url}/trunk@{other}", f"{url}/tags/hand", cwd=avs.top)
     found = document(avs("-c", "log", "example.prod", "--json"))["revisions"]
     assert [(item["number"], item["packages"], item["bytes"], item["tags"]) for item in found] == [
-        (third, 0, 0, ["a", "b"]), (second, 94, 283 * 2**20, ["half"]), (first, None, None, []), (old, None, None, []),
+        (third, 0, 0, ["a", "b"]), (other, None, None, ["hand"]), (second, 94, 283 * 2**20, []), (first, None, None, []), (old, None, None, []),
     ]  # fmt: skip
     lines = good(avs("-c", "log", "example.prod")).split("\n")
     assert lines[1].split()[-5:] == ["0M", "a,", "b", "build", "3"]
-    assert lines[2].split()[-5:] == ["94", "283M", "half", "build", "2"]
-    assert lines[4].split()[-5:] == ["-", "-", "-", "by", "avs_image_mgr"]
+    assert lines[2].split()[-5:] == ["-", "-", "hand", "by", "hand"]
+    assert lines[3].split()[-5:] == ["94", "283M", "-", "build", "2"]
+    assert lines[5].split()[-5:] == ["-", "-", "-", "by", "avs_image_mgr"]
 
 
 @pytest.mark.slow
