@@ -122,10 +122,11 @@ def _size_table(found: Differences) -> Table:
     return Table(("SIZE OF", "OLD", "NEW", "+/-"), rows, [LEFT, RIGHT, RIGHT, RIGHT])
 
 
-def without_manifest(version: Version) -> str:
+def without_manifest(side: Side) -> str:
+    text = name(side)
     return (
-        f"{str(version)[0].upper()}{str(version)[1:]} has no manifest, as what avs_image_mgr made: that the owner, mode or "
-        "time of a file changed is known as `properties` only, and sizes, setuid and capabilities are not known."
+        f"{text[0].upper()}{text[1:]} has no manifest, as what avs_image_mgr made: that the owner, mode or time of a file "
+        "changed is known as `properties` only, and sizes, setuid and capabilities are not known."
     )
 
 

@@ -583,17 +583,39 @@ def test_a_damaged_provenance_is_named(avs: Installation) -> None:
 
 @pytest.mark.slow
 def test_stored_lists_of_packages_are_taken(avs: Installation) -> None:
-    """The list of a version goes before the database in it."""
+    """The list of a version goes before the database in it, where the commit that brought its manifest wrote it."""
 
-    def listed(version: str) -> str:
-        return packages.dump(PackageList("rpm", [Package("p", 0, version, "1", "noarch")]))
+    def files(version: str) -> dict[str, str]:
+        listed = packages.dump(PackageList("rpm", [Package("p", 0, version, "1", "noarch")]))
+        return {"build_info/packages": listed, "build_info/manifest": f"of {version}\n"}
 
-    status = {"rootimg/var/lib/dpkg/status": dpkg_status(other="1")}
-    one = put_version(avs, {"build_info/packages": listed("1.0~rc1"), **status}, "one")
-    two = put_version(avs, {"build_info/packages": listed("1.0")}, "two")
+    one = put_version(avs, {**files("1.0~rc1"), "rootimg/var/lib/dpkg/status": dpkg_status(other="1")}, "one")
+    two = put_version(avs, files("1.0"), "two")
     out = good(avs("-c", "diff", "example.prod", "-r", f"{one}:{two}", "--packages"))
     assert "p.noarch  1.0~rc1-1  1.0-1  upgraded" in out
-    three = put_version(avs, {"build_info/packages": "damaged"}, "three")
-    refused(
-        avs("-c", "diff", "example.prod", "-r", f"{one}:{three}"), "build_info/packages of revision", "no whole list"
-    )
+    three = put_version(avs, {**files("2"), "build_info/packages": "damaged"}, "three")
+    line = ("-c", "diff", "example.prod", "--packages", "-r")
+    refused(avs(*line, f"{one}:{three}"), "build_info/packages of revision", "no whole list")
+    four = put_version(avs, {"rootimg/var/lib/dpkg/status": dpkg_status(other="2")}, "by hand")
+    five = put_version(avs, {"rootimg/var/lib/dpkg/status": dpkg_status(other="3")}, "by hand")
+    assert "other:amd64  2    3    upgraded" in good(avs(*line, f"{four}:{five}"))
+
+
+@pytest.mark.slow
+def test_a_commit_by_other_means_has_no_manifest(two: Installation, tmp_path: Path) -> None:
+    """It leaves the manifest, and the rest of build_info, of the commit before it in place."""
+    avs = Installation(tmp_path / "two")
+    shutil.copytree(two.top, avs.top, symlinks=True)
+    url = f"file://{avs.top}/repo/{STORE_PATH}/trunk"
+    avs.conf.write_text(avs.conf.read_text().replace(str(two.top), str(avs.top)))
+    run("svn", "checkout", "-q", url, str(avs.top / "svn"), cwd=avs.top)
+    avs.put("svn/rootimg/etc/hostname", "by hand\n")
+    avs.put("svn/rootimg/var/lib/dpkg/status", dpkg_status(bash="6", libc6="2.36-8", fresh="1:2-1"))
+    run("svn", "commit", "-q", "-m", "by hand", cwd=avs.top / "svn")
+    before = document(avs("-c", "log", "example.prod", "--json"))["revisions"][1]["number"]
+    found = document(avs("-c", "diff", "example.prod", "-r", f"{before}:", "--json"))
+    assert found["manifests"] == {"old": True, "new": False}
+    assert [item["path"] for item in found["files"]] == ["/etc/hostname", "/var/lib/dpkg/status"]
+    assert [item["new"]["version"] for item in found["packages"]["upgraded"]] == ["6"]
+    assert "has no manifest" in good(avs("-c", "diff", "example.prod", "-t", "v2"))
+    assert "has no manifest" not in good(avs("-c", "diff", "example.prod", "-t", "v1:v2"))

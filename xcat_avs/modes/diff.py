@@ -23,7 +23,7 @@ from xcat_avs.report import LEFT, RIGHT, Report, Table
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 from xcat_avs.store import Store, Version
-from xcat_avs.store.trees import INPUTS, stored_manifest
+from xcat_avs.store.trees import INPUTS, MANIFEST, stored_manifest
 
 STANZA = f"{INPUTS}/osimage.stanza"
 
@@ -38,13 +38,15 @@ def run(request: Request, site: Site) -> Report:
     if request.content:
         return _content(store, image, old, new, request.content, document)
     wants_packages, wants_files = request.packages or not request.files, request.files or not request.packages
-    found, lacking = Differences(), list[Version]()
+    # What a commit by other means left unchanged in build_info is not of that commit.
+    whole = {side: store.brought(image, side.revision, MANIFEST) for side in (old, new)}
+    found = Differences()
     blocks: list[object] = [diffreport.heading(old, new)]
     if wants_files:
-        found, lacking = _compared(store, image, old.version, new.version)
-        document["manifests"] = {"old": old.version not in lacking, "new": new.version not in lacking}
+        found = _compared(store, image, old.version, new.version, all(whole.values()))
+        document["manifests"] = {"old": whole[old], "new": whole[new]}
     if wants_packages:
-        lists = [_packages(store, image, side.version) for side in (old, new)]
+        lists = [_packages(store, image, side.version, whole[side]) for side in (old, new)]
         kind = next((item.kind for item in lists if item.kind != "none"), "none")
         found = replace(found, packages=packages.compare(lists[0], lists[1], kind))
         document["packages"] = diffreport.packages_document(kind, lists[0], lists[1], found.packages)
@@ -60,7 +62,7 @@ def run(request: Request, site: Site) -> Report:
     if wants_files:
         document["privileges"] = [item._asdict() for item in found.privileges]
         document["files"] = [diffreport.file_document(item) for item in found.files]
-    blocks += [diffreport.without_manifest(version) for version in lacking]
+        blocks += [diffreport.without_manifest(side) for side in whole if not whole[side]]
     return Report(blocks, document)
 
 
@@ -90,20 +92,23 @@ def _revision_side(store: Store, image: OsImage, text: str) -> Side:
 # What is read from the store.
 
 
-def _compared(store: Store, image: OsImage, old: Version, new: Version) -> tuple[Differences, list[Version]]:
-    """All that differs but the packages, and the versions that have no manifest."""
-    before, after = stored_manifest(store, image, old), stored_manifest(store, image, new)
-    lacking = [version for version, found in ((old, before), (new, after)) if found is None]
-    if before is not None and after is not None:
-        found = differences.of_manifests(before, after)
-        if _same(before, after, STANZA):
-            return found, lacking
-    else:
-        found = differences.of_summary(store.changes(image, old, new))
+def _compared(store: Store, image: OsImage, old: Version, new: Version, whole: bool) -> Differences:
+    """All that differs but the packages. whole: both have a manifest."""
+    if not whole:
+        return differences.of_summary(store.changes(image, old, new))
+    before, after = _manifest(store, image, old), _manifest(store, image, new)
+    found = differences.of_manifests(before, after)
+    if _same(before, after, STANZA):
+        return found
     one, other = _attributes(store, image, old), _attributes(store, image, new)
-    if one is not None and other is not None:
-        found = replace(found, attributes=differences.attributes(one, other))
-    return found, lacking
+    return replace(found, attributes=differences.attributes(one, other))
+
+
+def _manifest(store: Store, image: OsImage, version: Version) -> Manifest:
+    found = stored_manifest(store, image, version)
+    if found is None:
+        raise AvsError(f"{image.name}: {version} has lost its manifest, which its revision of trunk has")
+    return found
 
 
 def _same(old: Manifest, new: Manifest, path: str) -> bool:
@@ -117,18 +122,16 @@ def _read(store: Store, image: OsImage, version: Version, path: str) -> Optional
         return None
 
 
-def _attributes(store: Store, image: OsImage, version: Version) -> Optional[dict[str, str]]:
-    """The attributes of the definition that a version was built from; None where it does not say."""
-    data = _read(store, image, version, STANZA)
-    if data is None:
-        return None
+def _attributes(store: Store, image: OsImage, version: Version) -> dict[str, str]:
+    """The attributes of the definition that a version was built from; none where it does not say."""
+    data = _read(store, image, version, STANZA) or b""
     images = stanza.parse(data.decode("utf-8", "replace"), f"{image.name}, {STANZA} of {version}")
     return {key: value for found in images.values() for key, value in found.attributes.items()}
 
 
-def _packages(store: Store, image: OsImage, version: Version) -> PackageList:
-    """The packages of a version: as it lists them, else by the database in it."""
-    data = _read(store, image, version, packages.STORED)
+def _packages(store: Store, image: OsImage, version: Version, listed: bool) -> PackageList:
+    """The packages of a version: as it lists them, else by the database in it. listed: its list can be its own."""
+    data = _read(store, image, version, packages.STORED) if listed else None
     if data is not None:
         origin = f"{image.name}, {packages.STORED} of {version}"
         return packages.load(data.decode("utf-8", "replace"), origin)

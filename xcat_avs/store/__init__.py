@@ -103,6 +103,9 @@ class Store(Protocol):
     def provenance(self, image: OsImage) -> dict[int, dict[str, Any]]:
         """Revision of trunk -> what its build_info/provenance.json says, for those that brought one."""
 
+    def brought(self, image: OsImage, number: int, path: str) -> bool:
+        """Whether the last change of trunk up to a revision changed this file of it as well."""
+
     def check(self) -> str:
         """Check all that the store keeps by its own means; a line that says what was checked.
 

@@ -304,6 +304,12 @@ class FsvsStore(Subversion):
         entries = self._log(self._peg(image, Version(), path), "-q", "--stop-on-copy")
         return [int(entry.get("revision", "0")) for entry in entries]
 
+    def brought(self, image: OsImage, number: int, path: str) -> bool:
+        trunk = Version(revision=number)
+        root = self._xml(["svn", "info", "--xml", self._peg(image, trunk), self._peg(image, trunk, path)])
+        changes = [] if root is None else [commit.get("revision") for commit in root.iter("commit")]
+        return len(changes) == 2 and changes[0] == changes[1]
+
     def check(self) -> str:
         path = self._local()
         if path is None:
