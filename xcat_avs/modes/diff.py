@@ -17,7 +17,7 @@ from xcat_avs.errors import AvsError, NotFoundError, UsageError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Manifest
 from xcat_avs.modes import Mode
-from xcat_avs.modes.tag import find_revision, find_tag
+from xcat_avs.modes.tag import find_revision, find_tags
 from xcat_avs.packages import PackageList
 from xcat_avs.report import LEFT, RIGHT, Report, Table
 from xcat_avs.request import Request
@@ -74,14 +74,13 @@ def _sides(request: Request, store: Store, image: OsImage) -> tuple[Side, Side]:
     old, _, new = text.partition(":")
     if not old or ":" in new:
         raise UsageError(f"{flag} {text!r} is not of the form OLD:NEW; OLD: and OLD mean what OLD is to the newest")
-    if flag == "-t":
-        return _tag_side(store, image, old), _tag_side(store, image, new) if new else _revision_side(store, image, "")
-    return _revision_side(store, image, old), _revision_side(store, image, new)
-
-
-def _tag_side(store: Store, image: OsImage, name: str) -> Side:
-    tag = find_tag(name, store, image)
-    return Side(tag.name, tag.source, tag.date, tag.author)
+    if flag == "-r":
+        return _revision_side(store, image, old), _revision_side(store, image, new)
+    sides = [
+        Side(tag.name, tag.source, tag.date, tag.author)
+        for tag in find_tags([old, new] if new else [old], store, image)
+    ]
+    return sides[0], sides[1] if new else _revision_side(store, image, "")
 
 
 def _revision_side(store: Store, image: OsImage, text: str) -> Side:

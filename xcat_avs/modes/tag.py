@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
@@ -47,12 +48,19 @@ def find_revision(text: str, store: Store, image: OsImage) -> Revision:
 
 def find_tag(name: str, store: Store, image: OsImage) -> Tag:
     """The tag of that name. Raises NotFoundError with the nearest names."""
-    check_tag_name(name)
+    return find_tags([name], store, image)[0]
+
+
+def find_tags(names: Sequence[str], store: Store, image: OsImage) -> list[Tag]:
+    """The tags of these names, the store asked once. Raises NotFoundError with the nearest names."""
+    for name in names:
+        check_tag_name(name)
     tags = {tag.name: tag for tag in store.tags(image)}
-    if name not in tags:
-        hint = nearest(name, tags) or f"; `avsimage -c list-tags {image.profile}` lists them"
-        raise NotFoundError(f"{image.name} has no tag {name!r}{hint}")
-    return tags[name]
+    for name in names:
+        if name not in tags:
+            hint = nearest(name, tags) or f"; `avsimage -c list-tags {image.profile}` lists them"
+            raise NotFoundError(f"{image.name} has no tag {name!r}{hint}")
+    return [tags[name] for name in names]
 
 
 def make_tag(store: Store, image: OsImage, name: str, revision: Revision, site: Site, message: str) -> Tag:
