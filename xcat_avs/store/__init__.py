@@ -88,9 +88,6 @@ class Store(Protocol):
     def read(self, image: OsImage, version: Version, path: str) -> bytes:
         """One file of a version. Raises NotFoundError."""
 
-    def changed(self, image: OsImage, path: str) -> int:
-        """The revision that last changed a file of trunk; 0 where it is not there."""
-
     def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
         """The paths that differ, sorted, each with `added`, `removed`, `changed` or `properties` (owner, mode, time)."""
 

@@ -266,9 +266,6 @@ class FsvsStore(Subversion):
             raise NotFoundError(f"the store {self.repository} is still empty")
         return self._svn(["svn", "cat", self._peg(image, version, path)]).stdout
 
-    def changed(self, image: OsImage, path: str) -> int:
-        return max(self._changed(image, path), default=0)
-
     def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
         ends = [f"--old={self._peg(image, old)}", f"--new={self._peg(image, new)}"]
         output = self._svn(["svn", "diff", "--summarize", "--xml", *ends])

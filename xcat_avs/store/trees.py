@@ -96,7 +96,7 @@ def commit_tree(
     present = _scan(image, tree, warn)
     head = store.head(image)
     # One that did not change with trunk is not that of what somebody else has put there since.
-    known = head is not None and store.changed(image, MANIFEST) == head.number
+    known = head is not None and store.brought(image, head.number, MANIFEST)
     stored = stored_manifest(store, image, Version(revision=head.number)) if head and known else None
     if head and stored is not None and not manifest.compare(_lasting(stored), _lasting(present)):
         return head, False
