@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Optional
+from typing import IO, Optional
 
 from xcat_avs import command, manifest
 from xcat_avs.errors import AvsError
@@ -61,7 +61,8 @@ def _restore(full: str, entry: Entry, contents: Path) -> None:
             if found.get(name) != value:
                 os.setxattr(full, name, value, follow_symlinks=False)
     if entry.sparse and status.st_size - status.st_blocks * 512 < manifest.HOLE:
-        command.capture(["fallocate", "--dig-holes", full])
+        with open(full, "rb") as stream:
+            command.capture(["fallocate", "--dig-holes", _name(stream)])
 
 
 def _make(full: str, entry: Entry, contents: Path) -> None:
@@ -72,7 +73,18 @@ def _make(full: str, entry: Entry, contents: Path) -> None:
     elif entry.type in MODES:
         os.mknod(full, entry.mode | MODES[entry.type], os.makedev(*entry.device))
     elif (contents / entry.sha256).is_file():
-        command.capture(["cp", "--reflink=auto", "--", str(contents / entry.sha256), full])
+        copy_content(str(contents / entry.sha256), full)
+
+
+def copy_content(source: str, target: str) -> None:
+    """Copy the content of a file, holes and all, to a new one; the names may be any that `reach` gives."""
+    with open(source, "rb") as given, open(target, "xb") as taken:
+        command.capture(["cp", "--reflink=auto", "--", _name(given), _name(taken)])
+
+
+def _name(stream: IO[bytes]) -> str:
+    """A name for an open file that can be handed to any program: real ones may not be UTF-8, or be too long."""
+    return f"/proc/{os.getpid()}/fd/{stream.fileno()}"
 
 
 def restore_times(top: str, wanted: Mapping[str, Entry], present: Optional[Mapping[str, Entry]] = None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Optional
 
-from xcat_avs import command, manifest, mounts, restore
+from xcat_avs import manifest, mounts, restore
 from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
@@ -112,7 +112,7 @@ def commit_tree(
     for sha256, entry in contents.items():
         (tree / CARRIED).mkdir(exist_ok=True)
         with manifest.reach(str(tree), entry.path) as full:
-            command.capture(["cp", "--reflink=auto", "--", full, str(tree / CARRIED / sha256)])
+            restore.copy_content(full, str(tree / CARRIED / sha256))
     with open(tree / MANIFEST, "w", encoding="ascii") as stream:
         stream.writelines(manifest.lines(present))
     store.prepare(image, author)
