@@ -27,9 +27,9 @@ def restore(top: str, wanted: Mapping[str, Entry], contents: Path) -> None:
                 _link(top, path, entry.hardlink)
                 continue
             with reach(top, path) as full:
-                _restore(full, entry, contents)
+                _restore(path, full, entry, contents)
         except OSError as err:
-            raise AvsError(f"{top}/{path} cannot be made what its manifest says: {err.strerror}") from None
+            raise AvsError(f"{path} cannot be made what its manifest says: {err.strerror}") from None
     restore_times(top, wanted)
 
 
@@ -42,12 +42,15 @@ def _link(top: str, path: str, first: str) -> None:
         os.link(source, full, follow_symlinks=False)
 
 
-def _restore(full: str, entry: Entry, contents: Path) -> None:
+def _restore(path: str, full: str, entry: Entry, contents: Path) -> None:
     try:
         status = os.lstat(full)
     except FileNotFoundError:
         _make(full, entry, contents)
         status = os.lstat(full)
+    found_type = manifest.TYPES[stat.S_IFMT(status.st_mode)]
+    if found_type != entry.type:  # nothing may be changed through a link that leads to somewhere on this machine
+        raise AvsError(f"{path} is of type {found_type}, and {entry.type} by its manifest")
     if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
         os.lchown(full, entry.uid, entry.gid)
         status = os.lstat(full)  # without setuid now

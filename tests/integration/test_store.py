@@ -533,9 +533,7 @@ def test_flags_that_no_store_keeps_are_said(installation: Installation, source: 
     finally:
         for name, flag in names.items():
             output(["chattr", flag.replace("+", "-"), str(tree / name)])
-    assert said == [
-        f"{image.name}: immutable and append-only flags are not kept: rootimg/etc/passwd, rootimg/var/log"
-    ]
+    assert said == [f"{image.name}: immutable and append-only flags are not kept: rootimg/etc/passwd, rootimg/var/log"]
 
 
 # -- the repository

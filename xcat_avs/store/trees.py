@@ -194,7 +194,13 @@ def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, 
         warn(f"{image.name}: {version} has no manifest, so the checkout cannot be proven")
         os.rename(new, target)
         return manifest.scan(str(target))
-    restore.restore(str(new), wanted, new / CARRIED)
+    try:
+        restore.restore(str(new), wanted, new / CARRIED)
+    except AvsError as err:
+        mounts.remove_tree(new)
+        raise err.prefixed(
+            f"{image.name}: the checkout of {version} differs from its manifest; nothing was packed: "
+        ) from None
     differences = _differences(new, wanted)
     if differences:
         mounts.remove_tree(new)
