@@ -167,7 +167,7 @@ def deep(top: Path, name: bytes, length: int) -> bytes:
     return path
 
 
-@pytest.mark.parametrize("name", [b"d" * 200, b"e" * 9, b"\xff" * 99])
+@pytest.mark.parametrize("name", [b"d" * 200, b"e" * 9, b"\xff" * 99], ids=["long", "short", "bytes"])
 def test_scan_of_paths_longer_than_the_kernel_takes(tmp_path: Path, name: bytes) -> None:
     top = tmp_path / "tree"
     top.mkdir()
@@ -289,7 +289,7 @@ def test_load_refuses_every_flipped_bit() -> None:
     for position in range(len(text)):
         for bit in range(7):
             flipped = chr(ord(text[position]) ^ 1 << bit)
-            with pytest.raises(AvsError, match="^it"):
+            with pytest.raises(AvsError, match=r"^it"):
                 manifest.load(text[:position] + flipped + text[position + 1 :], "it")
 
 
