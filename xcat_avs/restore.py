@@ -29,7 +29,7 @@ def restore(top: str, wanted: Mapping[str, Entry], contents: Path) -> None:
             with reach(top, path) as full:
                 _restore(path, full, entry, contents)
         except OSError as err:
-            raise AvsError(f"{path} cannot be made what its manifest says: {err.strerror}") from None
+            raise AvsError(f"{path!a} cannot be made what its manifest says: {err.strerror}") from None
     restore_times(top, wanted)
 
 
@@ -50,7 +50,7 @@ def _restore(path: str, full: str, entry: Entry, contents: Path) -> None:
         status = os.lstat(full)
     found_type = manifest.TYPES[stat.S_IFMT(status.st_mode)]
     if found_type != entry.type:  # nothing may be changed through a link that leads to somewhere on this machine
-        raise AvsError(f"{path} is of type {found_type}, and {entry.type} by its manifest")
+        raise AvsError(f"{path!a} is of type {found_type}, and {entry.type} by its manifest")
     if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
         os.lchown(full, entry.uid, entry.gid)
         status = os.lstat(full)  # without setuid now
