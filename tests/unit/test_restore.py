@@ -180,7 +180,7 @@ def test_a_file_without_content_is_named(
 ) -> None:
     wanted = manifest.scan(str(tree))
     damage(tree)
-    with pytest.raises(AvsError, match=f"^{named} cannot be made what its manifest says: No such file"):
+    with pytest.raises(AvsError, match=f"^'{named}' cannot be made what its manifest says: No such file"):
         restore.restore(str(tree), wanted, tmp_path / "none")
 
 
@@ -194,7 +194,7 @@ def test_a_link_instead_of_a_directory_is_not_followed(tree: Path, tmp_path: Pat
         os.chown(path, 1, 1, follow_symlinks=False)
     before = manifest.scan(str(outside))
     (tree / "dir").symlink_to(outside)
-    with pytest.raises(AvsError, match=r"^dir is of type link, and dir by its manifest$"):
+    with pytest.raises(AvsError, match=r"^'dir' is of type link, and dir by its manifest$"):
         restore.restore(str(tree), wanted, tmp_path / "none")
     assert manifest.scan(str(outside)) == before
 
@@ -208,7 +208,7 @@ def test_a_link_instead_of_a_file_is_not_followed(tree: Path, tmp_path: Path) ->
     for name in ("dir/suid", "dir/holes", "with space"):
         (tree / name).unlink()
         (tree / name).symlink_to(outside)
-    with pytest.raises(AvsError, match=r"^dir/holes is of type link, and file by its manifest$"):
+    with pytest.raises(AvsError, match=r"^'dir/holes' is of type link, and file by its manifest$"):
         restore.restore(str(tree), wanted, tmp_path / "none")
     after = outside.stat()
     assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (status.st_mode, status.st_uid, status.st_mtime_ns)
