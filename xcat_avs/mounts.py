@@ -160,7 +160,9 @@ def _overlaid(lower: Path, work: Path) -> Iterator[Path]:
         (work / name).mkdir(mode=0o700, exist_ok=True)
     os.chown(work / "upper", status.st_uid, status.st_gid)
     os.chmod(work / "upper", stat.S_IMODE(status.st_mode))
-    options = f"lowerdir={lower},upperdir={work}/upper,workdir={work}/work"
+    # A colon parts two directories there, a comma two options.
+    quoted = [re.sub(r"([\\:,])", r"\\\1", str(path)) for path in (lower, work / "upper", work / "work")]
+    options = "lowerdir={},upperdir={},workdir={}".format(*quoted)
     with mounted("overlay", work / "merged", "overlay", 0, options) as view:
         yield view
 

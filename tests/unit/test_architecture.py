@@ -36,17 +36,19 @@ ALLOWED: dict[str, set[str]] = {
     "progress": {"command", "errors"},
     "definitions.*": {"image", "command", "errors", "definitions.*"},
     "generate.*": {"mounts", "command", "image", "inside", "manifest", "packages", "pkglist", "errors", "xcat", "generate.*"},
-    "store.*": {"manifest", "command", "image", "errors", "store.*"},
+    "restore": {"command", "errors", "manifest"},
+    "store.*": {"manifest", "restore", "mounts", "command", "image", "errors", "store.*"},
     "pack.*": {
-        "store.*", "generate.*", "manifest", "mounts", "command", "image", "progress", "report", "errors", "pack.*", "xcat",
+        "store.*", "generate.*", "manifest", "restore", "mounts", "command", "image", "progress", "report", "errors", "pack.*",
+        "xcat",
     },
     "recipe": {"config", "procedure", "image", "errors"},
     "context": {
         "command", "config", "errors", "generate.*", "image", "inside", "mounts", "procedure", "progress", "recipe",
     },
     "build": {
-        "command", "context", "errors", "generate.*", "image", "manifest", "mounts", "procedure", "progress", "recipe",
-        "report",
+        "command", "context", "errors", "generate.*", "image", "manifest", "mounts", "packages", "procedure", "progress",
+        "recipe", "report",
     },
     "site": {
         "config", "definitions.*", "errors", "image", "journal", "locks", "progress", "xcat", "recipe", "report", "request",
