@@ -271,6 +271,10 @@ class BuildContext:
             if not (self.paths.tree / generate.KERNEL).exists():  # genimage has made its own
                 generate.take_kernel(self.root, self.paths.tree)
 
+    def kernels(self) -> list[str]:
+        """The releases of the image's kernels, the oldest first."""
+        return list(generate.kernels(self.root))
+
     def take_kernel(self, release: str = "") -> None:
         """Have nodes boot that kernel of the image (default: the newest), with its initrd.
 

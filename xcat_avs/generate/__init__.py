@@ -216,7 +216,9 @@ def take_kernel(root: Path, target: Path, release: str = "") -> None:
     names = [f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}"]
     initrds = [boot / name for name in names if (boot / name).is_symlink() or (boot / name).is_file()]
     if not initrds and (target / INITRD).exists():  # it would boot without the modules that it needs
-        raise AvsError(f"the image has no initrd of kernel {release} in boot; install what makes one, or another kernel")
+        raise AvsError(
+            f"the image has no initrd of kernel {release} in boot; install what makes one, or another kernel"
+        )
     _copy_out(root, found[release], target / KERNEL)
     for initrd in initrds[:1]:
         _copy_out(root, initrd, target / INITRD)
