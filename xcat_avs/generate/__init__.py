@@ -213,7 +213,7 @@ def take_kernel(root: Path, target: Path, release: str = "") -> None:
         return
     release = release or next(reversed(found))
     boot = inside(root, "boot", follow=True)
-    names = [f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}"]
+    names = [f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}.img", f"initrd-{release}"]
     initrds = [boot / name for name in names if (boot / name).is_symlink() or (boot / name).is_file()]
     if not initrds and (target / INITRD).exists():  # it would boot without the modules that it needs
         raise AvsError(

@@ -17,10 +17,11 @@ def run(ctx):
         paths.append(path)
     found = ctx.read_pkglist(*paths)
     wanted = [*found.include, *(name for name in ctx.options["packages"] if name not in found.include)]
-    unwanted = [name for name in found.exclude if name in ctx.packages()]
-    if unwanted:
-        ctx.remove_packages(*unwanted)
     if wanted:
         ctx.install_packages(*wanted)
+    present = ctx.packages()
+    unwanted = [name for name in found.exclude if name in present]
+    if unwanted:  # last: it may have come with one that was wanted
+        ctx.remove_packages(*unwanted)
     if not wanted and not unwanted:
         ctx.say("no packages to add or to remove")

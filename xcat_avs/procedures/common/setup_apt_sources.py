@@ -5,8 +5,8 @@ import re
 OPTIONS = {
     "mirrors": ((), "URLs of repositories; default: those that pkgdir of the definition names"),
     "suite": ("", "their suite; default: the image's own release"),
-    "components": (("main",), "their components"),
-    "updates": (False, "their suites SUITE-updates and SUITE-security as well"),
+    "components": ((), "their components; default: main, of Ubuntu universe as well"),
+    "updates": (False, "their suite SUITE-updates as well, and of Ubuntu SUITE-security"),
     "keep": (False, "keep the sources that are in the image"),
     "upgrade": (False, "then bring all packages to the newest version in the sources"),
 }
@@ -46,15 +46,16 @@ def from_options(ctx):
     """Lines of a sources.list; a directory of the build host is no source for a node."""
     items = [item.split() for item in ctx.image.attributes.get("pkgdir", "").split(",")]
     mirrors = [[url] for url in ctx.options["mirrors"]] or [item for item in items if item and "://" in item[0]]
-    components = " ".join(ctx.options["components"])
+    ubuntu = ctx.image.version.family == "ubuntu"
+    components = " ".join(ctx.options["components"] or (("main", "universe") if ubuntu else ("main",)))
+    more = (["-updates", "-security"] if ubuntu else ["-updates"]) if ctx.options["updates"] else []
     lines = []
     for url, *own in mirrors:
         if own:  # pkgdir may say `URL SUITE COMPONENT...`
             lines.append(f"deb {url} {' '.join(own)}")
             continue
         suite = ctx.options["suite"] or codename(ctx)
-        suites = [suite, f"{suite}-updates", f"{suite}-security"] if ctx.options["updates"] else [suite]
-        lines += [f"deb {url} {item} {components}" for item in suites]
+        lines += [f"deb {url} {suite}{end} {components}" for end in ("", *more)]
     return lines
 
 

@@ -13,6 +13,10 @@ KNOWN = {
     ("ntp", "rpm"): [("/etc/ntp.conf", "ntpd")],
     ("ntp", "deb"): [("/etc/ntpsec/ntp.conf", "ntpsec"), ("/etc/ntp.conf", "ntp")],
 }
+RIVALS = {
+    "chrony": ("ntpsec", "ntp", "ntpd", "systemd-timesyncd"),
+    "ntp": ("chrony", "chronyd", "systemd-timesyncd"),
+}
 PROGRAMS = {"chrony": "/usr/sbin/chronyd", "ntp": "/usr/sbin/ntpd"}
 FRESH = {
     "chrony": "driftfile /var/lib/chrony/drift\nmakestep 1.0 3\nrtcsync\n",
@@ -40,9 +44,9 @@ def run(ctx):
     else:
         ctx.say(f"neither a site file {kind}.conf nor servers: {config} is left as the package brought it")
     ctx.service(service)
-    for other in ("chronyd", "chrony", "ntpd", "ntp", "ntpsec", "systemd-timesyncd"):
-        if other != service and other not in service + "d" and ctx.has_service(other):
-            ctx.service(other, enable=False)
+    for rival in RIVALS[kind]:
+        if ctx.has_service(rival):
+            ctx.service(rival, enable=False)
 
 
 def with_servers(text, servers):

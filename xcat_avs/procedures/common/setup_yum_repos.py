@@ -64,19 +64,25 @@ def configuration(ctx):
     values = dict(item.partition("=")[::2] for item in ctx.options["settings"])
     if not all(values.values()):
         ctx.fail(f"[setup_yum_repos] settings = {' '.join(ctx.options['settings'])}: each must be KEY=VALUE")
-    if ctx.image.osarch == "x86_64" and not ctx.options["multilib"]:
-        values = {"multilib_policy": "best", "exclude": "*.i?86", **values}
+    exclude = ctx.image.osarch == "x86_64" and not ctx.options["multilib"] and "exclude" not in values
+    if exclude and not dnf:
+        values["multilib_policy"] = "best"
     if ctx.exists(target):
-        ctx.edit(target, lambda text: with_main(text, values))
+        ctx.edit(target, lambda text: with_main(text, values, ["*.i?86"] if exclude else []))
     else:
-        ctx.say(f"the image has no {target}: not set there: {', '.join(values) or 'nothing'}")
+        ctx.say(f"the image has no {target}: nothing is set there")
 
 
-def with_main(text, values):
-    """text with the values in its section [main], in place of those of the same keys."""
+def with_main(text, values, exclude):
+    """text with the values in its section [main], and the patterns added to what that excludes."""
     head, found, rest = re.match(r"(.*?)(^\[main\][^\n]*\n|\Z)(.*)", text, re.DOTALL | re.MULTILINE).groups()
     main, others = re.match(r"(.*?)(^\[.*|\Z)", rest, re.DOTALL | re.MULTILINE).groups()
+    present = re.search(r"^exclude(?:pkgs)?\s*=((?:.*\n)(?:[ \t]+\S.*\n)*)", main, re.MULTILINE)
+    words = re.split(r"[\s,]+", present.group(1).strip()) if present else []
+    if set(exclude) - set(words):
+        values = {**values, "exclude": " ".join(filter(None, [*words, *exclude]))}
     for key in values:
-        main = re.sub(rf"^{re.escape(key)}\s*=.*\n(?:[ \t]+\S.*\n)*", "", main, flags=re.MULTILINE)
+        name = "exclude(?:pkgs)?" if key == "exclude" else re.escape(key)
+        main = re.sub(rf"^{name}\s*=.*\n(?:[ \t]+\S.*\n)*", "", main, flags=re.MULTILINE)
     lines = "".join(f"{key}={value}\n" for key, value in values.items())
-    return f"{head}{found or '[main]' + chr(10)}{lines}{main}{others}"
+    return f"{head}{found}{lines}{main}{others}" if found else f"{head}[main]\n{lines}"
