@@ -235,7 +235,8 @@ class BuildContext:
         if self._has_unit(name):
             verb = "enable" if enable else "disable"
             if self._units_are_here():
-                self.run(["systemctl", f"--root={self.root}", verb, name])
+                # An init script beside the unit is of no use to systemd, and the host's tools may not fit it.
+                self.run(["systemctl", f"--root={self.root}", verb, name], env={"SYSTEMCTL_SKIP_SYSV": "1"})
             else:
                 self.chroot(["systemctl", verb, name])
         elif self._has_script(name) and self.exists("/sbin/chkconfig"):

@@ -58,7 +58,7 @@ def configuration(ctx):
     version = ctx.image.version
     dnf = version.family == "fedora" or int(version.major) >= 8
     target = "/etc/dnf/dnf.conf" if dnf else "/etc/yum.conf"
-    site = (ctx.site_file("dnf.conf") if dnf else None) or ctx.site_file("yum.conf")
+    site = ctx.site_file("dnf.conf" if dnf else "yum.conf")
     if site:
         ctx.install_file(site, target)
     values = dict(item.partition("=")[::2] for item in ctx.options["settings"])
@@ -75,14 +75,15 @@ def configuration(ctx):
 
 def with_main(text, values, exclude):
     """text with the values in its section [main], and the patterns added to what that excludes."""
+    text = text if text.endswith("\n") or not text else text + "\n"
     head, found, rest = re.match(r"(.*?)(^\[main\][^\n]*\n|\Z)(.*)", text, re.DOTALL | re.MULTILINE).groups()
     main, others = re.match(r"(.*?)(^\[.*|\Z)", rest, re.DOTALL | re.MULTILINE).groups()
-    present = re.search(r"^exclude(?:pkgs)?\s*=((?:.*\n)(?:[ \t]+\S.*\n)*)", main, re.MULTILINE)
+    present = re.search(r"^exclude(?:pkgs)?[ \t]*=((?:.*\n)(?:[ \t]+\S.*\n)*)", main, re.MULTILINE)
     words = re.split(r"[\s,]+", present.group(1).strip()) if present else []
     if set(exclude) - set(words):
         values = {**values, "exclude": " ".join(filter(None, [*words, *exclude]))}
     for key in values:
         name = "exclude(?:pkgs)?" if key == "exclude" else re.escape(key)
-        main = re.sub(rf"^{name}\s*=.*\n(?:[ \t]+\S.*\n)*", "", main, flags=re.MULTILINE)
+        main = re.sub(rf"^{name}[ \t]*=.*\n(?:[ \t]+\S.*\n)*", "", main, flags=re.MULTILINE)
     lines = "".join(f"{key}={value}\n" for key, value in values.items())
     return f"{head}{found}{lines}{main}{others}" if found else f"{head}[main]\n{lines}"
