@@ -23,5 +23,11 @@ def run(ctx):
     unwanted = [name for name in found.exclude if name in present]
     if unwanted:  # last: it may have come with one that was wanted
         ctx.remove_packages(*unwanted)
+        left = ctx.packages()
+        lost = [name for name in wanted if name in present and name not in left]
+        if lost:
+            ctx.fail(
+                f"{', '.join(lost)} cannot be without {', '.join(unwanted)}; mend {', '.join(map(str, found.files))}"
+            )
     if not wanted and not unwanted:
         ctx.say("no packages to add or to remove")

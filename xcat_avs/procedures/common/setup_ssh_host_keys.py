@@ -9,9 +9,9 @@ OPTIONS = {
 
 def run(ctx):
     directory = Path(ctx.options["directory"])
-    keys = sorted(directory.glob("ssh_host_*key"))
+    keys = sorted(directory.glob("ssh_host_*_key"))
     if not keys:
-        ctx.fail(f"{directory} has no ssh_host_*key; xCAT makes them there when it is installed, or set directory")
+        ctx.fail(f"{directory} has no ssh_host_*_key; xCAT makes them there when it is installed, or set directory")
     unpaired = [str(key) for key in keys if not key.with_name(f"{key.name}.pub").is_file()]
     if unpaired:
         ctx.fail(f"there is no .pub beside {', '.join(unpaired)}; `ssh-keygen -y -f KEY >KEY.pub` makes it")

@@ -16,6 +16,9 @@ def run(ctx):
     if ctx.image.version.packages != "rpm":
         ctx.say(f"{ctx.image.osvers} has no yum repositories: nothing to do")
         return
+    values = dict(item.partition("=")[::2] for item in ctx.options["settings"])
+    if not all(values.values()):
+        ctx.fail(f"[setup_yum_repos] settings = {' '.join(ctx.options['settings'])}: each must be KEY=VALUE")
     zypper = ctx.image.version.family == "sles"
     directory = "zypp/repos.d" if zypper else "yum.repos.d"
     repositories(ctx, directory)
@@ -25,7 +28,7 @@ def run(ctx):
         text = f"[epel]\nname=Extra Packages\nbaseurl={ctx.options['epel']}\nenabled=1\n{check}"
         ctx.install_file(filled(ctx, text), f"/etc/{directory}/epel.repo")
     if not zypper:
-        configuration(ctx)
+        configuration(ctx, values)
     if ctx.options["upgrade"]:
         ctx.upgrade_packages()
 
@@ -53,17 +56,14 @@ def filled(ctx, text):
     return re.sub("@(OSVERS|MAJOR|ARCH)@", lambda match: values[match.group(1)], text)
 
 
-def configuration(ctx):
-    """The site's dnf.conf or yum.conf, and what the options say in [main]."""
+def configuration(ctx, values):
+    """The site's dnf.conf or yum.conf, and the values in its section [main]."""
     version = ctx.image.version
     dnf = version.family == "fedora" or int(version.major) >= 8
     target = "/etc/dnf/dnf.conf" if dnf else "/etc/yum.conf"
     site = ctx.site_file("dnf.conf" if dnf else "yum.conf")
     if site:
         ctx.install_file(site, target)
-    values = dict(item.partition("=")[::2] for item in ctx.options["settings"])
-    if not all(values.values()):
-        ctx.fail(f"[setup_yum_repos] settings = {' '.join(ctx.options['settings'])}: each must be KEY=VALUE")
     exclude = ctx.image.osarch == "x86_64" and not ctx.options["multilib"] and "exclude" not in values
     if exclude and not dnf:
         values["multilib_policy"] = "best"
