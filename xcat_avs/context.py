@@ -225,16 +225,17 @@ class BuildContext:
 
     def has_service(self, name: str) -> bool:
         """Whether the image has a systemd unit or an init script of that name."""
-        return self._has_unit(name) or self._has_script(name)
+        return bool(self._unit_directories(name)) or self._has_script(name)
 
     def service(self, name: str, enable: bool = True) -> None:
         """Have a service start at boot, or not: a systemd unit, or an init script by the image's own programs.
 
         Raises AvsError where the image has no such service.
         """
-        if self._has_unit(name):
+        directories = self._unit_directories(name)
+        if directories:
             verb = "enable" if enable else "disable"
-            if self._units_are_here():
+            if self._units_are_here(directories):
                 # An init script beside the unit is of no use to systemd, and the host's tools may not fit it.
                 self.run(["systemctl", f"--root={self.root}", verb, name], env={"SYSTEMCTL_SKIP_SYSV": "1"})
             else:
@@ -247,19 +248,27 @@ class BuildContext:
         else:
             raise AvsError(f"the image has no service {name}; is its package installed?")
 
-    def _has_unit(self, name: str) -> bool:
+    def _unit_directories(self, name: str) -> list[str]:
+        """Where the image has a unit of that name; getty@tty1.service is one of getty@.service."""
         unit = name if UNIT_NAME.fullmatch(name) else f"{name}.service"
-        names = {unit, re.sub(r"@.*\.", "@.", unit)}  # getty@tty1.service is of getty@.service
-        return any(os.path.lexists(self.inside(f"{top}/{item}")) for top in UNIT_DIRECTORIES for item in names)
+        names = {unit, re.sub(r"@.*\.", "@.", unit)}
+        return [top for top in UNIT_DIRECTORIES if any(os.path.lexists(self.inside(f"{top}/{item}")) for item in names)]
 
     def _has_script(self, name: str) -> bool:
         return self.exists(f"/etc/init.d/{name}")
 
-    def _units_are_here(self) -> bool:
-        """Whether the host's systemctl, which follows links, writes where the image has its units."""
+    def _units_are_here(self, directories: Sequence[str]) -> bool:
+        """Whether the host's systemctl, which follows links on the host, reads and writes where the image has its units."""
+
+        def same(path: str) -> bool:
+            return os.path.realpath(self.root / path) == os.path.realpath(self.inside(path, follow=True))
+
         top = "etc/systemd/system"
-        links = [path for path in (*self.glob(f"{top}/*.wants"), *self.glob(f"{top}/*.requires")) if path.is_symlink()]
-        return self.inside(top, follow=True) == self.root / top and not links
+        written = [
+            top,
+            *(f"{top}/{path.name}" for kind in ("wants", "requires") for path in self.glob(f"{top}/*.{kind}")),
+        ]
+        return all(map(same, written)) and any(map(same, directories))
 
     def generate(self) -> None:
         """Fill the empty root from package repositories, or from --from DIR."""

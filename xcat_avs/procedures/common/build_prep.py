@@ -14,7 +14,7 @@ OPTIONS = {
 
 
 def run(ctx):
-    if not (ctx.root / "etc").is_dir():
+    if not ctx.exists("/etc"):
         ctx.say("no /etc in the image: nothing to prepare")
         return
     found = {name: ctx.site_file(name) for name in ctx.options["files"]}

@@ -40,11 +40,14 @@ def firmware(ctx, what):
 
 
 def ipv6(ctx, on):
-    """Both ways: ipv6 is a module in one kernel and a part of the next one."""
+    """Both ways of switching it off: IPv6 is a module in one kernel and a part of the next one."""
     version = ctx.image.version
     if on:
         ctx.remove(MODPROBE)
         ctx.remove(SYSCTL)
+        ctx.edit("/etc/sysctl.conf", lambda text: without(text, *(f"{key} = {value}" for key, value in OFF.items())))
+        if ctx.inside("/etc/sysconfig/network", follow=True).is_file():  # SLES has a directory there
+            ctx.edit("/etc/sysconfig/network", lambda text: without(text, "NETWORKING_IPV6=no"))
         return
     ctx.install_file("options ipv6 disable=1\n", MODPROBE)
     if version.family == "el" and int(version.major) <= 6:  # which do not read sysctl.d
@@ -52,3 +55,7 @@ def ipv6(ctx, on):
         ctx.set_values("/etc/sysconfig/network", {"NETWORKING_IPV6": "no"})
     else:
         ctx.install_file("".join(f"{key} = {value}\n" for key, value in OFF.items()), SYSCTL)
+
+
+def without(text, *lines):
+    return "".join(line for line in text.splitlines(True) if line.strip() not in lines)
