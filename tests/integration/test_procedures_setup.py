@@ -17,7 +17,7 @@ import debrepo
 import pytest
 import rpmrepo
 
-from integration.harness import copy, difference, mounts_below
+from integration.harness import PROFILE, Installation, copy, difference, mounts_below
 from integration.test_procedures import add_programs
 from xcat_avs import generate, manifest
 from xcat_avs.config import Settings
@@ -838,3 +838,49 @@ def test_setup_grub(either: Image) -> None:
     either.once("setup_grub", packages=("extra-one",))
     assert "extra-one" in either.ctx.packages()
     assert "is read by a shell" in either.refused("setup_grub", packages=("extra-one",), cmdline="$(reboot)")
+
+
+# -- all of them
+
+
+RECIPE = """
+[setup_sshd]
+check = no                     # that of these rpms is none
+use_dns = no
+[setup_ssh_host_keys]
+directory = {keys}
+[setup_time]
+servers = ntp1.example.com ntp2.example.com
+[setup_additional_packages]
+packages = extra-one
+[setup_grub]
+cmdline = console=ttyS0 quiet
+[setup_kernel]
+kernelver = {kernel}
+ipv6 = no
+[build_prep]
+timezone = Europe/Warsaw
+"""
+
+
+def test_image_by_a_recipe_of_them_all(installation: Installation, rpm_repository: Path, tmp_path: Path) -> None:
+    pkglist = tmp_path / "pkglist"
+    pkglist.write_text("filesystem setup bash kernel-core kernel-second dnf selinux-policy tzdata\n")
+    installation.define(PROFILE, pkgdir=str(rpm_repository), pkglist=str(pkglist))
+    names = sorted(path.stem for path in SHIPPED.glob("setup_*.py") if path.stem != "setup_ssh_host_keys")
+    steps = ["prepare_image_directory", "generate_image", "build_prep", *names, "cleanup", "setup_ssh_host_keys"]
+    keys = host_keys(tmp_path / "hostkeys", "rsa")
+    installation.recipe(*steps, more=RECIPE.format(keys=keys, kernel=rpmrepo.KVER))
+    installation.site_file("files/authorized_keys", "ssh-ed25519 AAAA root@mgmt\n")
+    assert [step["name"] for step in installation.run("steps", PROFILE, "--json").document["steps"]] == steps
+    created = installation.run("create", PROFILE)
+    assert [name for name in steps if name not in created.stdout] == []
+    before = installation.youngest()
+    root = installation.tree() / "rootimg"
+    assert (installation.tree() / "kernel").read_bytes() == b"not a kernel\n"
+    for name in ("chronyd", "nrpe", "gmond", "sshd", "autofs"):
+        assert (root / WANTS / f"{name}.service").is_symlink(), name
+    assert (root / "etc/ssh/ssh_host_rsa_key").read_text() == "private rsa\n"
+    assert (root / "root/.ssh/authorized_keys").exists()
+    assert "no new revision" in installation.run("create", PROFILE).stdout
+    assert installation.youngest() == before
