@@ -6,15 +6,17 @@ import contextlib
 import dataclasses
 import fnmatch
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Callable, NoReturn, Optional, Union
 
-from xcat_avs import command, generate, mounts
+from xcat_avs import command, generate, mounts, pkglist
 from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Generator, Job
@@ -23,6 +25,9 @@ from xcat_avs.inside import inside
 from xcat_avs.procedure import Procedure
 from xcat_avs.progress import Progress
 from xcat_avs.recipe import Recipe
+
+UNIT_DIRECTORIES = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
+UNIT_NAME = re.compile(r".*\.(service|socket|target|timer|path|mount|automount)")
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,10 @@ class BuildContext:
             stream.write(text + "\n")
         self.progress.verbose(f"{self.procedure.name}: {text}")
 
+    def fail(self, text: str) -> NoReturn:
+        """End the step with an error: what is wrong, and what to do about it."""
+        raise AvsError(text)
+
     def run(self, argv: Sequence[str], env: Optional[Mapping[str, str]] = None, check: bool = True) -> int:
         """Run a program of the host; returns its exit code. Raises CommandError if check and it fails."""
         return command.run(argv, log=self.log, env=env, timeout=self.settings.timeout, check=check)
@@ -81,17 +90,88 @@ class BuildContext:
         with mounts.chroot_mounts(self.root):
             return self.run(["chroot", str(self.root), *argv], env, check)
 
+    def packages(self) -> list[str]:
+        """The names of the packages in the image, by its own database; sorted."""
+        return sorted(generate.package_names(self.root))
+
     def install_packages(self, *names: str) -> None:
-        """Add packages to the image from its repositories."""
-        self.generator.install(self._job(), names)
+        """Add packages to the image from its repositories; those that are in it are left as they are."""
+        present = set(self.packages())
+        missing = [name for name in names if name not in present]
+        if missing:
+            self.generator.install(self._job(), missing)
 
     def remove_packages(self, *names: str) -> None:
         """Take packages out of the image."""
         self.generator.remove(self._job(), names)
 
-    def inside(self, path: str) -> Path:
-        """A path of the image as the host sees it; links on the way are those of the image, not of the host."""
-        return inside(self.root, path)
+    def upgrade_packages(self) -> None:
+        """Bring all packages of the image to the newest version in its repositories, and the kernel with them."""
+        before = generate.newest_kernel(self.root)
+        self.generator.upgrade(self._job())
+        if generate.newest_kernel(self.root) != before:
+            self.take_kernel()
+
+    def read_pkglist(self, *paths: Path) -> pkglist.PackageList:
+        """Package lists of the host, in the syntax of pkglist: include, exclude, environment, files."""
+        return pkglist.read(paths)
+
+    def inside(self, path: str, follow: bool = False) -> Path:
+        """A path of the image as the host sees it; links on the way are those of the image, not of the host.
+
+        follow: go through the last part as well, where it is a link.
+        """
+        return inside(self.root, path, follow)
+
+    def exists(self, path: str) -> bool:
+        """Whether the image has that file or directory, through all links."""
+        return self.inside(path, follow=True).exists()
+
+    def read(self, path: str) -> str:
+        """The text of a file of the image, through all links; "" where there is none."""
+        found = self.inside(path, follow=True)
+        return found.read_bytes().decode("utf-8", "surrogateescape") if found.exists() else ""
+
+    def edit(self, path: str, change: Callable[[str], str]) -> None:
+        """Put change(text) in place of a file's text; its owner and mode stay.
+
+        A file that is not there is "". Where nothing changes, nothing is written.
+        """
+        old = self.read(path)
+        new = change(old)
+        if new == old:
+            return
+        found = self.inside(path, follow=True)
+        target, data = str(found.relative_to(self.root)), new.encode("utf-8", "surrogateescape")
+        if found.exists():
+            status = found.stat()
+            self.install_file(data, target, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        else:
+            self.install_file(data, target)
+
+    def set_values(self, path: str, values: Mapping[str, str], separator: str = "=") -> None:
+        """Set `KEY=value` lines of a file: in place of the first line of that key, its others going; else at the end."""
+
+        def change(text: str) -> str:
+            lines = text.removesuffix("\n").split("\n") if text else []
+            for key, value in values.items():
+                end = re.escape(separator.strip()) or r"(?:\s|$)"
+                pattern = re.compile(rf"\s*{re.escape(key)}\s*{end}")
+                places = [number for number, line in enumerate(lines) if pattern.match(line)] or [len(lines)]
+                lines[places[0] : places[0] + 1] = [f"{key}{separator}{value}"]
+                lines = [line for number, line in enumerate(lines) if number not in places[1:]]
+            return "".join(f"{line}\n" for line in lines)
+
+        self.edit(path, change)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, a link or a whole directory of the image, where it is there."""
+        found = self.inside(path)
+        if found == self.root:
+            raise AvsError(f"{path} is the root of the image, which is not to be removed")
+        if os.path.lexists(found):
+            mounts.remove_tree(found)
+            self.say(f"removed {path}")
 
     def glob(self, pattern: str) -> list[Path]:
         """The paths of the image that a pattern matches (`**`: any directories), reached through no link at all."""
@@ -135,9 +215,60 @@ class BuildContext:
                 return directory / name
         return None
 
+    def site_files(self, pattern: str) -> list[Path]:
+        """The site's files that a pattern matches (`*` within one part), of each name the one of site_file; sorted."""
+        site = self.installdir / "custom/avs"
+        found = {}
+        for directory in (site / "files", site / "images" / self.image.profile / "files"):
+            found.update({path.relative_to(directory): path for path in directory.glob(pattern) if path.is_file()})
+        return [path for _, path in sorted(found.items())]
+
+    def has_service(self, name: str) -> bool:
+        """Whether the image has a systemd unit or an init script of that name."""
+        return bool(self._unit_directories(name)) or self._has_script(name)
+
     def service(self, name: str, enable: bool = True) -> None:
-        """Have a service start at boot, or not."""
-        self.run(["systemctl", f"--root={self.root}", "enable" if enable else "disable", name])
+        """Have a service start at boot, or not: a systemd unit, or an init script by the image's own programs.
+
+        Raises AvsError where the image has no such service.
+        """
+        directories = self._unit_directories(name)
+        if directories:
+            verb = "enable" if enable else "disable"
+            if self._units_are_here(directories):
+                # An init script beside the unit is of no use to systemd, and the host's tools may not fit it.
+                self.run(["systemctl", f"--root={self.root}", verb, name], env={"SYSTEMCTL_SKIP_SYSV": "1"})
+            else:
+                self.chroot(["systemctl", verb, name])
+        elif self._has_script(name) and self.exists("/sbin/chkconfig"):
+            self.chroot(["chkconfig", name, "on" if enable else "off"])
+        elif self._has_script(name) and self.exists("/usr/sbin/update-rc.d"):
+            self.chroot(["update-rc.d", name, "defaults"])
+            self.chroot(["update-rc.d", name, "enable" if enable else "disable"])
+        else:
+            raise AvsError(f"the image has no service {name}; is its package installed?")
+
+    def _unit_directories(self, name: str) -> list[str]:
+        """Where the image has a unit of that name; getty@tty1.service is one of getty@.service."""
+        unit = name if UNIT_NAME.fullmatch(name) else f"{name}.service"
+        names = {unit, re.sub(r"@.*\.", "@.", unit)}
+        return [top for top in UNIT_DIRECTORIES if any(os.path.lexists(self.inside(f"{top}/{item}")) for item in names)]
+
+    def _has_script(self, name: str) -> bool:
+        return self.exists(f"/etc/init.d/{name}")
+
+    def _units_are_here(self, directories: Sequence[str]) -> bool:
+        """Whether the host's systemctl, which follows links on the host, reads and writes where the image has its units."""
+
+        def same(path: str) -> bool:
+            return os.path.realpath(self.root / path) == os.path.realpath(self.inside(path, follow=True))
+
+        top = "etc/systemd/system"
+        written = [
+            top,
+            *(f"{top}/{path.name}" for kind in ("wants", "requires") for path in self.glob(f"{top}/*.{kind}")),
+        ]
+        return all(map(same, written)) and any(map(same, directories))
 
     def generate(self) -> None:
         """Fill the empty root from package repositories, or from --from DIR."""
@@ -149,6 +280,28 @@ class BuildContext:
             self.generator.generate(self._job())
             if not (self.paths.tree / generate.KERNEL).exists():  # genimage has made its own
                 generate.take_kernel(self.root, self.paths.tree)
+
+    def kernels(self) -> list[str]:
+        """The releases of the image's kernels, the oldest first."""
+        return list(generate.kernels(self.root))
+
+    def take_kernel(self, release: str = "") -> None:
+        """Have nodes boot that kernel of the image (default: the newest), with its initrd.
+
+        Raises AvsError where the image has not got it, or where genimage has made another one bootable.
+        """
+        release = release or generate.newest_kernel(self.root)
+        kernel, present = generate.kernel_file(self.root, release), self.paths.tree / generate.KERNEL
+        brought = self.generator.name == "genimage" or self.source is not None
+        if brought and present.exists() and present.read_bytes() == kernel.read_bytes():
+            return  # and its initrd is one that was made for the network
+        if self.generator.name == "genimage":
+            name = self.image.name
+            raise AvsError(
+                f"genimage has made the initrd of another kernel than {release}; `chdef -t osimage {name} kernelver={release}` and build again"
+            )
+        generate.take_kernel(self.root, self.paths.tree, release)
+        self.say(f"nodes boot kernel {release}")
 
     def empty(self) -> None:
         """Remove all that an earlier build left, and make an empty root."""

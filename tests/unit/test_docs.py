@@ -191,8 +191,18 @@ def test_every_distribution_and_suite_is_in_the_page() -> None:
 def test_shipped_procedure_is_in_the_page_with_its_options(path: Path) -> None:
     found = procedure.load(path, Layer("shipped", path.parent, trusted=True))
     text = section(PAGES[2], found.name)
-    assert items(text) == [f"{name} = {option_text(option.default)}" for name, option in found.options.items()]
+    assert items(text) == [f"{name} = {option_text(option.default)}".rstrip() for name, option in found.options.items()]
     assert " ".join(text.split()).startswith(found.doc)
+
+
+def test_functions_of_avs_image_mgr_are_shipped_procedures() -> None:
+    table = re.search(r"^\.EX\n(.*?)^\.EE", section(PAGES[2], "FUNCTIONS OF AVS_IMAGE_MGR"), re.MULTILINE | re.DOTALL)
+    assert table
+    rows = [line.split()[:2] for line in table.group(1).splitlines()]
+    shipped = {path.stem for path in SHIPPED}
+    assert [name for _, name in rows if name not in shipped] == []
+    setup = {name for name in shipped if name.startswith("setup_")}
+    assert {old for old, _ in rows} >= setup | {"build_prep"}
 
 
 def test_steps_of_the_shipped_recipe_are_in_the_page() -> None:
@@ -215,10 +225,10 @@ def test_environment_of_executables_is_named() -> None:
 
 
 def test_examples_are_there() -> None:
-    assert list(examples()) == ["setup_time.py", "image_release.sh", "recipe.conf"]
+    assert list(examples()) == ["site_log.py", "image_release.sh", "recipe.conf"]
 
 
-@pytest.mark.parametrize("name", ["setup_time.py", "image_release.sh"])
+@pytest.mark.parametrize("name", ["site_log.py", "image_release.sh"])
 def test_example_loads(name: str, tmp_path: Path) -> None:
     found = procedure.load(write_example(tmp_path / "common", name), Layer("site common", tmp_path))
     assert found.doc
@@ -228,12 +238,12 @@ def test_example_loads(name: str, tmp_path: Path) -> None:
 
 def test_recipe_of_the_examples_loads_with_them(tmp_path: Path) -> None:
     site = tmp_path / "custom/avs"
-    write_example(site / "procedures/common", "setup_time.py")
+    write_example(site / "procedures/common", "site_log.py")
     write_example(site / "procedures/common", "image_release.sh")
     write_example(site / "images/example.prod", "recipe.conf")
     found = recipe.load(OsImage("debian12-x86_64-netboot-example.prod", {}), tmp_path, Settings())
     options = {step.name: dict(step.options) for step in found.steps}
-    assert options["setup_time"] == {"servers": ("ntp.example.com",)}
+    assert options["site_log"] == {"servers": ("log.example.com",)}
     assert options["image_release"] == {"contact": "hpc-admins@example.com"}
 
 

@@ -57,6 +57,9 @@ class Generator(Protocol):
     def remove(self, job: Job, names: Sequence[str]) -> None:
         """Remove packages from a root that was generated."""
 
+    def upgrade(self, job: Job) -> None:
+        """Bring all packages of a root to the newest version that its repositories have."""
+
     def programs(self) -> tuple[str, ...]:
         """The host's programs that are needed."""
 
@@ -143,21 +146,58 @@ def count_packages(root: Path) -> int:
     return len(packages.read(root))
 
 
-def take_kernel(root: Path, target: Path) -> None:
-    """Copy the newest kernel of an image, and its initrd, to target/kernel and target/initrd-stateless.gz."""
+def package_names(root: Path) -> list[str]:
+    """The packages in an image by its own database, one of several versions or architectures once each."""
+    return [package.name for package in packages.read(root)]
+
+
+def kernels(root: Path) -> dict[str, Path]:
+    """The kernels of an image, release to file (which may be a link within the image), the oldest first."""
     boot, modules = inside(root, "boot", follow=True), inside(root, "lib/modules", follow=True)
-    kernels = sorted(boot.glob("vmlinu[xz]-*"), key=lambda path: _version_key(path.name))
-    if not kernels:
-        kernels = sorted(modules.glob("*/vmlinuz"), key=lambda path: _version_key(path.parent.name))
-    if not kernels:
+    found = {path.name.split("-", 1)[1]: path for path in boot.glob("vmlinu[xz]-*")}
+    if not found:
+        found = {path.parent.name: path for path in modules.glob("*/vmlinuz")}
+    return dict(sorted(found.items(), key=lambda item: _version_key(item[0])))
+
+
+def newest_kernel(root: Path) -> str:
+    """The release of the newest kernel of an image; "" without one."""
+    return next(reversed(kernels(root)), "")
+
+
+def kernel_file(root: Path, release: str) -> Path:
+    """That kernel of an image. Raises AvsError, with those that are there, where it has none or not its modules."""
+    found, modules = kernels(root), inside(root, "lib/modules", follow=True)
+    if release not in found:
+        there = ", ".join(found) or "none"
+        raise AvsError(f"the image has no kernel {release or 'at all'} in boot or lib/modules; there is {there}")
+    if not (modules / release).is_dir():
+        there = ", ".join(sorted(path.name for path in modules.glob("*") if path.is_dir())) or "none"
+        raise AvsError(f"the image has no modules of kernel {release} in lib/modules; there are those of {there}")
+    return inside(root, str(found[release].relative_to(root)), follow=True)
+
+
+def take_kernel(root: Path, target: Path, release: str = "") -> None:
+    """Copy a kernel of an image (the newest), and its initrd, to target/kernel and target/initrd-stateless.gz.
+
+    Raises AvsError for a release that is not whole in the image.
+    """
+    found = kernels(root)
+    if release:
+        kernel_file(root, release)
+    elif not found:
         return
-    kernel = kernels[-1]
-    release = kernel.parent.name if kernel.name == "vmlinuz" else kernel.name.split("-", 1)[1]
-    _copy_out(root, kernel, target / KERNEL)
-    for name in (f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}"):
-        if (boot / name).is_symlink() or (boot / name).is_file():
-            _copy_out(root, boot / name, target / INITRD)
-            return
+    release = release or next(reversed(found))
+    boot = inside(root, "boot", follow=True)
+    names = [f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}.img", f"initrd-{release}"]
+    initrds = [boot / name for name in names if (boot / name).is_symlink() or (boot / name).is_file()]
+    if not initrds and (target / INITRD).exists():  # it would boot without the modules that it needs
+        raise AvsError(
+            f"the image has no initrd of kernel {release} in boot; install what makes one, or another kernel"
+        )
+    _copy_out(root, found[release], target / KERNEL)
+    for initrd in initrds[:1]:
+        _copy_out(root, initrd, target / INITRD)
 
 
 def _copy_out(root: Path, path: Path, target: Path) -> None:

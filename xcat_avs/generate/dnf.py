@@ -60,19 +60,15 @@ class Dnf:
             raise AvsError(f"{job.image.name}: {lists} names no package")
         excludes = [f"--exclude={name}" for name in packages.exclude]
         self._dnf(job, [*excludes, "install", *packages.include], packages.environment)
-        # The write-ahead files differ from build to build; folded into the database they are gone.
-        database = rpm_database(job.root)
-        if database and (job.root / database / "rpmdb.sqlite").is_file():
-            connection = sqlite3.connect(job.root / database / "rpmdb.sqlite")
-            connection.execute("pragma journal_mode=DELETE")
-            connection.close()
-            (job.root / database / ".rpm.lock").unlink(missing_ok=True)
 
     def install(self, job: Job, names: Sequence[str]) -> None:
         self._dnf(job, ["install", *names], {})
 
     def remove(self, job: Job, names: Sequence[str]) -> None:
         self._dnf(job, ["remove", *names], {})
+
+    def upgrade(self, job: Job) -> None:
+        self._dnf(job, ["upgrade"], {})
 
     def _dnf(self, job: Job, words: Sequence[str], environment: dict[str, str]) -> None:
         # dnf wants the real path of the root, and keeps its data in ROOT/../../work.
@@ -96,8 +92,19 @@ class Dnf:
             # dnf itself says success after a package's script has failed.
             for match in SCRIPTLET.finditer(job.log.read_text(encoding="utf-8", errors="replace")):
                 job.warn(match.group().strip())
+            _fold_database(job.root)
         finally:
             mounts.remove_tree(work)
+
+
+def _fold_database(root: Path) -> None:
+    """Fold rpm's write-ahead files, which differ from build to build and from query to query, into the database."""
+    database = rpm_database(root)
+    if database and (root / database / "rpmdb.sqlite").is_file():
+        connection = sqlite3.connect(root / database / "rpmdb.sqlite")
+        connection.execute("pragma journal_mode=DELETE")
+        connection.close()
+        (root / database / ".rpm.lock").unlink(missing_ok=True)
 
 
 def _repositories(job: Job) -> str:

@@ -102,3 +102,8 @@ class Genimage:
         from xcat_avs.generate import choose
 
         choose(job.image, "auto").remove(job, names)
+
+    def upgrade(self, job: Job) -> None:
+        from xcat_avs.generate import choose
+
+        choose(job.image, "auto").upgrade(job)

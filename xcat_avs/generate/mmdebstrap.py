@@ -81,6 +81,10 @@ class Mmdebstrap:
     def remove(self, job: Job, names: Sequence[str]) -> None:
         self._apt(job, "purge", *names)
 
+    def upgrade(self, job: Job) -> None:
+        self._apt(job, "update")
+        self._apt(job, "dist-upgrade")
+
     def _apt(self, job: Job, *words: str) -> None:
         argv = ["chroot", str(job.root), "apt-get", "-y", "--no-install-recommends", *words]
         with mounts.chroot_mounts(job.root), _resolver(job.root / "etc/resolv.conf"):

@@ -158,6 +158,9 @@ class _Copy:
     def remove(self, job: Job, names: Sequence[str]) -> None:
         generate.choose(job.image, "auto").remove(job, names)
 
+    def upgrade(self, job: Job) -> None:
+        generate.choose(job.image, "auto").upgrade(job)
+
 
 def _source(request: Request, site: Site) -> Optional[Path]:
     if not request.source:
