@@ -16,12 +16,9 @@ OPTIONS = {
     "strip": (False, "remove debugging symbols before"),
 }
 MAGIC = b"~Module signature appended~\n"
-PACKERS = {
-    "": None,
-    ".gz": ["gzip", "-n"],
-    ".xz": ["xz", "--check=crc32", "--lzma2=dict=1MiB"],  # what kernels can read themselves
-    ".zst": ["zstd", "-q"],
-}
+PACKERS = {".ko": "", ".gz": "gzip -n", ".zst": "zstd -q",
+           ".xz": "xz --check=crc32 --lzma2=dict=1MiB"}  # fmt: skip  # what kernels can read themselves
+BATCH = 200
 HOST = ("/usr/src/kernels/*/scripts/sign-file", "/usr/lib/linux-kbuild-*/scripts/sign-file",
         "/usr/src/linux-headers-*/scripts/sign-file", "/usr/lib/modules/*/build/scripts/sign-file")  # fmt: skip
 
@@ -37,9 +34,12 @@ def run(ctx):
     if not modules:
         ctx.say("no modules in the image: nothing to sign")
         return
-    argv = [sign_file(ctx), ctx.options["hash"], ctx.options["key"], ctx.options["certificate"]]
-    with tempfile.TemporaryDirectory() as work:
-        changed = sum(sign(ctx, argv, path, Path(work) / "module.ko") for path in modules)
+    program, changed = sign_file(ctx), 0
+    for packer in PACKERS:
+        some = [path for path in modules if path.suffix == packer]
+        for at in range(0, len(some), BATCH):
+            with tempfile.TemporaryDirectory() as work:
+                changed += sign(ctx, program, some[at : at + BATCH], PACKERS[packer], Path(work))
     ctx.say(f"signed {len(modules)} modules, {changed} of them changed")
 
 
@@ -67,34 +67,41 @@ def sign_file(ctx):
     )
 
 
-def sign(ctx, argv, path, plain):
-    """Sign one module in the place of what it was; returns whether that changed it."""
-    packer = PACKERS[path.suffix if path.suffix != ".ko" else ""]
-    before = path.read_bytes()
-    plain.write_bytes(unsigned(unpack(ctx, packer, path, plain)))
+def sign(ctx, program, modules, packer, work):
+    """Sign modules, each in the place of what it was; returns how many that changed."""
+    plain = {path: work / f"{number}.ko" for number, path in enumerate(modules)}
+    unpack(ctx, plain, packer)
+    for path in plain.values():
+        path.write_bytes(unsigned(path.read_bytes()))
     if ctx.options["strip"]:
-        ctx.run(["strip", "--strip-debug", str(plain)])
-    ctx.run([*argv, str(plain)])
+        each(ctx, 'strip --strip-debug "$2"', plain)
+    words = {"PROGRAM": program, "HASH": ctx.options["hash"], "KEY": ctx.options["key"], "CERT": ctx.options["certificate"]}
+    each(ctx, '"$PROGRAM" "$HASH" "$KEY" "$CERT" "$2"', plain, words)
     if packer:
-        pipe(ctx, packer, plain, plain.with_suffix(".packed"))
-    after = (plain.with_suffix(".packed") if packer else plain).read_bytes()
-    if after != before:
-        status = path.stat()
-        ctx.install_file(after, "/" + str(path.relative_to(ctx.root)), status.st_mode & 0o7777, status.st_uid, status.st_gid)
-    if not unpack(ctx, packer, path, plain).endswith(MAGIC):
-        raise RuntimeError(f"/{path.relative_to(ctx.root)} has no signature after {argv[0]} has signed it")
-    return after != before
+        each(ctx, f'{packer} -c <"$2" >"$2.packed"', plain)
+    changed = 0
+    for path, signed in plain.items():
+        after, status = (Path(f"{signed}.packed") if packer else signed).read_bytes(), path.stat()
+        if after != path.read_bytes():
+            name = "/" + str(path.relative_to(ctx.root))
+            ctx.install_file(after, name, status.st_mode & 0o7777, status.st_uid, status.st_gid)
+            changed += 1
+    unpack(ctx, plain, packer)  # from the image again, to see what is there now
+    missing = [path.name for path, signed in plain.items() if not signed.read_bytes().endswith(MAGIC)]
+    if missing:
+        raise RuntimeError(f"{program} succeeded, yet {', '.join(missing)} of the image has no signature")
+    return changed
 
 
-def unpack(ctx, packer, path, plain):
-    """The module itself, where it is compressed."""
-    if packer:
-        pipe(ctx, [packer[0], "-dc"], path, plain)
-    return (plain if packer else path).read_bytes()
+def unpack(ctx, plain, packer):
+    """Copy modules out of the image, decompressed."""
+    each(ctx, f'{packer.split()[0]} -dc <"$1" >"$2"' if packer else 'cat <"$1" >"$2"', plain)
 
 
-def pipe(ctx, program, source, target):
-    ctx.run(["sh", "-c", 'in=$1 out=$2; shift 2; exec "$@" <"$in" >"$out"', "sh", str(source), str(target), *program])
+def each(ctx, script, pairs, env=None):
+    """Run a line of shell for each pair of paths, $1 and $2, until one fails."""
+    words = [str(path) for pair in pairs.items() for path in pair]
+    ctx.run(["sh", "-ec", f"while [ $# -gt 0 ]; do {script}; shift 2; done", "sh", *words], env)
 
 
 def unsigned(data):
