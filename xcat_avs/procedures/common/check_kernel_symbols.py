@@ -14,7 +14,13 @@ OPTIONS = {
 }
 MODULE = re.compile(r".*\.ko(\.gz|\.xz|\.zst)?")
 PROBLEM = re.compile(r"(\S+) (needs unknown symbol|disagrees about version of symbol) (\S+)")
-MAGICS = {b"\x1f\x8b": "gzip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x02\x21\x4c\x18": "lz4", b"BZh": "bzip2"}
+MAGICS = {
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x02\x21\x4c\x18": "lz4",
+    b"BZh": "bzip2",
+}
 UNPACK = {".gz": "gzip", ".xz": "xz", ".zst": "zstd"}
 
 
@@ -24,7 +30,9 @@ def run(ctx):
         ctx.say("no kernel in the image: nothing to check")
     for version in versions:
         if not ctx.inside(f"/lib/modules/{version}/modules.dep").is_file():
-            raise RuntimeError(f"kernel {version} has no /lib/modules/{version}/modules.dep; run depmod {version} in the image")
+            raise RuntimeError(
+                f"kernel {version} has no /lib/modules/{version}/modules.dep; run depmod {version} in the image"
+            )
         with tempfile.TemporaryDirectory() as work:
             check(ctx, version, Path(work))
 
@@ -85,7 +93,9 @@ def link_modules(ctx, top, farm):
             (farm / relative).parent.mkdir(parents=True, exist_ok=True)
             if match and match.group(1):  # not every depmod reads every compression
                 plain = farm / relative[: -len(match.group(1))]
-                ctx.run(["sh", "-c", 'exec "$1" -dc <"$2" >"$3"', "sh", UNPACK[match.group(1)], str(source), str(plain)])
+                ctx.run(
+                    ["sh", "-c", 'exec "$1" -dc <"$2" >"$3"', "sh", UNPACK[match.group(1)], str(source), str(plain)]
+                )
             else:
                 (farm / relative).symlink_to(source)
     return count
@@ -97,7 +107,11 @@ def find_exports(ctx, version, work):
         path = target(ctx, ctx.inside(name))
         if path and b" __ksymtab_" in path.read_bytes():  # Debian ships a stub
             return ["-F", str(path)]
-    symvers = [f"/boot/symvers-{version}", f"/lib/modules/{version}/symvers", f"/lib/modules/{version}/build/Module.symvers"]
+    symvers = [
+        f"/boot/symvers-{version}",
+        f"/lib/modules/{version}/symvers",
+        f"/lib/modules/{version}/build/Module.symvers",
+    ]
     symvers += [f"/usr/src/kernels/{version}/Module.symvers", f"/usr/src/linux-headers-{version}/Module.symvers"]
     for name in [f"{name}{suffix}" for name in symvers for suffix in ("", ".gz", ".xz")]:
         path = target(ctx, ctx.inside(name))
@@ -114,7 +128,9 @@ def find_exports(ctx, version, work):
 
 
 def unpack(data):
-    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else lzma.decompress(data) if data[:5] == b"\xfd7zXZ" else data
+    return (
+        gzip.decompress(data) if data[:2] == b"\x1f\x8b" else lzma.decompress(data) if data[:5] == b"\xfd7zXZ" else data
+    )
 
 
 def exported(ctx, image, work):
@@ -143,7 +159,9 @@ def symbols(elf):
     sections = {text(elf, headers[names][4] + header[0]): header[3:6] for header in headers}
     strings = sections.get("__ksymtab_strings")
     found = []
-    for address, offset, length in [sections[name] for name in ("__ksymtab", "__ksymtab_gpl") if strings and name in sections]:
+    for address, offset, length in [
+        sections[name] for name in ("__ksymtab", "__ksymtab_gpl") if strings and name in sections
+    ]:
         # Entries are distances: of the value, the name and, since 5.4, the name space.
         for entry in (12, 8):
             places = [address + at + struct.unpack_from("<i", elf, offset + at)[0] for at in range(4, length, entry)]

@@ -48,10 +48,18 @@ def find(ctx, directories, name):
 
 def refuse_links(ctx):
     """systemctl --root would follow a link of the image to the host."""
-    patterns = ("etc", "etc/systemd", "etc/systemd/system", "etc/systemd/system/*.wants", "etc/systemd/system/*.requires")
+    patterns = (
+        "etc",
+        "etc/systemd",
+        "etc/systemd/system",
+        "etc/systemd/system/*.wants",
+        "etc/systemd/system/*.requires",
+    )
     for path in [path for pattern in patterns for path in ctx.glob(pattern)]:
         if path.is_symlink():
-            raise RuntimeError(f"/{path.relative_to(ctx.root)} of the image is a link; systemctl needs a directory there")
+            raise RuntimeError(
+                f"/{path.relative_to(ctx.root)} of the image is a link; systemctl needs a directory there"
+            )
 
 
 def unknown(ctx, name):

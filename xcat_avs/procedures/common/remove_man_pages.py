@@ -7,7 +7,10 @@ OPTIONS = {
         ("usr/share/man", "usr/local/share/man", "usr/X11R6/man", "var/cache/man"),
         "patterns of the directories whose contents go",
     ),
-    "keep": (("usr/share/man/man?",), "patterns of paths that stay; scripts of packages make links in the directories of sections"),
+    "keep": (
+        ("usr/share/man/man?",),
+        "patterns of paths that stay; scripts of packages make links in the directories of sections",
+    ),
     "future": (True, "have rpm, or dpkg, leave these files out of what is installed later"),
 }
 

@@ -22,7 +22,10 @@ OPTIONS = {
         ),
         "patterns of what goes with how = files",
     ),
-    "protect": (("systemd", "kernel*", "linux-image*", "openssh-server"), "patterns of packages that must not go along"),
+    "protect": (
+        ("systemd", "kernel*", "linux-image*", "openssh-server"),
+        "patterns of packages that are not to go along; nothing is removed then",
+    ),
 }
 
 
@@ -42,17 +45,36 @@ def run(ctx):
     if not names:
         ctx.say("no packages of Python in the image: nothing to remove")
         return
+    along = sorted(taken_along(ctx, names) - set(names))
+    lost = matching(along, ctx.options["protect"])
+    if lost:
+        raise RuntimeError(
+            f"{', '.join(lost)} would go along with Python; leave out of [remove_python] packages what they need, "
+            "or set how = files"
+        )
     ctx.remove_packages(*names)
-    after = installed(ctx)
-    ctx.say(f"removed {', '.join(sorted(before - after))}")
-    left, lost = matching(after, names), matching(before - after, ctx.options["protect"])
-    if left or lost:
-        text = [f"still there: {', '.join(left)}"] * bool(left) + [f"gone along: {', '.join(lost)}"] * bool(lost)
-        raise RuntimeError(f"removing Python did not go as it should: {'; '.join(text)}; see packages and protect")
+    left = matching(installed(ctx), names)
+    if left:
+        raise RuntimeError(f"packages of Python are still there: {', '.join(left)}; see {ctx.log}")
+    ctx.say(f"removed {', '.join(names)}" + (f", and with them {', '.join(along)}" if along else ""))
 
 
 def matching(names, patterns):
     return sorted(name for name in names if any(fnmatch(name, pattern) for pattern in patterns))
+
+
+def taken_along(ctx, names):
+    """The names of the packages that go when these are removed, by what the package manager would do."""
+    if ctx.image.version.packages == "deb":
+        text = said(ctx, ctx.chroot, ["apt-get", "-s", "purge", *names])
+        return set(re.findall(r"^(?:Purg|Remv) (\S+)", text, re.MULTILINE))
+    found = set(names)
+    while True:  # rpm names those that need what goes, and then those that need these
+        text = said(ctx, *rpm(ctx), ["-e", "--test", "--allmatches", *found], check=False)
+        more = {item.rsplit("-", 2)[0] for item in re.findall(r"is needed by \(installed\) (\S+)", text)} - found
+        if not more:
+            return found
+        found |= more
 
 
 def installed(ctx):
@@ -60,16 +82,28 @@ def installed(ctx):
     if ctx.image.version.packages == "deb":
         status = ctx.inside("/var/lib/dpkg/status")
         text = status.read_text(errors="replace") if status.is_file() else ""
-        pattern = r"^Package: (\S+)\nStatus: \S+ \S+ installed$"
-        return set(re.findall(pattern, text, re.MULTILINE))
-    start = ctx.log.stat().st_size
-    query = ["rpm", "-qa", "--qf", "package=%{NAME}\\n"]
+        return set(re.findall(r"^Package: (\S+)\nStatus: \S+ \S+ installed$", text, re.MULTILINE))
+    if database(ctx) is None:
+        return set()
+    text = said(ctx, *rpm(ctx), ["-qa", "--qf", "package=%{NAME}\\n"])
+    return set(re.findall(r"^package=(\S+)$", text, re.MULTILINE))
+
+
+def database(ctx):
+    tops = ("usr/lib/sysimage/rpm", "var/lib/rpm")
+    found = [path.parent for top in tops for name in ("Packages*", "*.sqlite") for path in ctx.glob(f"{top}/{name}")]
+    return found[0] if found else None
+
+
+def rpm(ctx):
+    """How rpm is run, and its first words; the image's own knows its database best."""
     if ctx.inside("/usr/bin/rpm").is_file() or ctx.inside("/bin/rpm").is_file():
-        ctx.chroot(query)  # the image's own rpm knows its database best
-    else:
-        databases = [f"{top}/{name}" for top in ("usr/lib/sysimage/rpm", "var/lib/rpm") for name in ("Packages*", "*.sqlite")]
-        found = [path.parent for pattern in databases for path in ctx.glob(pattern)]
-        if not found:
-            return set()
-        ctx.run([*query, "--dbpath", str(found[0])])
-    return set(re.findall(r"^package=(\S+)$", ctx.log.read_bytes()[start:].decode(errors="replace"), re.MULTILINE))
+        return ctx.chroot, ["rpm"]
+    return ctx.run, ["rpm", "--dbpath", str(database(ctx))]
+
+
+def said(ctx, run, *words, check=True):
+    """What a program has written to the log."""
+    start = ctx.log.stat().st_size
+    run([word for part in words for word in part], check=check)
+    return ctx.log.read_bytes()[start:].decode(errors="replace")

@@ -53,7 +53,11 @@ def own_zones(ctx, top, zones):
     names = {str(end.relative_to(top)) for end in chain(ctx, localtime) if top in end.parents}
     if localtime.is_file() and not localtime.is_symlink():
         data = localtime.read_bytes()
-        names |= {name for name, path in zones.items() if not path.is_symlink() and path.is_file() and path.read_bytes() == data}
+        names |= {
+            name
+            for name, path in zones.items()
+            if not path.is_symlink() and path.is_file() and path.read_bytes() == data
+        }
     if timezone.is_file() and not timezone.is_symlink():
         names.add(timezone.read_text().strip())
     for name in sorted(names - zones.keys()):

@@ -35,11 +35,11 @@ def run(ctx):
         ctx.say("no modules in the image: nothing to sign")
         return
     program, changed = sign_file(ctx), 0
-    for packer in PACKERS:
-        some = [path for path in modules if path.suffix == packer]
+    for suffix, packer in PACKERS.items():
+        some = [path for path in modules if path.suffix == suffix]
         for at in range(0, len(some), BATCH):
             with tempfile.TemporaryDirectory() as work:
-                changed += sign(ctx, program, some[at : at + BATCH], PACKERS[packer], Path(work))
+                changed += sign(ctx, program, some[at : at + BATCH], packer, Path(work))
     ctx.say(f"signed {len(modules)} modules, {changed} of them changed")
 
 
@@ -75,8 +75,14 @@ def sign(ctx, program, modules, packer, work):
         path.write_bytes(unsigned(path.read_bytes()))
     if ctx.options["strip"]:
         each(ctx, 'strip --strip-debug "$2"', plain)
-    words = {"PROGRAM": program, "HASH": ctx.options["hash"], "KEY": ctx.options["key"], "CERT": ctx.options["certificate"]}
+    words = {
+        "PROGRAM": program,
+        "HASH": ctx.options["hash"],
+        "KEY": ctx.options["key"],
+        "CERT": ctx.options["certificate"],
+    }
     each(ctx, '"$PROGRAM" "$HASH" "$KEY" "$CERT" "$2"', plain, words)
+    refuse_unsigned(plain, f"{program} has put no signature on")  # nothing is changed so far
     if packer:
         each(ctx, f'{packer} -c <"$2" >"$2.packed"', plain)
     changed = 0
@@ -87,10 +93,14 @@ def sign(ctx, program, modules, packer, work):
             ctx.install_file(after, name, status.st_mode & 0o7777, status.st_uid, status.st_gid)
             changed += 1
     unpack(ctx, plain, packer)  # from the image again, to see what is there now
-    missing = [path.name for path, signed in plain.items() if not signed.read_bytes().endswith(MAGIC)]
-    if missing:
-        raise RuntimeError(f"{program} succeeded, yet {', '.join(missing)} of the image has no signature")
+    refuse_unsigned(plain, "in the image there is no signature on")
     return changed
+
+
+def refuse_unsigned(plain, text):
+    missing = [path.name for path, module in plain.items() if not module.read_bytes().endswith(MAGIC)]
+    if missing:
+        raise RuntimeError(f"{text} {', '.join(missing)}")
 
 
 def unpack(ctx, plain, packer):
