@@ -191,7 +191,7 @@ def test_every_distribution_and_suite_is_in_the_page() -> None:
 def test_shipped_procedure_is_in_the_page_with_its_options(path: Path) -> None:
     found = procedure.load(path, Layer("shipped", path.parent, trusted=True))
     text = section(PAGES[2], found.name)
-    assert items(text) == [f"{name} = {option_text(option.default)}" for name, option in found.options.items()]
+    assert items(text) == [f"{name} = {option_text(option.default)}".rstrip() for name, option in found.options.items()]
     assert " ".join(text.split()).startswith(found.doc)
 
 
