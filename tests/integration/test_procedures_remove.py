@@ -422,10 +422,10 @@ def test_remove_python_that_takes_too_much_along(rocky: BuildContext) -> None:
 
 
 def test_remove_python_that_takes_too_much_along_of_debian(debian: BuildContext) -> None:
-    before = look(debian.root, skip=("var/cache/apt",))
+    before = look(debian.root, skip=("var/cache/apt", "var/log/apt"))
     with pytest.raises(RuntimeError, match="python3-minimal would go along with Python"):
         do(debian, "remove_python", packages=("libpython3*",), protect=("python3-minimal",))
-    assert difference(timeless(before), timeless(look(debian.root, skip=("var/cache/apt",)))) == {}
+    assert difference(timeless(before), timeless(look(debian.root, skip=("var/cache/apt", "var/log/apt")))) == {}
 
 
 def test_remove_python_by_files(debian: BuildContext, rocky: BuildContext) -> None:
@@ -706,6 +706,8 @@ def test_check_kernel_symbols_through_links_of_the_image(kernel: BuildContext) -
     module(kernel, "libcrc32c").rename(away)
     (top / "weak-updates").mkdir()
     (top / "weak-updates/libcrc32c.ko").symlink_to("/opt/libcrc32c.ko")
+    # A directory of another kernel, that is not there, from which such modules come.
+    write(kernel.root / "usr/lib/modules/5.0.0-1/extra/some.ko", module(kernel, "llc").read_bytes())
     assert "modules have all their symbols" in do(kernel, "check_kernel_symbols")
 
 
@@ -907,8 +909,6 @@ def test_image_built_with_these_steps(installation: Installation, rpms: Path) ->
           (installation.site / f"images/{PROFILE}/recipe.conf").read_text() + "\n[remove_doc]\nkeep = none\n")  # fmt: skip
     installation.run("create", PROFILE, "-b")
     assert not (root / "usr/share/doc/again").exists(), "a step that is repeated on its own result"
-    error = installation.run("create", PROFILE, "-b", code=None)
-    assert error.code == 0
     installation.recipe(
         "prepare_image_directory", "generate_image", "remove_zoneinfo", more="\n[remove_zoneinfo]\nkeep = Atlantis\n"
     )

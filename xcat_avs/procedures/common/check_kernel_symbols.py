@@ -38,9 +38,9 @@ def run(ctx):
 
 
 def kernels(ctx):
-    """The versions of the kernels, and of the directories of modules, in the image."""
+    """The versions of the kernels in the image; a directory that has only extra modules is of a kernel elsewhere."""
     boot, modules = ctx.inside("/boot/x").parent, ctx.inside("/lib/modules/x").parent
-    found = set(os.listdir(modules)) if modules.is_dir() else set()
+    found = {path.parent.name for path in modules.glob("*/*") if path.name in ("kernel", "modules.builtin", "vmlinuz")}
     for name in os.listdir(boot) if boot.is_dir() else ():
         match = re.fullmatch(r"vmlinu[xz]-(\d.*?)(\.gz|\.xz)?", name)
         if match and "rescue" not in name:
@@ -156,7 +156,7 @@ def symbols(elf):
     """The names in the tables of exports of a 64-bit vmlinux."""
     (table,), (size, count, names) = struct.unpack_from("<Q", elf, 0x28), struct.unpack_from("<HHH", elf, 0x3A)
     headers = [struct.unpack_from("<II4Q", elf, table + size * number) for number in range(count)]
-    sections = {text(elf, headers[names][4] + header[0]): header[3:6] for header in headers}
+    sections = {string(elf, headers[names][4] + header[0]): header[3:6] for header in headers}
     strings = sections.get("__ksymtab_strings")
     found = []
     for address, offset, length in [
@@ -166,12 +166,12 @@ def symbols(elf):
         for entry in (12, 8):
             places = [address + at + struct.unpack_from("<i", elf, offset + at)[0] for at in range(4, length, entry)]
             if all(strings[0] <= place < strings[0] + strings[2] for place in places):
-                found += [text(elf, place - strings[0] + strings[1]) for place in places]
+                found += [string(elf, place - strings[0] + strings[1]) for place in places]
                 break
         else:
             return []
     return found
 
 
-def text(elf, at):
+def string(elf, at):
     return elf[at : elf.index(b"\0", at)].decode("ascii", "replace")

@@ -40,7 +40,7 @@ def run(ctx):
         raise RuntimeError(f"[remove_python] how = {ctx.options['how']} in the recipe; it is packages or files")
     before = installed(ctx)
     if not before:
-        raise RuntimeError("the image has no package database; set how = files in the recipe")
+        raise RuntimeError("the image has no package database; build it without -b, or set [remove_python] how = files")
     names = matching(before, ctx.options["packages"])
     if not names:
         ctx.say("no packages of Python in the image: nothing to remove")
