@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xcat_avs.errors import AvsError, nearest
+from xcat_avs.image import OsNames, check_os_name
 
 ETC_CONF = Path("/etc/xcat/avs.conf")
 
@@ -67,11 +68,15 @@ class Settings:
         "its compression; auto: gzip, or packimage's own",
         ("auto", "gzip", "pigz", "zstd", "xz"),
     )
+    os_names: OsNames = dataclasses.field(
+        default=(), metadata={"help": "[osvers]: a site's own names of distributions, and what those are like"}
+    )
 
 
 OPTIONAL_PATHS = ("definitions", "installdir", "tftpdir")
-FIELDS = {(f.metadata["section"], f.metadata["name"]): f for f in dataclasses.fields(Settings)}
-SECTIONS = tuple(dict.fromkeys(section for section, _ in FIELDS))
+FIELDS = {(f.metadata["section"], f.metadata["name"]): f for f in dataclasses.fields(Settings) if "section" in f.metadata}
+OSVERS = "osvers"  # the one section whose names are the site's own
+SECTIONS = (*dict.fromkeys(section for section, _ in FIELDS), OSVERS)
 
 
 def read_ini(path: Path) -> configparser.ConfigParser:
@@ -119,6 +124,9 @@ def overlay(settings: Settings, values: Mapping[str, Mapping[str, str]], origin:
             raise AvsError(
                 f"{origin}: unknown section [{section}]{nearest(section, SECTIONS)}; there are {', '.join(SECTIONS)}"
             )
+        if section == OSVERS:
+            changes["os_names"] = _os_names(settings.os_names, items, origin)
+            continue
         for name, text in items.items():
             field = FIELDS.get((section, name))
             if field is None:
@@ -133,6 +141,17 @@ def overlay(settings: Settings, values: Mapping[str, Mapping[str, str]], origin:
                 raise AvsError(f"{what} is {value!r}; it takes an absolute path")
             changes[field.name] = value
     return dataclasses.replace(settings, **changes)
+
+
+def _os_names(names: OsNames, items: Mapping[str, str], origin: str) -> OsNames:
+    """names with those of one file; an empty value takes a name away."""
+    for name, like in items.items():
+        try:
+            if like:
+                check_os_name(name, like)
+        except AvsError as err:
+            raise err.prefixed(f"{origin}: [{OSVERS}] ") from None
+    return tuple((name, like) for name, like in {**dict(names), **items}.items() if like)
 
 
 def sections(parser: configparser.ConfigParser) -> dict[str, dict[str, str]]:

@@ -87,6 +87,9 @@ def test_an_empty_avs_conf_variable_is_none(monkeypatch: pytest.MonkeyPatch, tmp
         ("method = tar\n", ["is not an ini file", "line: 1"]),
         ("[pack]\nmethod\n", ["is not an ini file", "2"]),
         ("[pack]\nmethod = tar\nmethod = cpio\n", ["is not an ini file", "already exists"]),
+        ("[osvers]\nmylinux9 = plan9\n", ["[osvers] mylinux9 is said to be like 'plan9'", "ubuntu", "rocky9.4"]),
+        ("[osvers]\nmy*linux = el\n", ["[osvers] 'my*linux' is no osvers"]),
+        ("[osvers]\n../x = el\n", ["[osvers] '../x' is no osvers"]),
         ("[pack]\n[pack]\n", ["is not an ini file", "already exists"]),
     ],
 )
@@ -105,6 +108,14 @@ def test_a_directory_must_be_absolute(conf: Path, setting: str) -> None:
     conf.write_text(f"[paths]\n{setting} = install\n")
     with pytest.raises(AvsError, match=f"{setting} is 'install'"):
         config.load()
+
+
+def test_names_of_distributions_add_up(conf: Path) -> None:
+    conf.write_text("[osvers]\nmylinux9 = rocky9.4\nmylinux* = el\n")
+    names = config.load().os_names
+    assert names == (("mylinux9", "rocky9.4"), ("mylinux*", "el"))
+    more = config.overlay(config.load(), {"osvers": {"mylinux9": "", "other*": "debian"}}, "a file")
+    assert more.os_names == (("mylinux*", "el"), ("other*", "debian"))
 
 
 def test_values_are_not_interpolated(conf: Path) -> None:
