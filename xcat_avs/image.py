@@ -55,7 +55,8 @@ class OsVersion:
         match = OSVERS_FORM.fullmatch(osvers)
         if like and match is None:
             raise AvsError(
-                f"osvers {osvers!r} does not end with a release number, and [osvers] of avs.conf only says that it is of the family {like}; name an osvers there, such as rocky9.4"
+                f"osvers {osvers!r} does not end with a release number; [osvers] of avs.conf only gives its family {like}, "
+                "and may name an osvers instead, such as rocky9.4"
             )
         distribution = like or (match.group(1).lower().replace("_", "-") if match else "")
         if match is None or distribution not in DISTRIBUTIONS:
@@ -81,7 +82,14 @@ class OsVersion:
     def chain(self) -> tuple[str, ...]:
         """Names of the layers for this version, the most general first."""
         base = ("debian",) if self.family == "ubuntu" else ()
-        names = (*base, self.family, self.family + self.major, self.family + self.release, self.like or self.name, self.name)
+        names = (
+            *base,
+            self.family,
+            self.family + self.major,
+            self.family + self.release,
+            self.like or self.name,
+            self.name,
+        )
         return tuple(dict.fromkeys(names))
 
 

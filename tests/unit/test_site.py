@@ -143,9 +143,7 @@ def test_names_of_distributions_reach_every_osimage(conf: Path, tmp_path: Path) 
     assert site.definitions.describe().startswith(str(tmp_path))
 
 
-def test_names_of_distributions_below_installdir(
-    conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_of_distributions_below_installdir(conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images.stanza").write_text("tux-x86_64-netboot-p:\n    objtype=osimage\n")
     monkeypatch.setattr("xcat_avs.config.ETC_CONF", conf)
     monkeypatch.delenv("AVS_CONF")
