@@ -132,15 +132,14 @@ class Rinse:
         (work / "rinse.conf").write_text(f"[avs]\nmirror = {mirror}\n", encoding="ascii")
         # What it would run after it, from the host's directories, is not wanted: /bin/true in place of it.
         argv += ["--directory", str(root), "--cache-dir", str(work / "cache"), "--post-install", "/bin/true"]
-        points = ("proc", "sys", "dev", *(["run"] if int(image.version.major) >= 7 else []))
-        for name in points:  # here already, they stay when they are unmounted
-            (root / name).mkdir(mode=0o755)
-        with mounts.chroot_mounts(root):
-            command.run(argv, log=job.log, timeout=job.timeout)
+        command.run(argv, log=job.log, timeout=job.timeout)
         if COMPLETE not in job.log.read_text(encoding="utf-8", errors="replace"):
             raise AvsError(f"{image.name}: rinse did not come to its end", command.tail(job.log), str(job.log))
         for path in root.glob("*.rpm"):
             path.rename(work / "base" / path.name)
+        # It has the image's rpm, where there is one, write its database without running scripts: begin anew.
+        mounts.remove_tree(root / "var/lib/rpm")
+        mounts.remove_tree(root / "dev/urandom")  # made for that
 
     def _mirror(self, job: Job, argv: list[str], lines: list[list[str]], cache: Path) -> str:
         """The directory that has the packages, as rinse reads it; those of a local one are put into its cache.
@@ -178,9 +177,7 @@ class Rinse:
 
     def _register(self, job: Job) -> None:
         """Install the base anew by the image's own rpm: rinse ran no scripts, and cpio knows no names of owners."""
-        database = job.root / "var/lib/rpm"
-        mounts.remove_tree(database)
-        database.mkdir(parents=True, mode=0o755)
+        (job.root / "var/lib/rpm").mkdir(parents=True, mode=0o755)
         with ExitStack() as stack:
             self._enter(job, stack)
             base = job.root / IN_IMAGE / "base"
@@ -188,8 +185,7 @@ class Rinse:
             stack.enter_context(mounts.bind(job.work / "base", base, readonly=True))
             names = [f"/{IN_IMAGE}/base/{path.name}" for path in sorted((job.work / "base").iterdir())]
             docs = [] if self.wishes.docs else ["--excludedocs"]
-            for words in (["rpm", "--initdb"], ["rpm", "-i", "--force", "--nodeps", *docs, *names]):
-                self._inside(job, words, {})
+            self._inside(job, ["rpm", "-i", "--force", "--nodeps", *docs, *names], {})
 
     def _yum(self, job: Job, commands: Sequence[Sequence[str]], environment: dict[str, str]) -> None:
         """Run the image's yum in it, on the repositories of the definition."""
@@ -223,7 +219,7 @@ class Rinse:
 
     def _enter(self, job: Job, stack: ExitStack) -> Path:
         """Mount what programs in the image expect; returns a directory of theirs that is gone afterwards."""
-        stack.enter_context(mounts.chroot_mounts(job.root))
+        stack.enter_context(mounts.chroot_mounts(job.root, sys=False))
         top = job.root / IN_IMAGE
         top.mkdir(mode=0o700)
         (top / "home").mkdir()
