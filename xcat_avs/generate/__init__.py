@@ -207,9 +207,7 @@ def take_kernel(root: Path, target: Path, wanted: str = "") -> None:
     releases = {path.parent.name if path.name == "vmlinuz" else path.name.split("-", 1)[1]: path for path in kernels}
     if wanted and wanted not in releases:
         there = ", ".join(releases) or "none"
-        raise AvsError(
-            f"[image] kernel and kernel_suffix say {wanted}, and the image has no such kernel; it has {there}"
-        )
+        raise AvsError(f"the image has no kernel {wanted} in boot or lib/modules; there is {there}")
     if not kernels:
         return
     release = wanted or list(releases)[-1]

@@ -82,6 +82,9 @@ class Dnf:
     def remove(self, job: Job, names: Sequence[str]) -> None:
         self._dnf(job, ["remove", *names], {})
 
+    def upgrade(self, job: Job) -> None:
+        self._dnf(job, ["upgrade"], {})
+
     def _dnf(self, job: Job, words: Sequence[str], environment: dict[str, str]) -> None:
         # dnf wants the real path of the root, and keeps its data in ROOT/../../work.
         root = job.root.resolve()

@@ -88,10 +88,16 @@ class Rinse:
     def remove(self, job: Job, names: Sequence[str]) -> None:
         self._change(job, "remove", names)
 
+    def upgrade(self, job: Job) -> None:
+        self._change(job, "update", ())
+
     def _change(self, job: Job, verb: str, names: Sequence[str]) -> None:
         if not _has_yum(job.root):
             dnf = Dnf(self.wishes)
-            (dnf.install if verb == "install" else dnf.remove)(job, names)
+            if verb == "update":
+                dnf.upgrade(job)
+            else:
+                (dnf.install if verb == "install" else dnf.remove)(job, names)
             return
         mounts.remove_tree(job.work)
         job.work.mkdir(parents=True, mode=0o700)
