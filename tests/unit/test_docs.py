@@ -262,6 +262,8 @@ def test_examples_run(ctx: BuildContext, site: Path, osvers: str) -> None:
 def test_procedure_that_a_site_begins_with(ctx: BuildContext, tmp_path: Path) -> None:
     """The commented example of a site: it changes nothing as it is, and what its comments say works."""
     shutil.copytree(TOP / "share/xcat/avs/custom", tmp_path / "install/custom/avs")
+    for path in [tmp_path / "install", *(tmp_path / "install").rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o022)  # whatever the checkout has
     image = OsImage("rocky9.4-x86_64-netboot-example.prod", {})
     plain = recipe.load(image, tmp_path / "other", Settings())
     found = recipe.load(image, tmp_path / "install", Settings())
