@@ -66,17 +66,17 @@ PROCESS_CALLS = ("system", "popen", "exec", "spawn", "posix_spawn", "fork", "for
 
 
 def sources() -> dict[str, Path]:
-    """Module name below xcat_avs -> file; procedures are read by path and are no modules."""
+    """Module name below xcat_avs -> file; procedures and add-ons are read by path and are no modules."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] != "procedures":
+        if parts[0] not in ("procedures", "addons"):
             found[".".join(part for part in parts if part != "__init__")] = path
     return found
 
 
 SOURCES = sources()
-PROCEDURES = sorted((PACKAGE / "procedures").glob("*/*.py"))
+PROCEDURES = sorted(path for name in ("procedures", "addons") for path in (PACKAGE / name).glob("*/*.py"))
 ENTRY = ("cli", "__main__")
 
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Protocol
+from typing import Callable, Optional, Protocol
 
 from xcat_avs import command, mounts, packages, pkglist
 from xcat_avs.errors import AvsError
@@ -20,6 +20,28 @@ rpm_database = packages.rpm_database
 # The build is a function of its inputs: what takes a time from the clock takes this one.
 SOURCE_DATE_EPOCH = "1000000000"
 ARCHIVES = re.compile(r"rootimg\.[a-z0-9.]+")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What avs.conf says of all packages of an image. locales: languages, none for all.
+
+    arguments: more of them for the package manager. base: the list of what rinse unpacks first.
+    """
+
+    docs: bool = True
+    locales: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    base: Optional[Path] = None
+
+    def identity(self) -> str:
+        """What is added to that of a generator; nothing where nothing is wished."""
+        wished = [] if self.docs else ["without documentation"]
+        wished += [f"languages {','.join(self.locales)}"] if self.locales else []
+        return "".join(f" {item}" for item in [*wished, *self.arguments])
+
+
+NO_WISHES = Wishes()
 
 
 @dataclass(frozen=True)
@@ -67,10 +89,11 @@ class Generator(Protocol):
         """What a build depends on besides the definition."""
 
 
-def choose(image: OsImage, setting: str) -> Generator:
+def choose(image: OsImage, setting: str, wishes: Wishes = NO_WISHES) -> Generator:
     """The generator that a setting names, or that fits the osvers of the image."""
     from xcat_avs.generate.dnf import Dnf
     from xcat_avs.generate.mmdebstrap import Mmdebstrap
+    from xcat_avs.generate.rinse import Rinse
 
     version = image.version
     if setting == "auto":
@@ -78,15 +101,20 @@ def choose(image: OsImage, setting: str) -> Generator:
             setting = "mmdebstrap"
         elif version.family == "fedora" or (version.family == "el" and int(version.major) >= 8):
             setting = "dnf"
+        elif version.family == "el" and int(version.major) >= 5:
+            setting = "rinse"
         else:
             raise AvsError(
-                f"{image.name}: there is no generator for osvers {image.osvers} yet; bring a tree with --from DIR, or set [image] generator"
+                f"{image.name}: there is no generator for osvers {image.osvers}; bring a tree with --from DIR, or set [image] generator"
             )
-    if (setting == "mmdebstrap" and version.packages != "deb") or (setting == "dnf" and version.packages != "rpm"):
+    kinds: dict[str, Callable[[Wishes], Generator]] = {"mmdebstrap": Mmdebstrap, "dnf": Dnf, "rinse": Rinse}
+    if version.packages != ("deb" if setting == "mmdebstrap" else "rpm") or (
+        setting == "rinse" and version.family != "el"
+    ):
         raise AvsError(
             f"{image.name}: generator {setting} cannot build osvers {image.osvers}; set [image] generator = auto"
         )
-    return Mmdebstrap() if setting == "mmdebstrap" else Dnf()
+    return kinds[setting](wishes)
 
 
 @dataclass(frozen=True)
