@@ -160,6 +160,7 @@ def _lines(path: Path) -> list[str]:
 
 def _run_step(ctx: BuildContext, step: Step, step_id: str, log: Path) -> StepResult:
     log.write_bytes(b"")
+    ctx.paths.report(step.name).unlink(missing_ok=True)
     started, clock = utc_now(), time.monotonic()
     packages, size = measure(ctx.root)
     perform(ctx)
@@ -187,6 +188,12 @@ def measure(root: Path) -> tuple[int, int]:
     if not root.is_dir():
         return 0, 0
     return generate.count_packages(root), manifest.tree_size(str(root))
+
+
+def step_reports(paths: BuildPaths, recipe: Recipe) -> dict[str, list[str]]:
+    """What steps have to say in the report: step -> lines."""
+    said = {step.name: paths.report(step.name) for step in recipe.steps}
+    return {name: path.read_text(encoding="utf-8").splitlines() for name, path in said.items() if path.is_file()}
 
 
 def _failed(step: Step, err: Exception, log: Path, results: Sequence[StepResult]) -> StepFailed:

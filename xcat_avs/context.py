@@ -16,7 +16,7 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any, Callable, NoReturn, Optional, Union
 
-from xcat_avs import command, generate, mounts, pkglist
+from xcat_avs import command, differences, generate, manifest, mounts, pkglist
 from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Generator, Job
@@ -41,6 +41,10 @@ class BuildPaths:
     @property
     def root(self) -> Path:
         return self.tree / "rootimg"
+
+    def report(self, step: str) -> Path:
+        """The file with what a step has to say in the report of the create."""
+        return self.results / f"{step}.report"
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,25 @@ class BuildContext:
         with open(self.log, "a", encoding="utf-8") as stream:
             stream.write(text + "\n")
         self.progress.verbose(f"{self.procedure.name}: {text}")
+
+    def report(self, *lines: str) -> None:
+        """Lines for the report of the create, below its table."""
+        self.paths.results.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(self.paths.report(self.procedure.name), "a", encoding="utf-8") as stream:
+            stream.writelines(f"{line}\n" for line in lines)
+        for line in lines:
+            self.say(line)
+
+    def privileged(self) -> list[tuple[str, str]]:
+        """The programs of the image that run with other rights than those of who starts them, and these rights in words."""
+        found = []
+        for path, status in manifest.walk(str(self.root)):
+            if stat.S_ISREG(status.st_mode):
+                with manifest.reach(str(self.root), path) as full:
+                    xattrs = manifest.read_xattrs(full)
+                words = differences.rights(status.st_mode, status.st_uid, status.st_gid, xattrs)
+                found += [(f"/{path}", words)] if words else []
+        return sorted(found)
 
     def fail(self, text: str) -> NoReturn:
         """End the step with an error: what is wrong, and what to do about it."""

@@ -213,9 +213,14 @@ def privileges(entry: Optional[Entry]) -> str:
     """What rights a file gives to who runs it, in words; empty for none, and for what is no file."""
     if entry is None or entry.type != "file":
         return ""
-    words = [f"setuid {entry.uid}"] if entry.mode & SETUID else []
-    words += [f"setgid {entry.gid}"] if entry.mode & SETGID else []
-    words += [capabilities(value) for name, value in entry.xattrs if name == CAPABILITY]
+    return rights(entry.mode, entry.uid, entry.gid, entry.xattrs)
+
+
+def rights(mode: int, uid: int, gid: int, xattrs: Iterable[tuple[str, bytes]]) -> str:
+    """setuid, setgid and capabilities in words; empty for none."""
+    words = [f"setuid {uid}"] if mode & SETUID else []
+    words += [f"setgid {gid}"] if mode & SETGID else []
+    words += [capabilities(value) for name, value in xattrs if name == CAPABILITY]
     return ", ".join(words)
 
 

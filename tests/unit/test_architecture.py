@@ -44,8 +44,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "recipe": {"config", "procedure", "image", "errors"},
     "context": {
-        "command", "config", "errors", "generate.*", "image", "inside", "mounts", "pkglist", "procedure", "progress",
-        "recipe",
+        "command", "config", "differences", "errors", "generate.*", "image", "inside", "manifest", "mounts", "pkglist",
+        "procedure", "progress", "recipe",
     },
     "build": {
         "command", "context", "errors", "generate.*", "image", "manifest", "mounts", "packages", "procedure", "progress",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -71,7 +71,8 @@ def run(request: Request, site: Site) -> Report:
         results = _build(image, recipe, generator, source, paths, request, site)
         image, changes = _written_back(image, site)
         completed = report.utc_now()
-        text = _report_blocks(image, completed, message, results)
+        said = build.step_reports(paths, recipe)
+        text = _report_blocks(image, completed, message, results, said)
         provenance = _provenance(image, site, generator, completed, message)
         build.write_build_info(paths, image, recipe, results, report.to_text(Report(text)), provenance)
         site.progress.begin("committing")
@@ -82,7 +83,7 @@ def run(request: Request, site: Site) -> Report:
             )
         finally:
             site.progress.end()
-    document = {**provenance, "steps": [asdict(item) for item in results], "definition_changes": changes}
+    document = {**provenance, "steps": [asdict(item) for item in results], "said": said, "definition_changes": changes}
     return _finish(request, site, image, target, store, (revision, changed), text, document)
 
 
@@ -265,11 +266,14 @@ def _provenance(image: OsImage, site: Site, generator: Generator, completed: str
     }  # fmt: skip
 
 
-def _report_blocks(image: OsImage, completed: str, message: str, results: list[StepResult]) -> list[object]:
+def _report_blocks(
+    image: OsImage, completed: str, message: str, results: list[StepResult], said: Mapping[str, Sequence[str]]
+) -> list[object]:
     return [
         f"Image rebuild completed at {report.ctime(completed)}",
         message,
         report.step_table(results, image.version.packages),
+        *("\n".join([f"{name}:", *(f"  {line}" for line in lines)]) for name, lines in said.items()),
         f"Image {image.profile} created",
     ]
 

@@ -30,9 +30,7 @@ def run(ctx):
         ctx.say("no kernel in the image: nothing to check")
     for version in versions:
         if not ctx.inside(f"/lib/modules/{version}/modules.dep").is_file():
-            raise RuntimeError(
-                f"kernel {version} has no /lib/modules/{version}/modules.dep; run depmod {version} in the image"
-            )
+            ctx.fail(f"kernel {version} has no /lib/modules/{version}/modules.dep; run depmod {version} in the image")
         with tempfile.TemporaryDirectory() as work:
             check(ctx, version, Path(work))
 
@@ -53,7 +51,7 @@ def check(ctx, version, work):
     if exports is None:
         text = f"kernel {version}: neither System.map nor symvers nor the kernel itself says which symbols it has"
         if ctx.options["strict"]:
-            raise RuntimeError(f"{text}; install its headers, or set [check_kernel_symbols] strict = no")
+            ctx.fail(f"{text}; install its headers, or set [check_kernel_symbols] strict = no")
         ctx.say(f"{text}: NOT CHECKED")
         return
     count = link_modules(ctx, ctx.inside(f"/lib/modules/{version}"), work / "lib/modules" / version)
@@ -66,7 +64,7 @@ def check(ctx, version, work):
         modules = list(dict.fromkeys(module for module, _ in problems))
         text = ", ".join(f"{module} needs {symbol}" for module, symbol in problems[:20])
         more = f" and {len(problems) - 20} more, see the log" if len(problems) > 20 else ""
-        raise RuntimeError(f"kernel {version}: {len(modules)} modules have unresolved symbols: {text}{more}")
+        ctx.fail(f"kernel {version}: {len(modules)} modules have unresolved symbols: {text}{more}")
     ctx.say(f"kernel {version}: {count} modules have all their symbols, by {exports[0]} {os.path.basename(exports[1])}")
 
 

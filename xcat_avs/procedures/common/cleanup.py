@@ -84,13 +84,13 @@ def link_to_busybox(ctx, tools):
     directories = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
     found = [f"{top}/busybox" for top in directories if ctx.inside(f"{top}/busybox").is_file()]
     if not found:
-        raise RuntimeError("there is no busybox in the image; add its package, or set [cleanup] busybox to nothing")
+        ctx.fail("there is no busybox in the image; add its package, or set [cleanup] busybox to nothing")
     start = ctx.log.stat().st_size
     ctx.chroot([found[0], "--list"])
     known = ctx.log.read_bytes()[start:].decode().split("\n")
     unknown = [tool for tool in tools if tool not in known or tool == "busybox"]
     if unknown:
-        raise RuntimeError(f"the busybox of the image is no {' or '.join(unknown)}; all it is: {' '.join(known[1:-1])}")
+        ctx.fail(f"the busybox of the image is no {' or '.join(unknown)}; all it is: {' '.join(known[1:-1])}")
     for tool in tools:
         places = {ctx.inside(f"{top}/{tool}") for top in directories}
         places = {path for path in places if os.path.lexists(path)} or {ctx.inside(f"/usr/bin/{tool}")}

@@ -24,7 +24,7 @@ def run(ctx):
         elif ctx.options["missing"] == "ignore":
             ctx.say(f"no service {name} in the image: left out")
         else:
-            raise RuntimeError(unknown(ctx, name))
+            ctx.fail(unknown(ctx, name))
     if not units and not scripts:
         ctx.say("no services to disable: nothing to do")
     if units:
@@ -58,9 +58,7 @@ def refuse_links(ctx):
     )
     for path in [path for pattern in patterns for path in ctx.glob(pattern)]:
         if path.is_symlink():
-            raise RuntimeError(
-                f"/{path.relative_to(ctx.root)} of the image is a link; systemctl needs a directory there"
-            )
+            ctx.fail(f"/{path.relative_to(ctx.root)} of the image is a link; systemctl needs a directory there")
 
 
 def unknown(ctx, name):

@@ -122,5 +122,5 @@ def rpm_list(ctx):
         ctx.run([*query, "--dbpath", str(found[0])])
     lines = re.findall(r"^package=(\S+)$", ctx.log.read_bytes()[start:].decode(errors="replace"), re.MULTILINE)
     if not lines:
-        raise RuntimeError(f"rpm finds no package in {found[0]}; is the database whole?")
+        ctx.fail(f"rpm finds no package in {found[0]}; is the database whole?")
     return [line for line in lines if not line.startswith("gpg-pubkey-")]

@@ -37,10 +37,10 @@ def run(ctx):
         ctx.say(f"removed {len(found)} files and directories" if found else "no Python in the image: nothing to remove")
         return
     if ctx.options["how"] != "packages":
-        raise RuntimeError(f"[remove_python] how = {ctx.options['how']} in the recipe; it is packages or files")
+        ctx.fail(f"[remove_python] how = {ctx.options['how']} in the recipe; it is packages or files")
     before = installed(ctx)
     if not before:
-        raise RuntimeError("the image has no package database; build it without -b, or set [remove_python] how = files")
+        ctx.fail("the image has no package database; build it without -b, or set [remove_python] how = files")
     names = matching(before, ctx.options["packages"])
     if not names:
         ctx.say("no packages of Python in the image: nothing to remove")
@@ -48,14 +48,14 @@ def run(ctx):
     along = sorted(taken_along(ctx, names) - set(names))
     lost = matching(along, ctx.options["protect"])
     if lost:
-        raise RuntimeError(
+        ctx.fail(
             f"{', '.join(lost)} would go along with Python; leave out of [remove_python] packages what they need, "
             "or set how = files"
         )
     ctx.remove_packages(*names)
     left = matching(installed(ctx), names)
     if left:
-        raise RuntimeError(f"packages of Python are still there: {', '.join(left)}; see {ctx.log}")
+        ctx.fail(f"packages of Python are still there: {', '.join(left)}; see {ctx.log}")
     ctx.say(f"removed {', '.join(names)}" + (f", and with them {', '.join(along)}" if along else ""))
 
 

@@ -8,7 +8,10 @@ OPTIONS = {
         False,
         "add the date to the name; then a rebuild on another day makes a new revision, though nothing changed",
     ),
-    "root_size": ("", "largest size of the root file system, such as 4g or 50%; default: half of the memory"),
+    "root_size": (
+        "",
+        "largest size of the root file system, such as 4g or 50%; default: [image] root_size, else half of the memory",
+    ),
     "shm_size": ("", "largest size of /dev/shm; default: half of the memory"),
     "tmp_size": ("", "have /tmp as a file system of its own, of at most that size"),
     "append": ("fstab", "site file whose lines are added, such as the cluster's NFS mounts"),
@@ -21,7 +24,7 @@ def run(ctx):
     if options["date"]:
         name += time.strftime("_%Y-%m-%d")
     table = [
-        (name, "/", "tmpfs", with_size("rw", options["root_size"])),
+        (name, "/", "tmpfs", with_size("rw", options["root_size"] or ctx.settings.root_size)),
         ("proc", "/proc", "proc", "defaults"),
         ("sysfs", "/sys", "sysfs", "defaults"),
         ("devpts", "/dev/pts", "devpts", "gid=5,mode=620"),

@@ -3,7 +3,7 @@
 OPTIONS = {
     "kernelver": (
         "",
-        "its release, such as 5.14.0-427.el9.x86_64; default: kernelver of the definition, else the newest",
+        "its release, such as 5.14.0-427.el9.x86_64; default: [image] kernel, else kernelver of the definition, else the newest",
     ),
     "suffix": ("", "what that release ends in besides, such as +rt or .debug; alone: the newest one that ends so"),
     "firmware": ("keep", "install: add the distribution's package of firmware; keep: leave it as it is"),
@@ -16,7 +16,9 @@ OFF = {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv
 def run(ctx):
     firmware(ctx, ctx.options["firmware"])
     ipv6(ctx, ctx.options["ipv6"])
-    release, suffix = ctx.options["kernelver"] or ctx.image.attributes.get("kernelver", ""), ctx.options["suffix"]
+    settings = ctx.settings
+    release = ctx.options["kernelver"] or settings.kernel or ctx.image.attributes.get("kernelver", "")
+    suffix = ctx.options["suffix"] or settings.kernel_suffix
     if suffix and not release.endswith(suffix):
         release = release + suffix if release else newest(ctx, suffix)
     ctx.take_kernel(release)

@@ -8,8 +8,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 OPTIONS = {
-    "key": ("", "file of the private key on this machine, PEM; it is never copied into the image"),
-    "certificate": ("", "file of its certificate on this machine"),
+    "key": (
+        "",
+        "file of the private key on this machine, PEM; default: [image] module_signing_key; it is never copied into the image",
+    ),
+    "certificate": ("", "file of its certificate on this machine; default: [image] module_signing_certificate"),
     "hash": ("sha256", "digest of the signatures; the kernel must know it"),
     "sign_file": ("", "program that signs; empty: scripts/sign-file of this machine's kernel packages, or the image's"),
     "modules": (("*",), "patterns of the modules' paths below /lib/modules, such as 5.14*/extra/*"),
@@ -24,12 +27,14 @@ HOST = ("/usr/src/kernels/*/scripts/sign-file", "/usr/lib/linux-kbuild-*/scripts
 
 
 def run(ctx):
-    for name in ("key", "certificate"):
-        path = ctx.options[name]
+    files = {
+        name: ctx.options[name] or getattr(ctx.settings, f"module_signing_{name}") for name in ("key", "certificate")
+    }
+    for name, path in files.items():
         if not path.startswith("/") or not os.path.isfile(path):
-            raise RuntimeError(f"[sign_kernel_modules] {name} = {path} in the recipe is no file of this machine")
+            ctx.fail(f"[sign_kernel_modules] {name} = {path} in the recipe is no file of this machine")
         if Path(os.path.realpath(ctx.root)) in Path(os.path.realpath(path)).parents:
-            raise RuntimeError(f"[sign_kernel_modules] {name} = {path} lies in the image; keep it outside")
+            ctx.fail(f"[sign_kernel_modules] {name} = {path} lies in the image; keep it outside")
     modules = find_modules(ctx)
     if not modules:
         ctx.say("no modules in the image: nothing to sign")
@@ -39,7 +44,7 @@ def run(ctx):
         some = [path for path in modules if path.suffix == suffix]
         for at in range(0, len(some), BATCH):
             with tempfile.TemporaryDirectory() as work:
-                changed += sign(ctx, program, some[at : at + BATCH], packer, Path(work))
+                changed += sign(ctx, program, files, some[at : at + BATCH], packer, Path(work))
     ctx.say(f"signed {len(modules)} modules, {changed} of them changed")
 
 
@@ -61,13 +66,13 @@ def sign_file(ctx):
     for path in candidates:
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
-    raise RuntimeError(
+    return ctx.fail(
         f"there is no {wanted or 'scripts/sign-file'}; install kernel-devel (linux-kbuild on Debian) on this machine "
         "or in the image, or set [sign_kernel_modules] sign_file"
     )
 
 
-def sign(ctx, program, modules, packer, work):
+def sign(ctx, program, files, modules, packer, work):
     """Sign modules, each in the place of what it was; returns how many that changed."""
     plain = {path: work / f"{number}.ko" for number, path in enumerate(modules)}
     unpack(ctx, plain, packer)
@@ -78,11 +83,11 @@ def sign(ctx, program, modules, packer, work):
     words = {
         "PROGRAM": program,
         "HASH": ctx.options["hash"],
-        "KEY": ctx.options["key"],
-        "CERT": ctx.options["certificate"],
+        "KEY": files["key"],
+        "CERT": files["certificate"],
     }
     each(ctx, '"$PROGRAM" "$HASH" "$KEY" "$CERT" "$2"', plain, words)
-    refuse_unsigned(plain, f"{program} has put no signature on")  # nothing is changed so far
+    refuse_unsigned(ctx, plain, f"{program} has put no signature on")  # nothing is changed so far
     if packer:
         each(ctx, f'{packer} -c <"$2" >"$2.packed"', plain)
     changed = 0
@@ -93,14 +98,14 @@ def sign(ctx, program, modules, packer, work):
             ctx.install_file(after, name, status.st_mode & 0o7777, status.st_uid, status.st_gid)
             changed += 1
     unpack(ctx, plain, packer)  # from the image again, to see what is there now
-    refuse_unsigned(plain, "in the image there is no signature on")
+    refuse_unsigned(ctx, plain, "in the image there is no signature on")
     return changed
 
 
-def refuse_unsigned(plain, text):
+def refuse_unsigned(ctx, plain, text):
     missing = [path.name for path, module in plain.items() if not module.read_bytes().endswith(MAGIC)]
     if missing:
-        raise RuntimeError(f"{text} {', '.join(missing)}")
+        ctx.fail(f"{text} {', '.join(missing)}")
 
 
 def unpack(ctx, plain, packer):
