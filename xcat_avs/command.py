@@ -24,6 +24,7 @@ KEPT = ("HOME", "TERM", "TMPDIR", "XCATROOT", "XCATCFG", "XCATBYPASS", "XCATHOST
 PACKAGES = {
     "fsvs": "fsvs", "svn": "subversion", "svnadmin": "subversion", "svnmucc": "subversion",
     "mmdebstrap": "mmdebstrap", "apt-get": "apt", "apt-config": "apt", "dnf": "dnf", "rpm": "rpm",
+    "rinse": "rinse", "rpm2cpio": "rpm2cpio", "wget": "wget",
     "cpio": "cpio", "tar": "tar", "mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools",
     "gzip": "gzip", "zstd": "zstd", "xz": "xz-utils", "cp": "coreutils", "chroot": "coreutils",
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,14 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from xcat_avs.errors import AvsError, nearest
+from xcat_avs.image import OsNames, check_os_name
 
 ETC_CONF = Path("/etc/xcat/avs.conf")
 
 
-def _setting(section: str, name: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"section": section, "name": name, "help": help, "choices": choices}
-    )
+# What reaches a command line, or a file that a shell reads, is plain.
+WORD = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
+LOCALE = r"[A-Za-z0-9_][A-Za-z0-9_.@-]*"
+SIZE = r"[0-9]+[kmgKMG]?"
+ARGUMENT = r"-[A-Za-z0-9_.,:=/+@%~*?-]+"
+
+
+def _setting(section: str, name: str, default: Any, help: str, choices: tuple[str, ...] = (), pattern: str = "") -> Any:
+    """pattern: what the value, or each item of it, must match; an empty value is always fine."""
+    metadata = {"section": section, "name": name, "help": help, "choices": choices, "pattern": pattern}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,11 @@ class Settings:
     installdir: str = _setting("paths", "installdir", "", "default: xCAT's own; without xCAT /install")
     tftpdir: str = _setting("paths", "tftpdir", "", "default: xCAT's own; without xCAT /tftpboot")
     generator: str = _setting(
-        "image", "generator", "auto", "what builds the tree; auto: by osvers", ("auto", "genimage", "mmdebstrap", "dnf")
+        "image",
+        "generator",
+        "auto",
+        "what builds the tree; auto: by osvers",
+        ("auto", "genimage", "mmdebstrap", "dnf", "rinse"),
     )
     pkglist: str = _setting(
         "image",
@@ -50,6 +63,30 @@ class Settings:
     provider: str = _setting("image", "provider", "", "directory of XCATROOT/share/xcat/netboot to take genimage from")
     require_message: bool = _setting("image", "require_message", False, "create needs -m MESSAGE")
     timeout: int = _setting("image", "timeout", 0, "seconds after which a program run by a build is ended; 0: never")
+    install_docs: bool = _setting("image", "install_docs", True, "install the packages' documentation")
+    install_locales: tuple[str, ...] = _setting(
+        "image", "install_locales", (), "languages whose messages are installed; empty: all", pattern=LOCALE
+    )
+    package_manager_args: tuple[str, ...] = _setting(
+        "image", "package_manager_args", (), "more arguments for dnf, yum or apt", pattern=ARGUMENT
+    )
+    rinse_packages: str = _setting("image", "rinse_packages", "", "what rinse unpacks first; default: by osvers")
+    kernel: str = _setting("image", "kernel", "", "release of the kernel that nodes boot", pattern=WORD)
+    kernel_suffix: str = _setting(
+        "image", "kernel_suffix", "", "what follows that release", pattern=r"[A-Za-z0-9_.+-]*"
+    )
+    interface: str = _setting("image", "interface", "", "network interface that nodes boot from", pattern=WORD)
+    net_modules: tuple[str, ...] = _setting("image", "net_modules", (), "network drivers in the initrd", pattern=WORD)
+    storage_modules: tuple[str, ...] = _setting(
+        "image", "storage_modules", (), "storage drivers in the initrd", pattern=WORD
+    )
+    filesystem_modules: tuple[str, ...] = _setting(
+        "image", "filesystem_modules", (), "file systems in the initrd", pattern=WORD
+    )
+    root_size: str = _setting("image", "root_size", "", "most that the nodes' root file system may hold", pattern=SIZE)
+    module_signing_key: str = _setting("image", "module_signing_key", "", "private key that signs kernel modules")
+    module_signing_certificate: str = _setting("image", "module_signing_certificate", "", "certificate of that key")
+    system_name: str = _setting("image", "system_name", "", "what the cluster is called", pattern=WORD)
     packer: str = _setting(
         "pack", "packer", "auto", "what packs: packimage (where xCAT is), or own", ("auto", "packimage", "own")
     )
@@ -67,11 +104,19 @@ class Settings:
         "its compression; auto: gzip, or packimage's own",
         ("auto", "gzip", "pigz", "zstd", "xz"),
     )
+    os_names: OsNames = dataclasses.field(
+        default=(), metadata={"help": "[osvers]: a site's own names of distributions, and what those are like"}
+    )
 
 
-OPTIONAL_PATHS = ("definitions", "installdir", "tftpdir")
-FIELDS = {(f.metadata["section"], f.metadata["name"]): f for f in dataclasses.fields(Settings)}
-SECTIONS = tuple(dict.fromkeys(section for section, _ in FIELDS))
+OPTIONAL_PATHS = (
+    "definitions", "installdir", "tftpdir", "rinse_packages", "module_signing_key", "module_signing_certificate",
+)  # fmt: skip
+FIELDS = {
+    (f.metadata["section"], f.metadata["name"]): f for f in dataclasses.fields(Settings) if "section" in f.metadata
+}
+OSVERS = "osvers"  # the one section whose names are the site's own
+SECTIONS = (*dict.fromkeys(section for section, _ in FIELDS), OSVERS)
 
 
 def read_ini(path: Path) -> configparser.ConfigParser:
@@ -119,6 +164,9 @@ def overlay(settings: Settings, values: Mapping[str, Mapping[str, str]], origin:
             raise AvsError(
                 f"{origin}: unknown section [{section}]{nearest(section, SECTIONS)}; there are {', '.join(SECTIONS)}"
             )
+        if section == OSVERS:
+            changes["os_names"] = _os_names(settings.os_names, items, origin)
+            continue
         for name, text in items.items():
             field = FIELDS.get((section, name))
             if field is None:
@@ -131,8 +179,33 @@ def overlay(settings: Settings, values: Mapping[str, Mapping[str, str]], origin:
             value = typed(text, field.default, what, field.metadata["choices"])
             if field.name in OPTIONAL_PATHS and value and not value.startswith("/"):
                 raise AvsError(f"{what} is {value!r}; it takes an absolute path")
+            _refuse_unfit(value, field.metadata["pattern"], what)
             changes[field.name] = value
     return dataclasses.replace(settings, **changes)
+
+
+def _refuse_unfit(value: Any, pattern: str, what: str) -> None:
+    for item in value if isinstance(value, tuple) else (value,):
+        if pattern and item and not re.fullmatch(pattern, item):
+            form = (
+                "a size such as 2g"
+                if pattern == SIZE
+                else "arguments that begin with -"
+                if pattern == ARGUMENT
+                else "names"
+            )
+            raise AvsError(f"{what} has {item!r}; it takes {form}, of plain characters only")
+
+
+def _os_names(names: OsNames, items: Mapping[str, str], origin: str) -> OsNames:
+    """names with those of one file; an empty value takes a name away."""
+    for name, like in items.items():
+        try:
+            if like:
+                check_os_name(name, like)
+        except AvsError as err:
+            raise err.prefixed(f"{origin}: [{OSVERS}] ") from None
+    return tuple((name, like) for name, like in {**dict(names), **items}.items() if like)
 
 
 def sections(parser: configparser.ConfigParser) -> dict[str, dict[str, str]]:

@@ -148,7 +148,8 @@ class BuildContext:
         else:
             self.generator.generate(self._job())
             if not (self.paths.tree / generate.KERNEL).exists():  # genimage has made its own
-                generate.take_kernel(self.root, self.paths.tree)
+                wanted = self.settings.kernel + self.settings.kernel_suffix
+                generate.take_kernel(self.root, self.paths.tree, wanted)
 
     def empty(self) -> None:
         """Remove all that an earlier build left, and make an empty root."""

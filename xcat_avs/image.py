@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xcat_avs.errors import AvsError, NotFoundError, nearest
@@ -21,32 +21,49 @@ PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*")
 
 # distribution (as xCAT spells it in osvers, lower case) -> family
 DISTRIBUTIONS = {
-    "rhels": "el", "rhel": "el", "rhelhpc": "el", "centos": "el", "centos-stream": "el", "rocky": "el",
-    "alma": "el", "ol": "el", "sl": "el", "fedora": "fedora",
-    "sles": "sles", "sle": "sles", "debian": "debian", "ubuntu": "ubuntu",
+    "rhels": "el", "rhel": "el", "rhelc": "el", "rhelhpc": "el", "centos": "el", "centos-stream": "el", "rocky": "el",
+    "alma": "el", "almalinux": "el", "ol": "el", "oraclelinux": "el", "sl": "el", "el": "el", "fedora": "fedora",
+    "sles": "sles", "sled": "sles", "sle": "sles", "debian": "debian", "ubuntu": "ubuntu",
 }  # fmt: skip
+FAMILIES = tuple(dict.fromkeys(DISTRIBUTIONS.values()))
+# What a site calls its distributions: an osvers, or its beginning with "*", and what that is like.
+OsNames = tuple[tuple[str, str], ...]
 # Attributes that name directories; every other absolute path in a definition names a file.
 DIRECTORY_ATTRIBUTES = frozenset({"rootimgdir", "pkgdir", "otherpkgdir", "kerneldir", "driverupdatesrc"})
 
 
 @dataclass(frozen=True)
 class OsVersion:
-    """An osvers such as `rocky9.4`: distribution, numbers, and the family chain of layers."""
+    """An osvers such as `rocky9.4`: distribution, numbers, and the family chain of layers.
+
+    like: the osvers known here that a site says this one is like.
+    """
 
     name: str
     distribution: str
     family: str
     major: str
     minor: str
+    like: str = ""
 
     @classmethod
-    def parse(cls, osvers: str) -> OsVersion:
+    def parse(cls, osvers: str, names: OsNames = ()) -> OsVersion:
+        """Raises AvsError for one of no distribution that is known here or in names."""
+        like = _like(osvers, names)
+        if like and like not in FAMILIES:
+            return replace(cls.parse(like), name=osvers, like=like)
         match = OSVERS_FORM.fullmatch(osvers)
-        distribution = match.group(1).lower().replace("_", "-") if match else ""
+        if like and match is None:
+            raise AvsError(
+                f"osvers {osvers!r} does not end with a release number; [osvers] of avs.conf only gives its family {like}, "
+                "and may name an osvers instead, such as rocky9.4"
+            )
+        distribution = like or (match.group(1).lower().replace("_", "-") if match else "")
         if match is None or distribution not in DISTRIBUTIONS:
             known = ", ".join(sorted(DISTRIBUTIONS))
             raise AvsError(
-                f"osvers {osvers!r} is of no distribution known here; known are {known}, each with its release number"
+                f"osvers {osvers!r} is of no distribution known here; known are {known}, each with its release number. "
+                f"If it is like one of them, say so in [osvers] of avs.conf: `{osvers or 'NAME'} = rocky9.4`, or for all its releases `{_stem(osvers)}* = el`"
             )
         return cls(osvers, distribution, DISTRIBUTIONS[distribution], match.group(2), match.group(3).lstrip("."))
 
@@ -56,11 +73,49 @@ class OsVersion:
         return "deb" if self.family in ("debian", "ubuntu") else "rpm"
 
     @property
+    def release(self) -> str:
+        """What the distribution calls a release: `9`, `15`, `12`, but `24.04` of ubuntu."""
+        minor = self.minor.split(".")[0]
+        return f"{self.major}.{minor}" if self.family == "ubuntu" and minor else self.major
+
+    @property
     def chain(self) -> tuple[str, ...]:
         """Names of the layers for this version, the most general first."""
         base = ("debian",) if self.family == "ubuntu" else ()
-        names = (*base, self.family, self.family + self.major, self.name)
+        names = (
+            *base,
+            self.family,
+            self.family + self.major,
+            self.family + self.release,
+            self.like or self.name,
+            self.name,
+        )
         return tuple(dict.fromkeys(names))
+
+
+def _like(osvers: str, names: OsNames) -> str:
+    """What a site says an osvers is like: by its own name, else by the longest beginning of it."""
+    exact = dict(names).get(osvers)
+    beginnings = [(name, like) for name, like in names if name.endswith("*") and osvers.startswith(name[:-1])]
+    return exact or max(beginnings, key=lambda item: len(item[0]), default=("", ""))[1]
+
+
+def _stem(osvers: str) -> str:
+    """An osvers without its numbers."""
+    return re.sub(r"[\d.]+$", "", osvers) or "NAME"
+
+
+def check_os_name(name: str, like: str) -> None:
+    """Refuse a line of [osvers] that can mean nothing: `mylinux9 = rocky9.4`, `mylinux* = el`."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*\*?", name):
+        raise AvsError(f"{name!r} is no osvers, nor the beginning of one with * after it")
+    if like not in FAMILIES:
+        try:
+            OsVersion.parse(like)
+        except AvsError:
+            raise AvsError(
+                f"{name} is said to be like {like!r}; it takes a family ({', '.join(FAMILIES)}) or an osvers such as rocky9.4"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -71,6 +126,7 @@ class OsImage:
     attributes: Mapping[str, str] = field(hash=False)
     origin: str = ""
     damaged: str = ""  # why this definition cannot be trusted
+    os_names: OsNames = field(default=(), compare=False)  # what the site calls its distributions
 
     def _attribute(self, key: str) -> str:
         value = self.attributes.get(key, "")
@@ -99,7 +155,7 @@ class OsImage:
     def version(self) -> OsVersion:
         """Raises AvsError for an osvers of no known distribution."""
         try:
-            return OsVersion.parse(self.osvers)
+            return OsVersion.parse(self.osvers, self.os_names)
         except AvsError as err:
             raise err.prefixed(f"{self.name}: ") from None
 

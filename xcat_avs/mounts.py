@@ -228,14 +228,15 @@ def _end_processes_below(root: Path) -> None:
 
 
 @contextmanager
-def chroot_mounts(root: Path) -> Iterator[None]:
+def chroot_mounts(root: Path, sys: bool = True) -> Iterator[None]:
     """What programs expect when they run in an image root: /proc, /sys, a small /dev, an empty /run.
 
+    sys: False for what installs the package that owns /sys: it could not set the mode of one that is mounted read-only.
     Nothing of the host's /dev or /run is seen in it, and nothing of it stays in the tree.
     """
     real = Path(os.path.realpath(root))
     with ExitStack() as stack:
-        for name in ("proc", "sys", "dev", "run"):
+        for name in ("proc", *(["sys"] if sys else []), "dev", "run"):
             point = real / name
             if point.is_symlink():
                 raise AvsError(f"{point} is a symbolic link; an image needs a directory there")
@@ -243,7 +244,8 @@ def chroot_mounts(root: Path) -> Iterator[None]:
                 point.mkdir(mode=0o755)
                 stack.callback(point.rmdir)
         stack.enter_context(mounted("proc", real / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC))
-        stack.enter_context(mounted("sysfs", real / "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY))
+        if sys:
+            stack.enter_context(mounted("sysfs", real / "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY))
         stack.enter_context(mounted("tmpfs", real / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755"))
         dev = stack.enter_context(mounted("tmpfs", real / "dev", "tmpfs", MS_NOSUID, "mode=755"))
         for name, (major, minor) in DEVICES.items():

@@ -1,11 +1,12 @@
-"""Recipes: which steps build an image, in which order, with which options."""
+"""Recipes: which steps and add-ons build an image, in which order, with which options."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from xcat_avs import config, procedure
 from xcat_avs.config import Settings
@@ -13,31 +14,42 @@ from xcat_avs.errors import AvsError, NotFoundError, nearest
 from xcat_avs.image import OsImage
 from xcat_avs.procedure import Layer, Procedure
 
+DEFAULT = "default"  # the recipe of every image
+KEYS = ("base", "steps", "steps_remove", "steps_add", "addons")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+PLACE = re.compile(r"(\S+)\s+(after|before)\s+(\S+)")
+ADDON = "addon "  # what the section of an add-on's options begins with
+CHANGEABLE = ("image", "pack")  # the sections of avs.conf that a recipe may change
+
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the procedure that does it and the values of all its options."""
+    """One step or add-on: the procedure that does it, the values of all its options, and the recipe that names it."""
 
     name: str
     procedure: Procedure
     options: Mapping[str, Any]
+    recipe: Optional[Path] = None
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The steps of an image, the settings it changes, and the files that say so."""
+    """The steps and add-ons of an image, the settings it changes, and the files that say so."""
 
     steps: tuple[Step, ...]
     settings: Settings
     files: tuple[Path, ...] = field(default=())
+    addons: tuple[Step, ...] = field(default=())
 
     def text(self) -> str:
         """The recipe as it came out of all layers, as one ini file."""
         lines = ["[recipe]", f"steps = {', '.join(step.name for step in self.steps)}"]
-        for step in self.steps:
-            if step.options:
-                lines += ["", f"[{step.name}]"]
-                lines += [f"{name} = {option_text(value)}" for name, value in sorted(step.options.items())]
+        lines += [f"addons = {', '.join(addon.name for addon in self.addons)}"] if self.addons else []
+        for prefix, steps in (("", self.steps), (ADDON, self.addons)):
+            for step in steps:
+                if step.options:
+                    lines += ["", f"[{prefix}{step.name}]"]
+                    lines += [f"{name} = {option_text(value)}" for name, value in sorted(step.options.items())]
         return "\n".join(lines) + "\n"
 
 
@@ -48,37 +60,81 @@ def option_text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def procedure_layers(image: OsImage, installdir: Path) -> list[Layer]:
-    """Where procedures of an image are looked for, the most general first."""
-    shipped = Path(__file__).resolve().parent / "procedures"
+def procedure_layers(image: OsImage, installdir: Path, addons: bool = False) -> list[Layer]:
+    """Where procedures of an image, or those of its add-ons, are looked for, the most general first."""
+    kind = "addons" if addons else "procedures"
+    shipped = Path(__file__).resolve().parent / kind
     site = installdir / "custom/avs"
     chain = ("common", *image.version.chain)
     layers = [Layer(f"shipped {name}", shipped / name, trusted=True) for name in chain]
-    layers += [Layer(f"site {name}", site / "procedures" / name) for name in chain]
-    return [*layers, Layer(f"image {image.profile}", site / "images" / image.profile)]
+    layers += [Layer(f"site {name}", site / kind / name) for name in chain]
+    own = site / "images" / image.profile
+    return [*layers, Layer(f"image {image.profile}", own / "addons" if addons else own)]
 
 
-def recipe_files(image: OsImage, installdir: Path) -> list[Path]:
-    """The recipe files of an image that are there, the most general first."""
-    chain = ("default", *image.version.chain)
-    site = installdir / "custom/avs"
-    paths = [config.share_dir() / "recipes" / f"{name}.conf" for name in chain]
-    paths += [site / "recipes" / f"{name}.conf" for name in chain]
-    paths.append(site / "images" / image.profile / "recipe.conf")
+def homes(installdir: Path) -> tuple[Path, Path]:
+    """The directories of recipes: as shipped, and the site's."""
+    return config.share_dir() / "recipes", installdir / "custom/avs/recipes"
+
+
+def named_files(name: str, image: OsImage, installdir: Path) -> list[Path]:
+    """The files of a recipe that are there, the most general first: NAME.conf, NAME.FAMILY.conf, ...
+
+    Those of the default recipe after the first are called FAMILY.conf, ...
+    """
+    chain = [
+        f"{name}.conf",
+        *(f"{item}.conf" if name == DEFAULT else f"{name}.{item}.conf" for item in image.version.chain),
+    ]
+    paths = [home / item for home in homes(installdir) for item in chain]
     return [path for path in paths if path.is_file()]
 
 
-CHANGEABLE = ("image", "pack")  # the sections of avs.conf that a recipe may change
+def recipe_files(image: OsImage, installdir: Path) -> list[Path]:
+    """The recipe files of an image, the most general first; those of a base stand before the file that names it.
+
+    Raises AvsError for a base that is not there, or that comes back to itself.
+    """
+    own = installdir / "custom/avs/images" / image.profile / "recipe.conf"
+    found: list[Path] = []
+
+    def add(path: Path, names: tuple[str, ...]) -> None:
+        _refuse_if_writable(path)
+        base = config.sections(config.read_ini(path)).get("recipe", {}).get("base", "").strip()
+        if base:
+            if base in names:
+                circle = " -> ".join([*names[names.index(base) :], base])
+                raise AvsError(f"{path}: the recipe {base} is its own base: {circle}")
+            files = named_files(base, image, installdir) if NAME.fullmatch(base) else []
+            if not files:
+                there = known_recipes(image, installdir)
+                raise NotFoundError(
+                    f"{path}: unknown recipe {base!r} as base{nearest(base, there)}; there are {', '.join(there)}"
+                )
+            for file in files:
+                add(file, (*names, base))
+        found.append(path)
+
+    for path in named_files(DEFAULT, image, installdir):
+        add(path, (DEFAULT,))
+    if own.is_file():
+        add(own, (image.profile + "/recipe.conf",))
+    return found
+
+
+def known_recipes(image: OsImage, installdir: Path) -> list[str]:
+    """The recipes that can be a base for an image."""
+    stems = {path.name.split(".")[0] for home in homes(installdir) for path in home.glob("*.conf")}
+    return sorted(name for name in stems - {DEFAULT, *image.version.chain} if named_files(name, image, installdir))
 
 
 def settings(image: OsImage, installdir: Path, base: Settings) -> Settings:
     """base with what the recipe of an image changes in it; the steps are not looked at."""
     try:
-        files = recipe_files(image, installdir)
+        _ = image.version
     except AvsError:
         return base  # an osvers that nothing can build, yet a tag of it can be packed
-    for path in files:
-        _refuse_if_writable(path)
+    for path in recipe_files(image, installdir):
         found = config.sections(config.read_ini(path))
         base = config.overlay(base, {name: found[name] for name in CHANGEABLE if name in found}, str(path))
     return base
@@ -89,61 +145,101 @@ def _refuse_if_writable(path: Path) -> None:
         procedure.refuse_if_writable(path)
 
 
+Named = dict[str, Path]  # step -> the recipe that names it, in order
+Texts = dict[str, dict[str, tuple[str, Path]]]  # step -> option -> its text and the recipe that has it
+
+
 def load(image: OsImage, installdir: Path, base: Settings) -> Recipe:
     """Read the recipe of an image through its layers.
 
-    Raises AvsError, naming the file, for an unknown step, option or setting.
+    Raises AvsError, naming the file, for an unknown step, add-on, option or setting.
     """
     files = recipe_files(image, installdir)
-    steps: tuple[str, ...] = ()
-    steps_from = ""
-    options: dict[str, dict[str, tuple[str, str]]] = {}  # step -> option -> (text, file)
-    layers = procedure_layers(image, installdir)
+    steps: Named = {}
+    addons: Named = {}
+    options: Texts = {}
     for path in files:
-        _refuse_if_writable(path)
         for section, items in config.sections(config.read_ini(path)).items():
             if section == "recipe":
-                for name, text in items.items():
-                    if name != "steps":
+                for name in items:
+                    if name not in KEYS:
                         raise AvsError(
-                            f"{path}: unknown setting {name!r} in [recipe]{nearest(name, ['steps'])}; there is steps"
+                            f"{path}: unknown setting {name!r} in [recipe]{nearest(name, KEYS)}; there are {', '.join(KEYS)}"
                         )
-                    steps, steps_from = config.typed(text, (), f"{path}: steps"), str(path)
+                steps = _changed(steps, items, path)
+                if "addons" in items:
+                    addons = _listed(items["addons"], path, "add-on")
             elif section in config.SECTIONS:
                 if section not in CHANGEABLE:
                     names = ", ".join(items)
                     raise AvsError(f"{path}: a recipe cannot set {names} in [{section}]; that belongs in avs.conf")
             else:
-                options.setdefault(section, {}).update({name: (text, str(path)) for name, text in items.items()})
-    changed = settings(image, installdir, base)
-    return Recipe(_steps(steps, steps_from, options, layers), changed, tuple(files))
-
-
-def _steps(names: tuple[str, ...], origin: str, options: Mapping[str, Mapping[str, tuple[str, str]]],
-           layers: list[Layer]) -> tuple[Step, ...]:  # fmt: skip
-    if not names:
+                options.setdefault(section, {}).update({name: (text, path) for name, text in items.items()})
+    if not steps:
         raise AvsError("no recipe names any steps")
+    changed = settings(image, installdir, base)
+    parts = {name: texts for name, texts in options.items() if not name.startswith(ADDON)}
+    extras = {name[len(ADDON) :].strip(): texts for name, texts in options.items() if name.startswith(ADDON)}
+    found = _found(steps, parts, procedure_layers(image, installdir), "procedure")
+    added = _found(addons, extras, procedure_layers(image, installdir, addons=True), "add-on")
+    return Recipe(found, changed, tuple(files), added)
+
+
+def _listed(text: str, path: Path, kind: str) -> Named:
+    names = config.typed(text, (), f"{path}: {kind}s")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise AvsError(f"{origin}: step {twice[0]!r} is named twice")
+        raise AvsError(f"{path}: {kind} {twice[0]!r} is named twice")
+    return dict.fromkeys(names, path)
+
+
+def _changed(steps: Named, items: Mapping[str, str], path: Path) -> Named:
+    """The steps after one file: a list of its own, then what it takes away, then what it puts in."""
+    if "steps" in items:
+        steps = _listed(items["steps"], path, "step")
+    for name in _listed(items.get("steps_remove", ""), path, "step"):
+        if name not in steps:
+            raise AvsError(f"{path}: steps_remove names {name!r}, which is no step{nearest(name, steps)}")
+        steps = {step: origin for step, origin in steps.items() if step != name}
+    for item in items.get("steps_add", "").replace("\n", ",").split(","):
+        if not item.strip():
+            continue
+        match = PLACE.fullmatch(item.strip())
+        if match is None:
+            raise AvsError(f"{path}: steps_add has {item.strip()!r}; it takes `STEP after STEP` or `STEP before STEP`")
+        name, where, other = match.groups()
+        if name in steps:
+            raise AvsError(f"{path}: steps_add names {name!r}, which is a step already, of {steps[name]}")
+        if other not in steps:
+            raise AvsError(
+                f"{path}: steps_add puts {name!r} {where} {other!r}, which is no step{nearest(other, steps)}"
+            )
+        order = list(steps.items())
+        place = [step for step, _ in order].index(other) + (where == "after")
+        steps = dict([*order[:place], (name, path), *order[place:]])
+    return steps
+
+
+def _found(named: Named, options: Texts, layers: list[Layer], kind: str) -> tuple[Step, ...]:
+    """The procedures of the names, with their options."""
     steps = []
-    for name in names:
+    for name, origin in named.items():
         try:
             found = procedure.find(name, layers)
         except NotFoundError as err:
-            raise err.prefixed(f"{origin}: ") from None
+            raise NotFoundError(f"{origin}: {err.text.replace('procedure', kind, 1)}") from None
         values = {option.name: option.default for option in found.options.values()}
         for key, (text, path) in options.get(name, {}).items():
             if key not in found.options:
                 there = ", ".join(found.options) or "none"
                 raise AvsError(
-                    f"{path}: procedure {name!r} has no option {key!r}{nearest(key, found.options)}; it has {there}"
+                    f"{path}: {kind} {name!r} has no option {key!r}{nearest(key, found.options)}; it has {there}"
                 )
             values[key] = config.typed(text, found.options[key].default, f"{path}: [{name}] {key}")
-        steps.append(Step(name, found, values))
+        steps.append(Step(name, found, values, origin))
     # A section for a step that this recipe leaves out is fine; one for a procedure that does not exist is a typo.
-    for section in options.keys() - set(names):
-        if section not in procedure.known(layers):
-            path = next(iter(options[section].values()), ("", "a recipe"))[1]
-            raise AvsError(f"{path}: unknown procedure [{section}]{nearest(section, procedure.known(layers))}")
+    known = procedure.known(layers)
+    for section in options.keys() - set(named) - set(known):
+        path = next((item[1] for item in options[section].values()), Path("a recipe"))
+        raise AvsError(f"{path}: unknown {kind} [{section}]{nearest(section, known)}")
     return tuple(steps)

@@ -13,6 +13,7 @@ from pathlib import Path
 from xcat_avs import config, journal, locks, recipe, xcat
 from xcat_avs.config import Settings
 from xcat_avs.definitions import Definitions
+from xcat_avs.definitions.named import NamedDefinitions
 from xcat_avs.definitions.stanza import StanzaDefinitions
 from xcat_avs.definitions.xcat import XcatDefinitions
 from xcat_avs.errors import AvsError
@@ -93,6 +94,8 @@ class Site:
         settings = config.load_site(settings, definitions.installdir)
         if request.store:
             settings = config.overlay(settings, {"paths": {"store": request.store}}, "-s")
+        if settings.os_names:
+            definitions = NamedDefinitions(definitions, settings.os_names)
         progress.verbose(f"definitions: {definitions.describe()}")
         return cls(settings, definitions, Identity.of(request.user), progress)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -31,6 +32,21 @@ def rocky(installation: Installation, repository: Path) -> Installation:
     pkglist(installation, "filesystem setup", "bash", "kernel-core", "vim-minimal")
     installation.define(PROFILE, pkgdir=str(repository))
     return installation
+
+
+@pytest.fixture(scope="session")
+def documented(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A repository of a package with documentation and messages in two languages."""
+    files: dict[str, bytes | str | None] = {
+        "/usr/share/doc/documented/README": b"read me\n",
+        "/usr/share/locale/de/x.mo": b"x\n",
+        "/usr/share/locale/fr/x.mo": b"x\n",
+        "/usr/share/documented": b"x\n",
+    }
+    attrs = {name: f"%lang({name.split('/')[4]})" for name in files if "locale" in name}
+    attrs["/usr/share/doc/documented/README"] = "%doc"
+    package = rpmrepo.Package("documented", files, tags="Requires: filesystem", attrs=attrs)
+    return rpmrepo.build_repo(tmp_path_factory.mktemp("documented"), [package])
 
 
 def pkglist(installation: Installation, *lines: str) -> Path:
@@ -313,10 +329,41 @@ def test_other_release_of_the_family(rocky: Installation, repository: Path) -> N
 
 
 def test_no_generator_for_an_old_release(rocky: Installation, repository: Path) -> None:
-    rocky.define("old", "centos6.10", pkgdir=str(repository), pkglist=str(rocky.top / "rocky.pkglist"))
+    rocky.define("old", "centos4.9", pkgdir=str(repository), pkglist=str(rocky.top / "rocky.pkglist"))
     result = rocky.run("create", "old", code=1)
-    assert "centos6.10" in result.error
+    assert "centos4.9" in result.error
     assert "--from" in result.error
+
+
+def test_osvers_that_the_site_names(rocky: Installation, repository: Path) -> None:
+    rocky.define("own", "mylinux9.1", pkgdir=str(repository), pkglist=str(rocky.top / "rocky.pkglist"))
+    assert "[osvers] of avs.conf" in rocky.run("create", "own", code=1).error
+    rocky.configure("osvers", **{"mylinux*": "el"})
+    rocky.site_file("recipes/el9.conf", "[recipe]\nsteps = prepare_image_directory, generate_image\n")
+    rocky.run("create", "own")
+    assert (rocky.tree("own", "mylinux9.1") / "kernel").exists()
+
+
+def test_without_documentation_and_with_one_language(rocky: Installation, documented: Path) -> None:
+    pkglist(rocky, "bash", "documented")
+    rocky.define(PROFILE, otherpkgdir=str(documented))
+    create(rocky)
+    files = ("share/doc/documented/README", "share/locale/de/x.mo", "share/locale/fr/x.mo", "share/documented")
+    there = [name for name in files if (rocky.tree() / "rootimg/usr" / name).exists()]
+    assert there == list(files)
+    rocky.configure("image", install_docs="no", install_locales="de", package_manager_args="--setopt=retries=1")
+    create(rocky)
+    there = [name for name in files if (rocky.tree() / "rootimg/usr" / name).exists()]
+    assert there == ["share/locale/de/x.mo", "share/documented"]
+    log = (rocky.logs / osimage_name(PROFILE) / "generate_image.log").read_text()
+    assert re.search(r"^\+ dnf .* --setopt=retries=1 install ", log, re.MULTILINE)
+
+
+def test_kernel_that_is_wanted(rocky: Installation) -> None:
+    rocky.configure("image", kernel="5.14.0-1", kernel_suffix=".el9.x86_64")
+    create(rocky)
+    rocky.configure("image", kernel="6.0")
+    assert "it has 5.14.0-1.el9.x86_64" in create(rocky, code=1)[1]
 
 
 def test_report_as_json(rocky: Installation) -> None:

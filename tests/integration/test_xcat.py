@@ -514,6 +514,22 @@ def test_which_pkglist_is_installed(fresh: ManagementNode, choice: str) -> None:
     assert own.read_text() == text
 
 
+def test_settings_become_options_of_genimage_and_stay_in_the_definition(fresh: ManagementNode) -> None:
+    fresh.configure("image", net_modules="igb, mlx5_core", storage_modules="nvme", filesystem_modules="nfs,igb")
+    fresh.configure("image", interface="eth0", kernel="5.14.0-1", kernel_suffix=".el9.x86_64")
+    result = fresh.run("create", "example.prod", "--json")
+    argv = fresh.calls("genimage")[0]["argv"]
+    assert argv == ["-n", "igb,mlx5_core,nvme,nfs", "-i", "eth0", "-k", "5.14.0-1.el9.x86_64", PROD]
+    inner = fresh.calls("inner genimage")[0]["argv"]
+    assert inner[inner.index("-n") + 1] == "igb,mlx5_core,nvme,nfs"
+    changed = {change.split(":")[0] for change in result.document["definition_changes"]}
+    assert {"kernelver", "netdrivers", "nodebootif"} <= changed
+    fresh.reload()
+    assert fresh.tables["osimage"][PROD]["nodebootif"] == "eth0"
+    fresh.configure("image", interface="eth0;id")
+    assert "[image] interface has 'eth0;id'" in fresh.run("create", "example.prod", code=1).error
+
+
 def test_another_provider_builds_and_changes_nothing_in_the_tables(fresh: ManagementNode) -> None:
     fresh.configure("image", provider="alma")
     before = json.dumps(fresh.tables)

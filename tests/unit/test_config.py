@@ -87,6 +87,16 @@ def test_an_empty_avs_conf_variable_is_none(monkeypatch: pytest.MonkeyPatch, tmp
         ("method = tar\n", ["is not an ini file", "line: 1"]),
         ("[pack]\nmethod\n", ["is not an ini file", "2"]),
         ("[pack]\nmethod = tar\nmethod = cpio\n", ["is not an ini file", "already exists"]),
+        ("[image]\nkernel = 5.14;id\n", ["[image] kernel has '5.14;id'", "plain"]),
+        ("[image]\nnet_modules = igb, $(id)\n", ["net_modules has '$(id)'"]),
+        ("[image]\ninterface = -k\n", ["interface has '-k'"]),
+        ("[image]\nroot_size = big\n", ["root_size has 'big'", "2g"]),
+        ("[image]\npackage_manager_args = remove\n", ["package_manager_args has 'remove'", "begin with -"]),
+        ("[image]\ninstall_locales = en:de\n", ["install_locales has 'en:de'"]),
+        ("[image]\nmodule_signing_key = key.pem\n", ["module_signing_key is 'key.pem'", "absolute path"]),
+        ("[osvers]\nmylinux9 = plan9\n", ["[osvers] mylinux9 is said to be like 'plan9'", "ubuntu", "rocky9.4"]),
+        ("[osvers]\nmy*linux = el\n", ["[osvers] 'my*linux' is no osvers"]),
+        ("[osvers]\n../x = el\n", ["[osvers] '../x' is no osvers"]),
         ("[pack]\n[pack]\n", ["is not an ini file", "already exists"]),
     ],
 )
@@ -105,6 +115,27 @@ def test_a_directory_must_be_absolute(conf: Path, setting: str) -> None:
     conf.write_text(f"[paths]\n{setting} = install\n")
     with pytest.raises(AvsError, match=f"{setting} is 'install'"):
         config.load()
+
+
+def test_settings_of_an_image(conf: Path) -> None:
+    conf.write_text(
+        "[image]\ninstall_docs = no\ninstall_locales = en, de_AT, sr@latin\nnet_modules = igb mlx5_core\nroot_size = 2g\n"
+        "package_manager_args = --nobest --setopt=retries=3 -oAcquire::Retries=3\nkernel =\n"
+    )
+    found = config.load()
+    assert found.install_docs is False
+    assert found.install_locales == ("en", "de_AT", "sr@latin")
+    assert found.net_modules == ("igb", "mlx5_core")
+    assert found.package_manager_args == ("--nobest", "--setopt=retries=3", "-oAcquire::Retries=3")
+    assert (found.kernel, found.root_size) == ("", "2g")
+
+
+def test_names_of_distributions_add_up(conf: Path) -> None:
+    conf.write_text("[osvers]\nmylinux9 = rocky9.4\nmylinux* = el\n")
+    names = config.load().os_names
+    assert names == (("mylinux9", "rocky9.4"), ("mylinux*", "el"))
+    more = config.overlay(config.load(), {"osvers": {"mylinux9": "", "other*": "debian"}}, "a file")
+    assert more.os_names == (("mylinux*", "el"), ("other*", "debian"))
 
 
 def test_values_are_not_interpolated(conf: Path) -> None:

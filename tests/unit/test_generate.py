@@ -10,6 +10,7 @@ import pytest
 
 from xcat_avs import generate, manifest
 from xcat_avs.errors import AvsError
+from xcat_avs.generate import Wishes, dnf, genimage, mmdebstrap
 from xcat_avs.image import OsImage
 
 
@@ -25,6 +26,10 @@ def image(osvers: str, **attributes: str) -> OsImage:
         ("rocky9.4", "dnf"),
         ("alma8", "dnf"),
         ("fedora40", "dnf"),
+        ("SL6.3", "rinse"),
+        ("centos7", "rinse"),
+        ("rhels5.11", "rinse"),
+        ("el10", "dnf"),
     ],
 )
 def test_choose(osvers: str, name: str) -> None:
@@ -32,16 +37,68 @@ def test_choose(osvers: str, name: str) -> None:
     assert generate.choose(image(osvers), name).name == name
 
 
-@pytest.mark.parametrize("osvers", ["SL6.3", "centos7", "sles15.5"])
+@pytest.mark.parametrize("osvers", ["centos4.9", "sles15.5"])
 def test_no_generator(osvers: str) -> None:
     with pytest.raises(AvsError, match=f"no generator for osvers {osvers}"):
         generate.choose(image(osvers), "auto")
 
 
-@pytest.mark.parametrize(("osvers", "name"), [("debian12", "dnf"), ("rocky9.4", "mmdebstrap")])
+@pytest.mark.parametrize(
+    ("osvers", "name"), [("debian12", "dnf"), ("rocky9.4", "mmdebstrap"), ("debian12", "rinse"), ("fedora41", "rinse")]
+)
 def test_a_generator_that_does_not_fit(osvers: str, name: str) -> None:
     with pytest.raises(AvsError, match=f"generator {name} cannot build osvers {osvers}"):
         generate.choose(image(osvers), name)
+
+
+def test_a_name_of_the_site_gives_the_generator() -> None:
+    named = OsImage("mylinux6-x86_64-netboot-p", {}, "x.stanza, line 1", os_names=(("mylinux*", "el"),))
+    assert generate.choose(named, "auto").name == "rinse"
+
+
+def test_wishes_are_part_of_what_a_build_is_made_of(tmp_path: Path) -> None:
+    """A build that is resumed after one of them was changed begins anew; without any the id is as it ever was."""
+    base = put(tmp_path / "base", "bash\n")
+    several = [
+        Wishes(),
+        Wishes(docs=False),
+        Wishes(locales=("en",)),
+        Wishes(locales=("en", "de")),
+        Wishes(arguments=("-oA=b",)),
+    ]
+    for osvers in ("debian12", "rocky9.4", "centos7"):
+        found = [generate.choose(image(osvers), "auto", wishes).identity() for wishes in several]
+        assert len(set(found)) == len(several), found
+        assert found[0].strip() == generate.choose(image(osvers), "auto").name
+    one = generate.choose(image("centos7"), "auto", Wishes(base=base)).identity()
+    base.write_text("bash\nyum\n")
+    assert generate.choose(image("centos7"), "auto", Wishes(base=base)).identity() != one
+
+
+def test_wishes_in_the_words_of_dpkg() -> None:
+    assert mmdebstrap.paths(Wishes()) == []
+    assert all("/usr/share/" in option for option in mmdebstrap.paths(Wishes(docs=False, locales=("en", "pt_BR"))))
+    found = mmdebstrap.paths(Wishes(locales=("de",)))
+    assert found.index("--path-exclude=/usr/share/locale/*/*") < found.index("--path-include=/usr/share/locale/de_*/*")
+    both = mmdebstrap.paths(Wishes(docs=False, locales=("de",)))
+    assert "--path-exclude=/usr/share/man/*/*" in both[len(found) :], "no manual pages, whatever their language"
+
+
+def test_wishes_in_the_words_of_rpm() -> None:
+    assert (dnf.macros(Wishes()), dnf.flags(Wishes())) == ("", "")
+    assert dnf.macros(Wishes(locales=("en", "de"))) == "%_install_langs en:de\n"
+    assert dnf.flags(Wishes(docs=False)) == "tsflags=nodocs\n"
+
+
+def test_options_of_genimage() -> None:
+    assert genimage.options((), "", "", "") == ()
+    found = genimage.options(("igb", "mlx5_core", "igb", "nfs"), "eth0", "5.14.0-1.el9.x86_64", "2g")
+    assert found == ("-n", "igb,mlx5_core,nfs", "-i", "eth0", "-k", "5.14.0-1.el9.x86_64", "-l", "2g")
+    for bad in ("a;b", "$(x)", "a b", "--dryrun", "`x`", "a|b", "a\nb", "'"):
+        with pytest.raises(AvsError, match="shell"):
+            genimage.options((), bad, "", "")
+        with pytest.raises(AvsError, match="shell"):
+            genimage.options((bad,), "", "", "")
 
 
 def test_package_set(tmp_path: Path) -> None:
@@ -86,6 +143,21 @@ def test_take_kernel_takes_the_newest_and_its_initrd(tmp_path: Path) -> None:
     generate.take_kernel(root, target)
     assert (target / "kernel").read_text() == "kernel 6.1.0-21-amd64"
     assert (target / "initrd-stateless.gz").read_text() == "initrd 6.1.0-21-amd64"
+
+
+def test_take_kernel_that_is_wanted(tmp_path: Path) -> None:
+    root, target = tmp_path / "root", tmp_path / "target"
+    target.mkdir()
+    for release in ("5.14.0-9.el9.x86_64", "5.14.0-21.el9.x86_64"):
+        put(root / f"boot/vmlinuz-{release}", f"kernel {release}")
+        put(root / f"boot/initramfs-{release}.img", f"initrd {release}")
+    generate.take_kernel(root, target, "5.14.0-9.el9.x86_64")
+    assert (target / "kernel").read_text() == "kernel 5.14.0-9.el9.x86_64"
+    assert (target / "initrd-stateless.gz").read_text() == "initrd 5.14.0-9.el9.x86_64"
+    with pytest.raises(AvsError, match=r"say 6\.1, and the image has no such kernel; it has 5\.14\.0-9"):
+        generate.take_kernel(root, target, "6.1")
+    with pytest.raises(AvsError, match="it has none"):
+        generate.take_kernel(tmp_path / "empty", target, "6.1")
 
 
 def test_take_kernel_from_modules(tmp_path: Path) -> None:

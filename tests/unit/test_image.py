@@ -25,10 +25,25 @@ def image(name: str, **attributes: str) -> OsImage:
         ("fedora40", "fedora", "fedora", "40", "", ("fedora", "fedora40")),
         ("debian12", "debian", "debian", "12", "", ("debian", "debian12")),
         ("debian12.7", "debian", "debian", "12", "7", ("debian", "debian12", "debian12.7")),
-        ("ubuntu24.04.1", "ubuntu", "ubuntu", "24", "04.1", ("debian", "ubuntu", "ubuntu24", "ubuntu24.04.1")),
+        ("ubuntu24.04", "ubuntu", "ubuntu", "24", "04", ("debian", "ubuntu", "ubuntu24", "ubuntu24.04")),
+        (
+            "ubuntu24.04.1", "ubuntu", "ubuntu", "24", "04.1",
+            ("debian", "ubuntu", "ubuntu24", "ubuntu24.04", "ubuntu24.04.1"),
+        ),
         ("sles15.5", "sles", "sles", "15", "5", ("sles", "sles15", "sles15.5")),
+        ("sles15", "sles", "sles", "15", "", ("sles", "sles15")),
+        ("rhels9.4", "rhels", "el", "9", "4", ("el", "el9", "rhels9.4")),
+        ("rhels5.11", "rhels", "el", "5", "11", ("el", "el5", "rhels5.11")),
+        ("rhelhpc6.5", "rhelhpc", "el", "6", "5", ("el", "el6", "rhelhpc6.5")),
+        ("alma10.0", "alma", "el", "10", "0", ("el", "el10", "alma10.0")),
+        ("almalinux9.5", "almalinux", "el", "9", "5", ("el", "el9", "almalinux9.5")),
+        ("centos7", "centos", "el", "7", "", ("el", "el7", "centos7")),
+        ("centos_stream9", "centos-stream", "el", "9", "", ("el", "el9", "centos_stream9")),
+        ("ol9.3", "ol", "el", "9", "3", ("el", "el9", "ol9.3")),
+        ("el9", "el", "el", "9", "", ("el", "el9")),
+        ("fedora41", "fedora", "fedora", "41", "", ("fedora", "fedora41")),
     ],
-)
+)  # fmt: skip
 def test_version(osvers: str, distribution: str, family: str, major: str, minor: str, chain: tuple[str, ...]) -> None:
     version = OsVersion.parse(osvers)
     assert (version.name, version.distribution, version.family) == (osvers, distribution, family)
@@ -45,6 +60,48 @@ def test_version_of_no_known_distribution(osvers: str) -> None:
         OsVersion.parse(osvers)
     assert repr(osvers) in str(caught.value)
     assert "rocky" in str(caught.value)
+
+
+NAMES = (
+    ("mylinux9", "rocky9.4"),
+    ("mylinux*", "el"),
+    ("mylinuxd*", "debian"),
+    ("tux", "ubuntu24.04.1"),
+    ("plain", "el"),
+)
+
+
+@pytest.mark.parametrize(
+    ("osvers", "distribution", "major", "minor", "chain"),
+    [
+        ("mylinux9", "rocky", "9", "4", ("el", "el9", "rocky9.4", "mylinux9")),
+        ("mylinux8.2", "el", "8", "2", ("el", "el8", "mylinux8.2")),
+        ("mylinux-ng8.2", "el", "8", "2", ("el", "el8", "mylinux-ng8.2")),
+        ("mylinuxd12", "debian", "12", "", ("debian", "debian12", "mylinuxd12")),
+        ("tux", "ubuntu", "24", "04.1", ("debian", "ubuntu", "ubuntu24", "ubuntu24.04", "ubuntu24.04.1", "tux")),
+        ("rocky9.4", "rocky", "9", "4", ("el", "el9", "rocky9.4")),
+    ],
+)
+def test_version_that_a_site_names(
+    osvers: str, distribution: str, major: str, minor: str, chain: tuple[str, ...]
+) -> None:
+    version = OsVersion.parse(osvers, NAMES)
+    assert (version.name, version.distribution, version.chain) == (osvers, distribution, chain)
+    assert (version.major, version.minor) == (major, minor)
+    image = OsImage(f"{osvers}-x86_64-netboot-p", {}, os_names=NAMES)
+    assert image.version == version
+
+
+def test_a_family_says_nothing_of_the_release() -> None:
+    with pytest.raises(AvsError, match=r"'plain' does not end with a release number.*family el.*rocky9\.4"):
+        OsVersion.parse("plain", NAMES)
+
+
+def test_the_error_says_how_to_name_it() -> None:
+    with pytest.raises(AvsError) as caught:
+        OsVersion.parse("mylinux9.2")
+    assert "[osvers] of avs.conf: `mylinux9.2 = rocky9.4`" in str(caught.value)
+    assert "`mylinux* = el`" in str(caught.value)
 
 
 def test_version_error_names_the_image() -> None:

@@ -171,3 +171,171 @@ def test_layers_of_procedures(install: Path) -> None:
     ]  # fmt: skip
     assert [layer.trusted for layer in layers] == [True] * 5 + [False] * 6
     assert layers[-1].directory == install / "custom/avs/images/p"
+
+
+FLOW = ["prepare_image_directory", "generate_image", "build_prep", "setup_yum_repos", "cleanup"]
+
+
+def test_base_stands_before_the_file_that_names_it(install: Path) -> None:
+    small = put(install, "recipes/small.conf", "[recipe]\nsteps = generate_image, build_prep\n[cleanup]\nlogs = no\n")
+    el = put(
+        install, "recipes/small.el.conf", "[recipe]\nsteps_add = cleanup after build_prep\n[cleanup]\nidentity = no\n"
+    )
+    own = put(install, "images/compute/recipe.conf", "[recipe]\nbase = small\n[cleanup]\nlogs = yes\n")
+    found = load(install)
+    assert names(found) == ["generate_image", "build_prep", "cleanup"]
+    assert list(found.files) == [config.share_dir() / "recipes/default.conf", small, el, own]
+    assert (found.steps[2].options["logs"], found.steps[2].options["identity"]) == (True, False)
+    assert [step.recipe for step in found.steps] == [small, small, el]
+    assert names(load(install, DEBIAN)) == FLOW, "the base is that of one image"
+
+
+def test_base_of_a_base_through_the_layers(install: Path) -> None:
+    put(install, "recipes/one.conf", "[recipe]\nsteps = generate_image\n")
+    put(install, "recipes/two.conf", "[recipe]\nbase = one\nsteps_add = cleanup after generate_image\n")
+    put(install, "recipes/el9.conf", "[recipe]\nbase = two\nsteps_add = build_prep before cleanup\n")
+    assert names(load(install)) == ["generate_image", "build_prep", "cleanup"]
+    # The same base once more, later: it counts there, and begins anew.
+    put(install, "images/compute/recipe.conf", "[recipe]\nbase = one\n")
+    assert names(load(install)) == ["generate_image"]
+
+
+@pytest.mark.parametrize(
+    ("files", "circle"),
+    [
+        ({"recipes/a.conf": "a"}, "a -> a"),
+        ({"recipes/a.conf": "b", "recipes/b.conf": "c", "recipes/c.conf": "b"}, "b -> c -> b"),
+        ({"recipes/a.conf": "b", "recipes/b.el9.conf": "a", "recipes/b.conf": ""}, "a -> b -> a"),
+        ({"recipes/a.conf": "default"}, "default -> a -> default"),
+    ],
+)
+def test_a_base_that_comes_back_to_itself(install: Path, files: dict[str, str], circle: str) -> None:
+    for name, base in files.items():
+        put(install, name, f"[recipe]\nbase = {base}\n")
+    put(install, "recipes/default.conf", "[recipe]\nbase = a\n")
+    with pytest.raises(AvsError, match=f"is its own base: {circle}$"):
+        load(install)
+
+
+def test_a_base_that_is_not_there(install: Path) -> None:
+    put(install, "recipes/compute.conf", "[recipe]\nsteps = cleanup\n")
+    path = put(install, "images/compute/recipe.conf", "[recipe]\nbase = compte\n")
+    with pytest.raises(NotFoundError) as caught:
+        load(install)
+    assert f"{path}: unknown recipe 'compte' as base (did you mean compute" in str(caught.value)
+    path.write_text("[recipe]\nbase = ../../x\n")
+    with pytest.raises(NotFoundError, match=r"unknown recipe '\.\./\.\./x'"):
+        load(install)
+
+
+def test_a_base_that_others_may_write(install: Path) -> None:
+    path = put(install, "recipes/small.conf", "[recipe]\nsteps = cleanup\n")
+    put(install, "images/compute/recipe.conf", "[recipe]\nbase = small\n")
+    path.chmod(0o666)
+    with pytest.raises(AvsError, match=f"{path} may be written by others"):
+        load(install)
+
+
+def test_steps_are_taken_away_and_put_in(install: Path) -> None:
+    put(install, "procedures/common/mine.py", '"""Mine"""\ndef run(ctx): pass\n')
+    put(install, "procedures/common/last.py", '"""Last"""\ndef run(ctx): pass\n')
+    path = put(
+        install,
+        "images/compute/recipe.conf",
+        "[recipe]\nsteps_remove = build_prep\nsteps_add = mine before setup_yum_repos,\n  last after cleanup\n  build_prep after mine\n",
+    )
+    found = load(install)
+    assert names(found) == [
+        "prepare_image_directory",
+        "generate_image",
+        "mine",
+        "build_prep",
+        "setup_yum_repos",
+        "cleanup",
+        "last",
+    ]
+    named = {step.name: step.recipe for step in found.steps}
+    assert named["mine"] == named["build_prep"] == path
+    assert named["cleanup"] == config.share_dir() / "recipes/default.conf"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("steps_remove = clenup", "steps_remove names 'clenup', which is no step (did you mean cleanup"),
+        ("steps_add = mine", "steps_add has 'mine'; it takes `STEP after STEP`"),
+        ("steps_add = mine beside cleanup", "steps_add has 'mine beside cleanup'"),
+        ("steps_add = cleanup after build_prep", "steps_add names 'cleanup', which is a step already"),
+        (
+            "steps_add = mine after clenup",
+            "steps_add puts 'mine' after 'clenup', which is no step (did you mean cleanup",
+        ),
+        ("steps_add = clenup after build_prep", "unknown procedure 'clenup'"),
+        ("steps_remove = cleanup, cleanup", "step 'cleanup' is named twice"),
+        ("addons = clenup", "unknown add-on 'clenup'"),
+        ("addons = a, a", "add-on 'a' is named twice"),
+    ],
+)
+def test_bad_changes_of_steps(install: Path, line: str, words: str) -> None:
+    path = put(install, "recipes/el9.conf", f"[recipe]\n{line}\n")
+    with pytest.raises(AvsError) as caught:
+        load(install)
+    assert f"{path}: {words}" in str(caught.value)
+
+
+ADDON = '"""Tools for {who}"""\nOPTIONS = {{"version": ("1", "which")}}\ndef run(ctx): pass\n'
+
+
+def test_addons(install: Path) -> None:
+    put(install, "addons/common/tools.py", ADDON.format(who="all"))
+    put(install, "addons/el9/tools.py", ADDON.format(who="EL 9"))
+    put(install, "images/compute/addons/gpu.py", ADDON.format(who="one image"))
+    put(
+        install,
+        "procedures/common/tools.py",
+        '"""A step of the same name"""\nOPTIONS = {"n": (1, "count")}\ndef run(ctx): pass\n',
+    )
+    path = put(
+        install,
+        "images/compute/recipe.conf",
+        "[recipe]\naddons = gpu, tools\nsteps_add = tools before cleanup\n[addon tools]\nversion = 2\n[tools]\nn = 7\n",
+    )
+    found = load(install)
+    assert [(addon.name, addon.procedure.layer, dict(addon.options), addon.recipe) for addon in found.addons] == [
+        ("gpu", "image compute", {"version": "1"}, path),
+        ("tools", "site el9", {"version": "2"}, path),
+    ]
+    assert found.addons[1].procedure.overridden.layer == "site common"
+    assert next(dict(step.options) for step in found.steps if step.name == "tools") == {"n": 7}
+    assert found.addons[1].procedure.doc == "Tools for EL 9"
+    assert "addons = gpu, tools\n" in found.text()
+    assert "[addon tools]\nversion = 2\n" in found.text()
+    assert load(install, DEBIAN).addons == ()
+
+
+def test_options_of_an_addon_that_do_not_exist(install: Path) -> None:
+    put(install, "addons/common/tools.py", ADDON.format(who="all"))
+    path = put(install, "recipes/el9.conf", "[recipe]\naddons = tools\n[addon tools]\nverson = 2\n")
+    with pytest.raises(AvsError, match=f"{path}: add-on 'tools' has no option 'verson'.*did you mean version"):
+        load(install)
+    path.write_text("[addon tols]\nversion = 2\n")
+    with pytest.raises(AvsError, match=rf"{path}: unknown add-on \[tols\].*did you mean tools"):
+        load(install)
+
+
+def test_layers_of_addons(install: Path) -> None:
+    layers = recipe.procedure_layers(ROCKY, install, addons=True)
+    assert [layer.name for layer in layers][4:] == [
+        "site common",
+        "site el",
+        "site el9",
+        "site rocky9.4",
+        "image compute",
+    ]
+    assert [layer.directory for layer in layers][4:] == [
+        *(install / "custom/avs/addons" / name for name in ("common", "el", "el9", "rocky9.4")),
+        install / "custom/avs/images/compute/addons",
+    ]
+    assert layers[0].directory.name == "common"
+    assert layers[0].directory.parent.name == "addons"
+    assert layers[0].trusted

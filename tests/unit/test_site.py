@@ -126,3 +126,28 @@ def test_a_uid_that_has_no_name() -> None:
     done = subprocess.run(argv, cwd=TOP, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout == "uid54321 54321\n"
+
+
+def test_names_of_distributions_reach_every_osimage(conf: Path, tmp_path: Path) -> None:
+    """Also those in the file that is found below INSTALLDIR, which the definitions tell."""
+    name = "mylinux9.2-x86_64-netboot-compute"
+    (tmp_path / "images.stanza").write_text(f"{name}:\n    objtype=osimage\n    provmethod=netboot\n")
+    site = open_site(Request())
+    with pytest.raises(AvsError, match=r"mylinux9\.2.*mylinux\* = el"):
+        _ = site.image(Request(image="compute")).version
+    conf.write_text(conf.read_text() + "[osvers]\nmylinux* = el\n")
+    site = open_site(Request())
+    assert site.image(Request(image="compute")).version.chain == ("el", "el9", "mylinux9.2")
+    assert site.definitions.osimages()[name].version.family == "el"
+    assert not site.definitions.xcat
+    assert site.definitions.describe().startswith(str(tmp_path))
+
+
+def test_names_of_distributions_below_installdir(conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images.stanza").write_text("tux-x86_64-netboot-p:\n    objtype=osimage\n")
+    monkeypatch.setattr("xcat_avs.config.ETC_CONF", conf)
+    monkeypatch.delenv("AVS_CONF")
+    own = tmp_path / "install/custom/avs/avs.conf"
+    own.parent.mkdir(parents=True)
+    own.write_text("[osvers]\ntux = debian12.5\n")
+    assert open_site(Request()).image(Request(image="p")).version.chain == ("debian", "debian12", "debian12.5", "tux")

@@ -24,6 +24,28 @@ ARCHIVES = re.compile(r"rootimg\.[a-z0-9.]+")
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """What avs.conf says of all packages of an image. locales: languages, none for all.
+
+    arguments: more of them for the package manager. base: the list of what rinse unpacks first.
+    """
+
+    docs: bool = True
+    locales: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    base: Optional[Path] = None
+
+    def identity(self) -> str:
+        """What is added to that of a generator; nothing where nothing is wished."""
+        wished = [] if self.docs else ["without documentation"]
+        wished += [f"languages {','.join(self.locales)}"] if self.locales else []
+        return "".join(f" {item}" for item in [*wished, *self.arguments])
+
+
+NO_WISHES = Wishes()
+
+
+@dataclass(frozen=True)
 class Job:
     """What a generator works on. root: the image's file system.
 
@@ -65,10 +87,11 @@ class Generator(Protocol):
         """What a build depends on besides the definition."""
 
 
-def choose(image: OsImage, setting: str) -> Generator:
+def choose(image: OsImage, setting: str, wishes: Wishes = NO_WISHES) -> Generator:
     """The generator that a setting names, or that fits the osvers of the image."""
     from xcat_avs.generate.dnf import Dnf
     from xcat_avs.generate.mmdebstrap import Mmdebstrap
+    from xcat_avs.generate.rinse import Rinse
 
     version = image.version
     if setting == "auto":
@@ -76,15 +99,20 @@ def choose(image: OsImage, setting: str) -> Generator:
             setting = "mmdebstrap"
         elif version.family == "fedora" or (version.family == "el" and int(version.major) >= 8):
             setting = "dnf"
+        elif version.family == "el" and int(version.major) >= 5:
+            setting = "rinse"
         else:
             raise AvsError(
-                f"{image.name}: there is no generator for osvers {image.osvers} yet; bring a tree with --from DIR, or set [image] generator"
+                f"{image.name}: there is no generator for osvers {image.osvers}; bring a tree with --from DIR, or set [image] generator"
             )
-    if (setting == "mmdebstrap" and version.packages != "deb") or (setting == "dnf" and version.packages != "rpm"):
+    kinds: dict[str, Callable[[Wishes], Generator]] = {"mmdebstrap": Mmdebstrap, "dnf": Dnf, "rinse": Rinse}
+    if version.packages != ("deb" if setting == "mmdebstrap" else "rpm") or (
+        setting == "rinse" and version.family != "el"
+    ):
         raise AvsError(
             f"{image.name}: generator {setting} cannot build osvers {image.osvers}; set [image] generator = auto"
         )
-    return Mmdebstrap() if setting == "mmdebstrap" else Dnf()
+    return kinds[setting](wishes)
 
 
 @dataclass(frozen=True)
@@ -167,16 +195,25 @@ def rpm_database(root: Path) -> Optional[str]:
     return None
 
 
-def take_kernel(root: Path, target: Path) -> None:
-    """Copy the newest kernel of an image, and its initrd, to target/kernel and target/initrd-stateless.gz."""
+def take_kernel(root: Path, target: Path, wanted: str = "") -> None:
+    """Copy the newest kernel of an image, or that of the wanted release, and its initrd.
+
+    They become target/kernel and target/initrd-stateless.gz. Raises AvsError where the image lacks the wanted one.
+    """
     boot, modules = inside(root, "boot", follow=True), inside(root, "lib/modules", follow=True)
     kernels = sorted(boot.glob("vmlinu[xz]-*"), key=lambda path: _version_key(path.name))
     if not kernels:
         kernels = sorted(modules.glob("*/vmlinuz"), key=lambda path: _version_key(path.parent.name))
+    releases = {path.parent.name if path.name == "vmlinuz" else path.name.split("-", 1)[1]: path for path in kernels}
+    if wanted and wanted not in releases:
+        there = ", ".join(releases) or "none"
+        raise AvsError(
+            f"[image] kernel and kernel_suffix say {wanted}, and the image has no such kernel; it has {there}"
+        )
     if not kernels:
         return
-    kernel = kernels[-1]
-    release = kernel.parent.name if kernel.name == "vmlinuz" else kernel.name.split("-", 1)[1]
+    release = wanted or list(releases)[-1]
+    kernel = releases[release]
     _copy_out(root, kernel, target / KERNEL)
     for name in (f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}"):
         if (boot / name).is_symlink() or (boot / name).is_file():

@@ -10,14 +10,17 @@ from pathlib import Path
 from xcat_avs import command, mounts
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import (
+    NO_WISHES,
     SOURCE_DATE_EPOCH,
     Job,
+    Wishes,
     directories,
     explain_unknown,
     list_files,
     package_set,
     rpm_database,
 )
+from xcat_avs.image import OsImage
 
 UNKNOWN = re.compile(
     r"(?:No match for argument: |Unable to find a match: |Module or Group ')([^'\n]+?)'?(?: is not available\.)?$",
@@ -47,19 +50,24 @@ class Dnf:
 
     name = "dnf"
 
+    def __init__(self, wishes: Wishes = NO_WISHES) -> None:
+        self.wishes = wishes
+
     def programs(self) -> tuple[str, ...]:
         return ("dnf", "rpm")
 
     def identity(self) -> str:
-        return self.name
+        return self.name + self.wishes.identity()
 
-    def generate(self, job: Job) -> None:
+    def generate(self, job: Job, more: Sequence[str] = ()) -> None:
+        """more: packages besides those of the definition."""
         packages = package_set(job.image)
         if not packages.include:
             lists = ", ".join(map(str, list_files(job.image)))
             raise AvsError(f"{job.image.name}: {lists} names no package")
         excludes = [f"--exclude={name}" for name in packages.exclude]
-        self._dnf(job, [*excludes, "install", *packages.include], packages.environment)
+        names = [name for name in more if name not in packages.exclude]
+        self._dnf(job, [*excludes, "install", *names, *packages.include], packages.environment)
         # The write-ahead files differ from build to build; folded into the database they are gone.
         database = rpm_database(job.root)
         if database and (job.root / database / "rpmdb.sqlite").is_file():
@@ -82,58 +90,76 @@ class Dnf:
         (work / "home").mkdir(parents=True, mode=0o700)
         try:
             # Debian's rpm would put the database below $HOME.
-            (work / "home/.rpmmacros").write_text("%_dbpath /var/lib/rpm\n", encoding="ascii")
-            (work / "dnf.conf").write_text(MAIN + _repositories(job), encoding="utf-8")
+            (work / "home/.rpmmacros").write_text("%_dbpath /var/lib/rpm\n" + macros(self.wishes), encoding="ascii")
+            (work / "dnf.conf").write_text(MAIN + flags(self.wishes) + _repositories(job.image), encoding="utf-8")
             env = {**environment, "HOME": str(work / "home"), "TMPDIR": str(work), "DNF_DISABLE_ALIASES": "1",
                    "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}  # fmt: skip
             arch = {"ppc64el": "ppc64le", "amd64": "x86_64", "arm64": "aarch64"}.get(job.image.osarch, job.image.osarch)
             argv = ["dnf", "-y", "--config", str(work / "dnf.conf"), "--installroot", str(root),
-                    "--releasever", job.image.version.major, "--forcearch", arch, *words]  # fmt: skip
+                    "--releasever", job.image.version.major, "--forcearch", arch, *self.wishes.arguments, *words]  # fmt: skip
             try:
                 command.run(argv, log=job.log, env=env, timeout=job.timeout)
             except CommandError as err:
                 raise explain_unknown(job, job.log, UNKNOWN, err) from None
-            # dnf itself says success after a package's script has failed.
-            for match in SCRIPTLET.finditer(job.log.read_text(encoding="utf-8", errors="replace")):
-                job.warn(match.group().strip())
+            warn_of_scripts(job)
         finally:
             mounts.remove_tree(work)
 
 
-def _repositories(job: Job) -> str:
-    """The repositories of a definition as dnf reads them."""
-    image = job.image
-    sections = []
+def macros(wishes: Wishes) -> str:
+    """Lines of ~/.rpmmacros: which languages rpm installs."""
+    return f"%_install_langs {':'.join(wishes.locales)}\n" if wishes.locales else ""
+
+
+def flags(wishes: Wishes) -> str:
+    """Lines for [main] of dnf.conf or yum.conf: what rpm leaves out."""
+    return "" if wishes.docs else "tsflags=nodocs\n"
+
+
+def repositories(image: OsImage) -> list[tuple[str, str]]:
+    """The repositories of a definition, each with a name and its URL. Raises AvsError for a pkgdir that holds none."""
+    found = []
     for attribute in ("pkgdir", "otherpkgdir"):
         for number, item in enumerate(directories(image, attribute)):
+            name = f"avs-{attribute}-{number}"
             if "://" in item:
-                url = item
+                found.append((name, item))
             elif (Path(item) / "repodata/repomd.xml").is_file():
-                url = Path(item).resolve().as_uri()
-            elif attribute == "otherpkgdir" and not list(Path(item).glob("*/repodata/repomd.xml")):
-                continue  # xCAT sets it for every image, mostly to a directory that is not there
-            else:
-                sections += _below(Path(item), f"avs-{attribute}-{number}", image.name)
-                continue
-            sections.append(_section(f"avs-{attribute}-{number}", url))
+                found.append((name, Path(item).resolve().as_uri()))
+            elif attribute == "pkgdir" or list(Path(item).glob("*/repodata/repomd.xml")):
+                found += _below(Path(item), name, image.name)
+            # else: xCAT sets otherpkgdir for every image, mostly to a directory that is not there
+    return found
+
+
+def sections(found: Sequence[tuple[str, str]]) -> str:
+    """Repositories as dnf and yum read them."""
+    return "\n".join(f"[{name}]\nname={name}\nbaseurl={url}\nenabled=1\n" for name, url in found)
+
+
+def _repositories(image: OsImage) -> str:
+    """The repositories of a definition, or else of the host."""
+    text = sections(repositories(image))
     if directories(image, "pkgdir"):
-        return "reposdir=\ngpgcheck=False\n" + "\n".join(sections)
+        return "reposdir=\ngpgcheck=False\n" + text
     if list(HOST_REPOSITORIES.glob("*.repo")):
-        return f"reposdir={HOST_REPOSITORIES}\n" + "\n".join(sections)
+        return f"reposdir={HOST_REPOSITORIES}\n" + text
     raise AvsError(
         f"{image.name} names no pkgdir, and this machine has no repositories in {HOST_REPOSITORIES}; set pkgdir in {image.origin}"
     )
 
 
-def _section(name: str, url: str) -> str:
-    return f"[{name}]\nname={name}\nbaseurl={url}\nenabled=1\n"
-
-
-def _below(directory: Path, name: str, image: str) -> list[str]:
+def _below(directory: Path, name: str, image: str) -> list[tuple[str, str]]:
     """The repositories of a copied installation medium: BaseOS and AppStream each have their own."""
     found = [path.parent.parent for path in sorted(directory.glob("*/repodata/repomd.xml"))]
     if not found:
         raise AvsError(
             f"{image}: pkgdir {directory} holds no repository (no repodata/repomd.xml in it or right below it); run createrepo_c there"
         )
-    return [_section(f"{name}-{path.name}", path.resolve().as_uri()) for path in found]
+    return [(f"{name}-{path.name}", path.resolve().as_uri()) for path in found]
+
+
+def warn_of_scripts(job: Job) -> None:
+    """A package manager says success after a package's script has failed."""
+    for match in SCRIPTLET.finditer(job.log.read_text(encoding="utf-8", errors="replace")):
+        job.warn(match.group().strip())

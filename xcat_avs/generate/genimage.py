@@ -12,31 +12,45 @@ from pathlib import Path
 
 from xcat_avs import command, mounts, xcat
 from xcat_avs.errors import AvsError
-from xcat_avs.generate import Job
+from xcat_avs.generate import NO_WISHES, Job, Wishes
 from xcat_avs.manifest import digest
 
 DRACUT = re.compile(r"^.*(?:dracut-install: (?:FAILED|ERROR)|dracut.*ERROR).*$", re.MULTILINE)
 INNER = re.compile(r"^cd (\S+); (\./genimage .*)$", re.MULTILINE)
 
 
+def options(modules: Sequence[str], interface: str, kernel: str, root_size: str) -> tuple[str, ...]:
+    """genimage's own options. Raises AvsError for a value that xCAT's shell would take for more than a word."""
+    found: list[str] = []
+    for flag, value in (("-n", ",".join(dict.fromkeys(modules))), ("-i", interface), ("-k", kernel), ("-l", root_size)):
+        if not xcat.SAFE.fullmatch(value) or value.startswith("-"):
+            raise AvsError(f"genimage {flag} {value!r}: xCAT would hand that to a shell; take plain names")
+        found += [flag, value] if value else []
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Genimage:
     """rootimgdir, tftpdir: where xCAT would write. minimal: a package list to build from instead of the image's own.
 
-    provider: another directory of XCATROOT/share/xcat/netboot whose genimage builds.
+    provider: another directory of XCATROOT/share/xcat/netboot whose genimage builds. options: its own (-n, -i, -k, -l);
+    xCAT keeps what they say in the definition. wishes: for what procedures install.
     """
 
     rootimgdir: Path
     tftpdir: Path
     minimal: str = ""
     provider: str = ""
+    options: tuple[str, ...] = ()
+    wishes: Wishes = NO_WISHES
     name: str = "genimage"
 
     def programs(self) -> tuple[str, ...]:
         return (xcat.need("genimage"),)
 
     def identity(self) -> str:
-        return f"{self.name} {self.provider} {digest(self.minimal) if self.minimal else ''}"
+        minimal = digest(self.minimal) if self.minimal else ""
+        return f"{self.name} {self.provider} {minimal}" + "".join(f" {word}" for word in self.options)
 
     def generate(self, job: Job) -> None:
         image = job.image
@@ -68,11 +82,11 @@ class Genimage:
             job.warn(f"genimage ended well, but its initrd may not boot: {match.group().strip()}")
 
     def _command(self, job: Job) -> tuple[list[str], Path]:
-        """`genimage NAME`; with a provider, the inner command as --dryrun prints it, from that directory."""
+        """`genimage OPTIONS NAME`; with a provider, the inner command as --dryrun prints it, from that directory."""
         program = xcat.need("genimage")
         if not self.provider:
-            return [program, job.image.name], Path("/")
-        text = command.capture([program, "--dryrun", job.image.name], env=xcat.bypass()).text
+            return [program, *self.options, job.image.name], Path("/")
+        text = command.capture([program, "--dryrun", *self.options, job.image.name], env=xcat.bypass()).text
         match = INNER.search(text)
         if match is None:
             raise AvsError(f"{job.image.name}: genimage --dryrun printed no command", text.splitlines()[-5:])
@@ -96,9 +110,9 @@ class Genimage:
     def install(self, job: Job, names: Sequence[str]) -> None:
         from xcat_avs.generate import choose
 
-        choose(job.image, "auto").install(job, names)
+        choose(job.image, "auto", self.wishes).install(job, names)
 
     def remove(self, job: Job, names: Sequence[str]) -> None:
         from xcat_avs.generate import choose
 
-        choose(job.image, "auto").remove(job, names)
+        choose(job.image, "auto", self.wishes).remove(job, names)

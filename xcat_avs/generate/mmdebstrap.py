@@ -11,11 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from xcat_avs import command, mounts
-from xcat_avs.errors import CommandError
-from xcat_avs.generate import SOURCE_DATE_EPOCH, Job, aptsources, explain_unknown, package_set
+from xcat_avs.errors import AvsError, CommandError
+from xcat_avs.generate import NO_WISHES, SOURCE_DATE_EPOCH, Job, Wishes, aptsources, explain_unknown, package_set
 
 UNKNOWN_NAME = re.compile(r"^E: (?:Unable to locate package |Package ')([^'\s]+)", re.MULTILINE)
 APT = {"DEBIAN_FRONTEND": "noninteractive"}
+APT_OPTION = re.compile(r"(?:-o|--option=)([A-Za-z0-9:_-]+)=(.*)")
+# Files alone: packages count on the directories. Licences stay.
+DOCUMENTATION = ("--path-exclude=/usr/share/doc/*", "--path-include=/usr/share/doc/*/copyright",
+                 "--path-exclude=/usr/share/man/*/*", "--path-exclude=/usr/share/info/*")  # fmt: skip
+LANGUAGES = (
+    "--path-exclude=/usr/share/locale/*/*",
+    "--path-exclude=/usr/share/man/*/*",
+    "--path-include=/usr/share/man/man*/*",
+)
 
 
 class Mmdebstrap:
@@ -23,11 +32,14 @@ class Mmdebstrap:
 
     name = "mmdebstrap"
 
+    def __init__(self, wishes: Wishes = NO_WISHES) -> None:
+        self.wishes = wishes
+
     def programs(self) -> tuple[str, ...]:
         return ("mmdebstrap", "apt-get")
 
     def identity(self) -> str:
-        return self.name
+        return self.name + self.wishes.identity()
 
     def generate(self, job: Job) -> None:
         image = job.image
@@ -38,6 +50,8 @@ class Mmdebstrap:
         try:
             argv = ["mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",
                     f"--architectures={aptsources.architecture(image)}"]  # fmt: skip
+            argv += [f"--dpkgopt={option[2:]}" for option in paths(self.wishes)]
+            argv += [f"--aptopt={line}" for line in self._apt_options(image.name)]
             if packages.include:
                 argv.append(f"--include={','.join(packages.include)}")
             # The name of the initrd promises gzip, and xCAT's tools read nothing else.
@@ -47,6 +61,10 @@ class Mmdebstrap:
             argv += _hook("setup", 'echo COMPRESS=gzip > "$1/etc/initramfs-tools/conf.d/avs"')
             # mmdebstrap copies both from this machine.
             argv += _hook("customize", 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"')
+            # How it was made is no setting of the node.
+            argv += _hook(
+                "customize", 'rm -f "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap" "$1/etc/apt/apt.conf.d/99mmdebstrap"'
+            )
             # A directory of this machine is no source for a node.
             argv += _hook(
                 "customize", '[ ! -e "$1/etc/apt/sources.list" ] || sed -i "/ copy:/d" "$1/etc/apt/sources.list"'
@@ -82,13 +100,35 @@ class Mmdebstrap:
         self._apt(job, "purge", *names)
 
     def _apt(self, job: Job, *words: str) -> None:
-        argv = ["chroot", str(job.root), "apt-get", "-y", "--no-install-recommends", *words]
-        with mounts.chroot_mounts(job.root), _resolver(job.root / "etc/resolv.conf"):
+        argv = ["chroot", str(job.root), "apt-get", "-y", "--no-install-recommends", *self.wishes.arguments]
+        argv += [f"-oDpkg::Options::={option}" for option in paths(self.wishes)] + list(words)
+        with mounts.chroot_mounts(job.root), resolver(job.root / "etc/resolv.conf"):
             command.run(argv, log=job.log, env={**APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}, timeout=job.timeout)
+
+    def _apt_options(self, name: str) -> list[str]:
+        """The arguments for apt-get as lines of apt.conf: mmdebstrap takes no others."""
+        lines = []
+        for argument in self.wishes.arguments:
+            match = APT_OPTION.fullmatch(argument)
+            if match is None:
+                raise AvsError(
+                    f"{name}: [image] package_manager_args has {argument!r}; mmdebstrap only takes -oNAME=VALUE"
+                )
+            lines.append(f'{match.group(1)} "{match.group(2)}";')
+        return lines
+
+
+def paths(wishes: Wishes) -> list[str]:
+    """Options of dpkg that leave out documentation, and languages that are not wished."""
+    options = list(LANGUAGES) if wishes.locales else []
+    for language in wishes.locales:
+        for form in (language, f"{language}_*", f"{language}@*"):
+            options += [f"--path-include=/usr/share/{kind}/{form}/*" for kind in ("locale", "man")]
+    return [*options, *(() if wishes.docs else DOCUMENTATION)]
 
 
 @contextmanager
-def _resolver(path: Path) -> Iterator[None]:
+def resolver(path: Path) -> Iterator[None]:
     """Lend the image this machine's resolv.conf, where it has none."""
     lend = not os.path.lexists(path)
     if lend:

@@ -16,7 +16,7 @@ from xcat_avs.build import StepResult
 from xcat_avs.config import Settings
 from xcat_avs.context import BuildContext, BuildPaths
 from xcat_avs.errors import AvsError, UsageError
-from xcat_avs.generate import Generator, Job
+from xcat_avs.generate import Generator, Job, Wishes, genimage
 from xcat_avs.generate.genimage import Genimage
 from xcat_avs.image import OsImage, check_tag_name
 from xcat_avs.modes import Mode
@@ -109,11 +109,11 @@ def _defined(request: Request, site: Site) -> OsImage:
 def _generator(source: Optional[Path], site: Site, image: OsImage, settings: Settings) -> Generator:
     """What fills the root; with xCAT its genimage, unless a setting or --from says otherwise."""
     if source is not None:
-        return _Copy(source)
+        return _Copy(source, _wishes(image, settings))
     if settings.generator not in ("auto", "genimage") or not (
         site.definitions.xcat or settings.generator == "genimage"
     ):
-        return generate.choose(image, settings.generator)
+        return generate.choose(image, settings.generator, _wishes(image, settings))
     if not site.definitions.xcat:
         raise AvsError(f"{image.name}: [image] generator = genimage needs xCAT, which is not used here")
     xcat.refuse_incomplete(image, image.rootimgdir(site.definitions.installdir), build=True)
@@ -124,7 +124,23 @@ def _generator(source: Optional[Path], site: Site, image: OsImage, settings: Set
         if not Path(minimal).is_file():
             raise AvsError(f"{image.name}: [image] pkglist = minimal, and there is no {minimal}")
     installdir, tftpdir = site.definitions.installdir, site.definitions.tftpdir
-    return Genimage(image.rootimgdir(installdir), tftpdir, minimal, settings.provider)
+    modules = settings.net_modules + settings.storage_modules + settings.filesystem_modules
+    kernel = settings.kernel + settings.kernel_suffix
+    return Genimage(
+        image.rootimgdir(installdir),
+        tftpdir,
+        minimal,
+        settings.provider,
+        genimage.options(modules, settings.interface, kernel, settings.root_size),
+        _wishes(image, settings),
+    )
+
+
+def _wishes(image: OsImage, settings: Settings) -> Wishes:
+    """What the settings say of all packages."""
+    version = image.version
+    base = settings.rinse_packages or str(config.share_dir() / "rinse" / f"{version.family}{version.major}.packages")
+    return Wishes(settings.install_docs, settings.install_locales, settings.package_manager_args, Path(base))
 
 
 def _written_back(image: OsImage, site: Site) -> tuple[OsImage, list[str]]:
@@ -143,8 +159,9 @@ class _Copy:
 
     name = "copy of a directory"
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, wishes: Wishes) -> None:
         self._root = source / "rootimg"
+        self._wishes = wishes
 
     def programs(self) -> tuple[str, ...]:
         counts = generate.rpm_database(self._root) and not (self._root / "usr/bin/rpm").exists()
@@ -157,10 +174,10 @@ class _Copy:
         raise AssertionError("--from is copied, not generated")
 
     def install(self, job: Job, names: Sequence[str]) -> None:
-        generate.choose(job.image, "auto").install(job, names)
+        generate.choose(job.image, "auto", self._wishes).install(job, names)
 
     def remove(self, job: Job, names: Sequence[str]) -> None:
-        generate.choose(job.image, "auto").remove(job, names)
+        generate.choose(job.image, "auto", self._wishes).remove(job, names)
 
 
 def _source(request: Request, site: Site) -> Optional[Path]:
