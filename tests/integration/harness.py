@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from xcat_avs.image import OsImage
-from xcat_avs.store import Version, checkout_tree
+from xcat_avs.store import Version
 from xcat_avs.store.fsvs import FsvsStore
+from xcat_avs.store.trees import checkout_tree
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 PROFILE = "example.prod"
 OSVERS, ARCH = "rocky9.4", "x86_64"
 # What a pack adds to the tree of the tag, so that a node can say what it runs.
@@ -71,6 +73,8 @@ class Installation:
     definitions: dict[str, dict[str, str]] = field(default_factory=dict)
     settings: dict[str, dict[str, str]] = field(default_factory=dict)
     started: list[subprocess.Popen[str]] = field(default_factory=list)
+    extra: dict[str, str] = field(default_factory=dict)  # variables of the command's environment
+    server: str = ""  # the URL of the store where it is not the repository itself
 
     def __post_init__(self) -> None:
         self.state, self.logs, self.home = self.top / "state", self.top / "logs", self.top / "home"
@@ -121,7 +125,7 @@ class Installation:
 
     @property
     def url(self) -> str:
-        return f"file://{self.repository}"
+        return self.server or f"file://{self.repository}"
 
     @property
     def site(self) -> Path:
@@ -132,6 +136,8 @@ class Installation:
     def environment(self) -> dict[str, str]:
         env = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "HOME": str(self.home)}
         env.update({"AVS_CONF": str(self.conf), "TMPDIR": str(self.top / "tmp"), "LANG": "C.UTF-8"})
+        env["PYTHONPATH"] = str(CHECKOUT)  # the code beside these tests, whatever is installed
+        env.update(self.extra)
         return env
 
     def served(self, profile: str = PROFILE, osvers: str = OSVERS) -> Path:

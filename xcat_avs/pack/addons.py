@@ -52,7 +52,7 @@ def write(tree: Path, base: Path, new: Path, facts: Mapping[str, str], log: Path
             os.utime(root / LISTS / item, (0, 0))
         os.utime(root / LISTS, (0, 0))
         os.utime(root, ns=(status.st_atime_ns, status.st_mtime_ns))
-        archive.write(root, target, Form("cpio", "gzip"), log, timeout)
+        archive.write(root, target, Form("cpio", "gzip"), log, timeout, onto=True)
         sums.append(f"{manifest.digest(str(target))}  {target.name}\n")
     (new / DIRECTORY / SUMS).write_text("".join(sums), encoding="ascii")
     return names
