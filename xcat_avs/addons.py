@@ -95,7 +95,9 @@ def _load(marker: Path) -> Optional[AddonResult]:
         return None
 
 
-def _build(ctx_for: ContextFor, step: Step, identity: str, paths: BuildPaths, log: Path, before: PackageList) -> AddonResult:
+def _build(
+    ctx_for: ContextFor, step: Step, identity: str, paths: BuildPaths, log: Path, before: PackageList
+) -> AddonResult:
     """Run the procedure on an overlay of the base, whose upper directory becomes the add-on."""
     started, clock = utc_now(), time.monotonic()
     log.write_bytes(b"")
@@ -149,4 +151,3 @@ def package_changes(before: PackageList, after: PackageList) -> str:
         for sign, item in sorted(changed, key=lambda change: (change[1].name, change[0] == "+", change[1]))
     ]
     return "\n".join([packages.HEADER + after.kind, *lines]) + "\n"
-

@@ -96,7 +96,9 @@ def _drop_same(upper: str, lower: str, kept: dict[str, os.stat_result], below: d
         there = below[path]
         with reach(upper, path) as full:
             if stat.S_ISDIR(status.st_mode):
-                same = path not in full_of and there is not None and _same(full, status, lower, path, there, path in quiet)
+                same = (
+                    path not in full_of and there is not None and _same(full, status, lower, path, there, path in quiet)
+                )
                 if same and path:
                     os.rmdir(full)
                     continue

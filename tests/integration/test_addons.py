@@ -31,13 +31,13 @@ def run(ctx):
         os.chmod(at(name), mode)
     ctx.chroot(["/bin/true"], check=False)
     write("opt/new dir/zażółć 日本", "new", 0o640)              # added
-    os.chown(at("opt/new dir"), %(uid)d, %(gid)d)
+    os.chown(at("opt/new dir"), {UID}, {GID})
     write("usr/share/at@rev", "changed\\n")                      # changed
     os.chmod(at("usr/bin/wall"), 0o700)                          # metadata alone
     os.utime(at("usr/share/zero"), (1, 1))                       # time alone
     os.chown(at("etc/dangling"), 0, 0, follow_symlinks=False)
     for name in ("usr/share/q?*[x]", "usr/share/it's \\"quoted\\"", "usr/share/back\\\\slash", "usr/share/-dash",
-                 "usr/share/a b  c", "usr/share/tail\\n", "usr/share/percent%%s"):
+                 "usr/share/a b  c", "usr/share/tail\\n", "usr/share/percent%s"):
         os.unlink(at(name))                                      # removed
     os.unlink(at("etc/mtab"))
     shutil.rmtree(at("usr/share/gone"))
@@ -60,7 +60,7 @@ def run(ctx):
     write("tmp/left", "x")
     if ctx.options["keep"]:
         subprocess.run(["rsync", "-aHAX", root + "/", ctx.options["keep"]], check=True)
-''' % {"uid": UID, "gid": GID}
+'''.replace("{UID}", str(UID)).replace("{GID}", str(GID))
 
 
 def prepare(source: Path) -> None:
@@ -94,7 +94,9 @@ def rsync_differences(one: Path, other: Path, *options: str) -> list[str]:
 
 def apply(root: Path, url: Path, *names: str, shell: list[str], code: int = 0, **environment: str) -> str:
     env = {"PATH": os.environ["PATH"], "AVS_ADDONS_ROOT": str(root), "AVS_ADDONS_URL": f"file://{url}", **environment}
-    done = subprocess.run([*shell, str(AVSADDONS), *names], env=env, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [*shell, str(AVSADDONS), *names], env=env, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -112,7 +114,13 @@ def test_from_procedure_to_node(installation: Installation, source: Path, tmp_pa
     assert difference(look(source / "rootimg"), look(installation.tree() / "rootimg")) == {}, "the base was changed"
     assert sorted(path.name for path in stored.iterdir()) == ["packages", "removed", "rootimg"]
     present = set(look(stored / "rootimg"))
-    assert {"usr/share/#hash", "usr/share/same", "home/unknown", "var/cache/apt/archives/x.deb", "tmp/left"} & present == set()
+    assert {
+        "usr/share/#hash",
+        "usr/share/same",
+        "home/unknown",
+        "var/cache/apt/archives/x.deb",
+        "tmp/left",
+    } & present == set()
     assert {"usr/bin/wall", "usr/share/old", "usr/share/old.link", "opt/new dir/zażółć 日本"} < present
     attributes = output(["getfattr", "-R", "-h", "-d", "-m", "-", str(stored)])
     assert "trusted.overlay" not in attributes
@@ -146,6 +154,12 @@ def test_from_procedure_to_node(installation: Installation, source: Path, tmp_pa
     found = rsync_differences(keep, node, *(f"--exclude={path}" for path in skipped))
     # cpio sets no times of links, and leaves the root itself alone.
     assert [line for line in found if not line.startswith((".L..t...... ", ".d..t...... "))] == []
-    assert {line[12:].split(" -> ")[0] for line in found} <= {"./", "var/", "tmp/", "usr/share/file to link", "etc/dangling"}
+    assert {line[12:].split(" -> ")[0] for line in found} <= {
+        "./",
+        "var/",
+        "tmp/",
+        "usr/share/file to link",
+        "etc/dangling",
+    }
     assert "there already" in apply(node, served, "changes", shell=shell)
     installation.assert_clean()

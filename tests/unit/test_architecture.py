@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "image": {"errors"},
     "config": {"errors", "image"},
     "pkglist": {"errors"},
+    "packages": {"command", "errors"},
     "inside": {"errors"},
     "journal": set(),
     "xcat": {"command", "mounts", "image", "errors"},
@@ -35,11 +36,18 @@ ALLOWED: dict[str, set[str]] = {
     "generate.*": {"mounts", "command", "image", "inside", "manifest", "pkglist", "errors", "xcat", "generate.*"},
     "store.*": {"manifest", "command", "image", "errors", "store.*"},
     "pack.*": {
-        "store.*", "generate.*", "manifest", "mounts", "command", "image", "progress", "report", "errors", "pack.*", "xcat",
+        "delta", "store.*", "generate.*", "manifest", "mounts", "command", "image", "progress", "report", "errors", "pack.*", "xcat",
     },
     "recipe": {"config", "procedure", "image", "errors"},
+    "lent": {"errors", "generate.*", "image", "mounts"},
+    "modules": {"errors", "inside"},
+    "delta": {"manifest"},
     "context": {
-        "command", "config", "errors", "generate.*", "image", "inside", "mounts", "procedure", "progress", "recipe",
+        "command", "config", "errors", "generate.*", "image", "inside", "lent", "modules", "mounts", "procedure", "progress",
+        "recipe",
+    },
+    "addons": {
+        "build", "command", "context", "delta", "errors", "manifest", "mounts", "packages", "progress", "recipe", "report",
     },
     "build": {
         "command", "context", "errors", "generate.*", "image", "manifest", "mounts", "procedure", "progress", "recipe",
@@ -50,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
         "store.*",
     },
     "modes.*": {
-        "", "build", "command", "config", "context", "definitions.*", "errors", "generate.*", "image", "locks", "manifest",
+        "", "addons", "build", "command", "config", "context", "definitions.*", "errors", "generate.*", "image", "locks", "manifest",
         "modes.*", "mounts", "pack.*", "pkglist", "procedure", "progress", "recipe", "report", "request", "site", "store.*",
         "journal", "served", "xcat",
     },
@@ -64,13 +72,13 @@ def sources() -> dict[str, Path]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] != "procedures":
+        if len(parts) == 1 or parts[0] not in ("procedures", "addons"):
             found[".".join(part for part in parts if part != "__init__")] = path
     return found
 
 
 SOURCES = sources()
-PROCEDURES = sorted((PACKAGE / "procedures").glob("*/*.py"))
+PROCEDURES = sorted(path for kind in ("procedures", "addons") for path in (PACKAGE / kind).glob("*/*.py"))
 ENTRY = ("cli", "__main__")
 
 

@@ -267,7 +267,9 @@ def _provenance(image: OsImage, site: Site, generator: Generator, completed: str
     }  # fmt: skip
 
 
-def _report_blocks(image: OsImage, completed: str, message: str, results: list[StepResult], added: list[AddonResult]) -> list[object]:
+def _report_blocks(
+    image: OsImage, completed: str, message: str, results: list[StepResult], added: list[AddonResult]
+) -> list[object]:
     return [
         f"Image rebuild completed at {report.ctime(completed)}",
         message,

@@ -24,7 +24,9 @@ LISTS = ".avs-addon"
 ACCOUNTS = ("etc/passwd", "etc/shadow", "etc/group", "etc/gshadow", "etc/subuid", "etc/subgid")
 MODULE = re.compile(r"(?:usr/)?lib/modules/([^/]+)/.*\.ko(?:\.(?:xz|zst|gz))?")
 UNIT = re.compile(r"(?:etc|(?:usr/)?lib)/systemd/system/.*")
-STARTED = re.compile(r"etc/systemd/system/(?:multi-user|basic|sysinit|sockets|timers|network-online|remote-fs)\.target\.wants/([^/]+)")
+STARTED = re.compile(
+    r"etc/systemd/system/(?:multi-user|basic|sysinit|sockets|timers|network-online|remote-fs)\.target\.wants/([^/]+)"
+)
 LIBRARY = re.compile(r"etc/ld\.so\.(?:cache|conf\.d/.*)|.*\.so(?:\.[0-9.]+)?")
 EFFECTIVE, REVISION_MASK = 0x000001, 0xFF000000  # linux/capability.h
 
@@ -96,7 +98,7 @@ def capabilities(value: bytes) -> str:
     clauses = []
     for number in range(64):
         bit = 1 << number
-        flags = ("e" if magic & ~REVISION_MASK & EFFECTIVE and (permitted | inheritable) & bit else "")
+        flags = "e" if magic & ~REVISION_MASK & EFFECTIVE and (permitted | inheritable) & bit else ""
         flags += ("i" if inheritable & bit else "") + ("p" if permitted & bit else "")
         if flags:
             clauses.append(f"{number}={flags}")
