@@ -40,17 +40,18 @@ def repository(image: OsImage, root: Path, where: str) -> Iterator[OsImage]:
 def _apt(image: OsImage, root: Path, where: str) -> Iterator[None]:
     """A source of apt in the image; a directory of this machine is mounted there, read-only."""
     status = root.stat()
-    directory = root / LIST
+    source = root / LIST
     with ExitStack() as stack:
         line = where if where.startswith("deb ") else aptsources.line(image, where)
         if where.startswith("/"):
+            directory = where.split(maxsplit=1)[0]
             point = root / POINT
             point.mkdir(mode=0o755)
             stack.callback(os.utime, root, ns=(status.st_atime_ns, status.st_mtime_ns))
             stack.callback(point.rmdir)
-            stack.enter_context(mounts.bind(Path(where.split()[0]), point, readonly=True))
-            line = line.replace(f"copy:{where.split()[0]}", f"file:/{POINT}")
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        directory.write_text(f"{line}\n", encoding="utf-8")
-        stack.callback(directory.unlink)
+            stack.enter_context(mounts.bind(Path(directory), point, readonly=True))
+            line = line.replace(f"copy:{directory}", f"file:/{POINT}")
+        source.parent.mkdir(parents=True, exist_ok=True)
+        source.write_text(f"{line}\n", encoding="utf-8")
+        stack.callback(source.unlink)
         yield
