@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=["dash", "busybox sh", "bash --posix"])
+@pytest.fixture(params=["dash", "busybox sh"])
 def shell(request: pytest.FixtureRequest) -> list[str]:
     words = str(request.param).split()
     if shutil.which(words[0]) is None:
@@ -239,13 +239,17 @@ def test_extended_attributes(node: Node) -> None:
         ]
 
 
+NEEDED = ("awk", "bash", "busybox", "cat", "cmp", "cp", "cpio", "curl", "dash", "depmod", "grep", "gzip", "mkdir", "mktemp",
+          "rm", "sed", "setcap", "setfattr", "sha256sum", "sh", "tr", "wget")  # fmt: skip
+
+
 def programs(directory: Path, *without: str) -> str:
-    """A PATH that lacks some programs."""
+    """A PATH with what it needs, but for some."""
     directory.mkdir()
-    for top in ("/usr/bin", "/usr/sbin", "/bin", "/sbin"):
-        for path in Path(top).iterdir():
-            if path.name not in without and not (directory / path.name).exists():
-                (directory / path.name).symlink_to(path)
+    for name in NEEDED:
+        found = shutil.which(name)
+        if name not in without and found is not None:
+            (directory / name).symlink_to(found)
     return str(directory)
 
 
@@ -276,15 +280,15 @@ def test_missing_programs(node: Node) -> None:
 
 
 def test_modules(node: Node) -> None:
-    if shutil.which("depmod") is None:
-        pytest.skip("not installed: depmod")
+    if shutil.which("depmod") is None or node.shell[0] == "busybox":
+        pytest.skip("needs the depmod of kmod")
     node.addon(
         "one",
         {"lib/modules/5.14.0-1.el9.x86_64/extra/x.ko": "", "etc/systemd/system/multi-user.target.wants/x.service": ""},
     )
     node.pack()
     node.run("one")
-    assert (node.root / "lib/modules/5.14.0-1.el9.x86_64/modules.dep").exists()
+    assert list(node.root.glob("lib/modules/5.14.0-1.el9.x86_64/modules.dep")) != []
 
 
 def test_mounts_are_not_reached_into(node: Node) -> None:
