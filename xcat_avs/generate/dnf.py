@@ -68,13 +68,6 @@ class Dnf:
         excludes = [f"--exclude={name}" for name in packages.exclude]
         names = [name for name in more if name not in packages.exclude]
         self._dnf(job, [*excludes, "install", *names, *packages.include], packages.environment)
-        # The write-ahead files differ from build to build; folded into the database they are gone.
-        database = rpm_database(job.root)
-        if database and (job.root / database / "rpmdb.sqlite").is_file():
-            connection = sqlite3.connect(job.root / database / "rpmdb.sqlite")
-            connection.execute("pragma journal_mode=DELETE")
-            connection.close()
-            (job.root / database / ".rpm.lock").unlink(missing_ok=True)
 
     def install(self, job: Job, names: Sequence[str]) -> None:
         self._dnf(job, ["install", *names], {})
@@ -104,6 +97,17 @@ class Dnf:
             warn_of_scripts(job)
         finally:
             mounts.remove_tree(work)
+        _fold(job.root)
+
+
+def _fold(root: Path) -> None:
+    """Fold the database's write-ahead files, which differ from build to build, into the database."""
+    database = rpm_database(root)
+    if database and (root / database / "rpmdb.sqlite").is_file():
+        connection = sqlite3.connect(root / database / "rpmdb.sqlite")
+        connection.execute("pragma journal_mode=DELETE")
+        connection.close()
+        (root / database / ".rpm.lock").unlink(missing_ok=True)
 
 
 def macros(wishes: Wishes) -> str:

@@ -8,6 +8,7 @@ OPTIONS = {
     "source": ("chos", "the site's directory of the source, with a Makefile of kbuild"),
     "module": ("chos", "the module that is built"),
     "build": (("gcc", "make"), "packages that it is built with; the base image has to have the headers of its kernel"),
+    "repository": ("", "a repository of packages that is used for this besides those of the image"),
     "environments": ((), "what users may choose, each as NAME:DIRECTORY, for /etc/chos.conf"),
 }
 WORK = "usr/src/avs-module"
@@ -19,12 +20,15 @@ def run(ctx):
         raise ValueError(
             f"there is no site file {ctx.options['source']}: put the source into INSTALLDIR/custom/avs/files"
         )
-    ctx.install_packages(*ctx.options["build"])
+    with ctx.repository(ctx.options["repository"]) as lent:
+        lent.install_packages(*ctx.options["build"])
     work = ctx.inside(WORK)
     shutil.copytree(source, work)
     try:
         for release in releases(ctx):
             ctx.chroot(["make", "-C", f"/lib/modules/{release}/build", f"M=/{WORK}", "modules"])
+            if not (work / f"{module}.ko").exists():
+                raise ValueError(f"its Makefile made no module {module}.ko for kernel {release}")
             target = ctx.inside(f"lib/modules/{release}/extra")
             target.mkdir(exist_ok=True)
             shutil.copyfile(work / f"{module}.ko", target / f"{module}.ko")
