@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -51,19 +52,24 @@ class StepFailed(AvsError):
 
 
 def step_ids(recipe: Recipe, seed: str) -> list[str]:
-    """An id for each step: a hash of its sources, its options, and the id before it. seed: what the build starts from."""
+    """An id for each step, each made of the one before it. seed: what the build starts from."""
     ids = []
     previous = seed
     for step in recipe.steps:
-        sha = hashlib.sha256(previous.encode())
-        layer: Optional[Procedure] = step.procedure
-        while layer is not None:
-            sha.update(layer.source + b"\0")
-            layer = layer.overridden
-        sha.update(json.dumps(dict(step.options), sort_keys=True, default=str).encode())
-        previous = sha.hexdigest()
+        previous = step_id(step, previous)
         ids.append(previous)
     return ids
+
+
+def step_id(step: Step, previous: str) -> str:
+    """A hash of a step's sources, its options, and the id of what it works on."""
+    sha = hashlib.sha256(previous.encode())
+    layer: Optional[Procedure] = step.procedure
+    while layer is not None:
+        sha.update(layer.source + b"\0")
+        layer = layer.overridden
+    sha.update(json.dumps(dict(step.options), sort_keys=True, default=str).encode())
+    return sha.hexdigest()
 
 
 def build_seed(image: OsImage, generator: Generator, source: Optional[Path], installdir: Path) -> str:
@@ -117,10 +123,10 @@ def run_steps(
             mounts.remove_tree(old)
     for directory in (paths.results, paths.logs, paths.tree.parent):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for number, (step, step_id) in enumerate(zip(recipe.steps, step_ids(recipe, seed))):
+    for number, (step, identity) in enumerate(zip(recipe.steps, step_ids(recipe, seed))):
         marker = paths.results / f"{number:02d}-{step.name}.json"
         done = _load_result(marker) if resume else None
-        if done is not None and done.id == step_id and paths.root.is_dir():
+        if done is not None and done.id == identity and paths.root.is_dir():
             progress.say(f"{step.name}: done before, not repeated")
             results.append(done)
             continue
@@ -135,21 +141,11 @@ def run_steps(
             stream.write(f"{step.name}\n")
         progress.begin(step.name)
         try:
-            result = _run_step(ctx_for(step, log), step, step_id, log)
-        except (AvsError, OSError, subprocess.SubprocessError) as err:
-            raise _failed(step, err, log, results) from None
-        except Exception as err:
-            frame = traceback.extract_tb(err.__traceback__)[-1]
-            text = f"{type(err).__name__}: {err} ({frame.filename}, line {frame.lineno})"
-            failed = _failed(step, AvsError(text), log, results)
-            with open(log, "a", encoding="utf-8") as stream:
-                traceback.print_exc(file=stream)
-            raise failed from err
+            with failing(f"step {step.name}", log, results):
+                result = _run_step(ctx_for(step, log), step, identity, log)
         finally:
             progress.end()
-        temporary = marker.with_suffix(".new")
-        temporary.write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
-        os.replace(temporary, marker)
+        write_marker(marker, result)
         results.append(result)
     return results
 
@@ -158,7 +154,7 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split() if path.is_file() else []
 
 
-def _run_step(ctx: BuildContext, step: Step, step_id: str, log: Path) -> StepResult:
+def _run_step(ctx: BuildContext, step: Step, identity: str, log: Path) -> StepResult:
     log.write_bytes(b"")
     ctx.paths.report(step.name).unlink(missing_ok=True)
     started, clock = utc_now(), time.monotonic()
@@ -171,7 +167,7 @@ def _run_step(ctx: BuildContext, step: Step, step_id: str, log: Path) -> StepRes
     packages_after, size_after = measure(ctx.root)
     return StepResult(
         step.name,
-        step_id,
+        identity,
         seconds,
         packages,
         packages_after,
@@ -196,12 +192,35 @@ def step_reports(paths: BuildPaths, recipe: Recipe) -> dict[str, list[str]]:
     return {name: path.read_text(encoding="utf-8").splitlines() for name, path in said.items() if path.is_file()}
 
 
-def _failed(step: Step, err: Exception, log: Path, results: Sequence[StepResult]) -> StepFailed:
+@contextmanager
+def failing(what: str, log: Path, results: Sequence[StepResult] = ()) -> Iterator[None]:
+    """Make a StepFailed of what goes wrong in a step. results: of those before it."""
+    try:
+        yield
+    except (AvsError, OSError, subprocess.SubprocessError) as err:
+        raise _failed(what, err, log, results) from None
+    except Exception as err:
+        frame = traceback.extract_tb(err.__traceback__)[-1]
+        text = f"{type(err).__name__}: {err} ({frame.filename}, line {frame.lineno})"
+        failed = _failed(what, AvsError(text), log, results)
+        with open(log, "a", encoding="utf-8") as stream:
+            traceback.print_exc(file=stream)
+        raise failed from err
+
+
+def _failed(what: str, err: Exception, log: Path, results: Sequence[StepResult]) -> StepFailed:
     text = err.text if isinstance(err, AvsError) else str(err)
     lines = err.tail if isinstance(err, CommandError) and err.tail else command.tail(log)
-    failed = StepFailed(f"step {step.name} failed: {text}", lines, str(log))
+    failed = StepFailed(f"{what} failed: {text}", lines, str(log))
     failed.results = tuple(results)
     return failed
+
+
+def write_marker(marker: Path, result: Any) -> None:
+    """Write the result of a step, which says that it is done, whole or not at all."""
+    temporary = marker.with_suffix(".new")
+    temporary.write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
+    os.replace(temporary, marker)
 
 
 def _load_result(marker: Path) -> Optional[StepResult]:
@@ -211,32 +230,37 @@ def _load_result(marker: Path) -> Optional[StepResult]:
         return None  # no such step yet, or it was cut off: do it again
 
 
-def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results: Sequence[StepResult], report: str,
-                     provenance: Mapping[str, Any]) -> None:  # fmt: skip
-    """Write build_info/ into the tree: the report, the results, the logs, the packages, and under inputs/ all it came from."""
+def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results: Sequence[StepResult], addons: Sequence[Any],
+                     report: str, provenance: Mapping[str, Any]) -> None:  # fmt: skip
+    """Write build_info/ into the tree: the report, the results, the logs, the packages, and under inputs/ all it came from.
+
+    addons: the results of the add-ons, AddonResults.
+    """
     info = paths.tree / "build_info"
     mounts.remove_tree(info)
     inputs = info / "inputs"
     (info / "logs").mkdir(parents=True)
     (inputs / "procedures").mkdir(parents=True)
     (info / "report").write_text(report, encoding="utf-8")
-    (info / "steps.json").write_text(
-        json.dumps([dataclasses.asdict(result) for result in results], indent=1) + "\n", encoding="utf-8"
-    )
+    for name, rows in (("steps.json", results), ("addons.json", addons)):
+        if rows or name == "steps.json":
+            text = json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n"
+            (info / name).write_text(text, encoding="utf-8")
     installed = packages.read(paths.root)
     (paths.tree / packages.STORED).write_text(packages.dump(installed), encoding="utf-8")
     facts = {**provenance, "packages": len(installed), "bytes": manifest.tree_size(str(paths.root))}
     (info / "provenance.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    for result in results:
+    for result in (*results, *addons):
         if os.path.exists(result.log):
             shutil.copyfile(result.log, info / "logs" / os.path.basename(result.log))
     (inputs / "recipe.conf").write_text(recipe.text(), encoding="utf-8")
     (inputs / "osimage.stanza").write_text(image.stanza(), encoding="utf-8")
-    for step in recipe.steps:
+    places = [("procedures", step) for step in recipe.steps] + [("addons", step) for step in recipe.addons]
+    for place, step in places:
         layer: Optional[Procedure] = step.procedure
         while layer is not None:
-            target = inputs / "procedures" / layer.layer.replace(" ", ".") / layer.path.name
-            target.parent.mkdir(exist_ok=True)
+            target = inputs / place / layer.layer.replace(" ", ".") / layer.path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(layer.source)
             layer = layer.overridden
     for path in sorted({*image.named_files(), *generate.list_files(image)}):

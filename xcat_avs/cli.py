@@ -22,7 +22,7 @@ from xcat_avs.site import Site
 # field of Request -> its flags and, where it takes one, the name of its value
 FLAGS: Mapping[str, tuple[str, str]] = {
     "tag": ("-t", "TAG"), "revision": ("-r", "REV"), "message": ("-m", "MESSAGE"), "user": ("-u", "USER"),
-    "resume": ("-b", ""), "source": ("--from", "DIR"), "finish": ("-f", ""), "masquerade": ("-x", "IMAGE"),
+    "resume": ("-b", ""), "source": ("--from", "DIR"), "base": ("-n", ""), "finish": ("-f", ""), "masquerade": ("-x", "IMAGE"),
     "method": ("--method", "METHOD"), "compress": ("--compress", "NAME"),
     "define": ("--define", ""), "nodeset": ("--nodeset", ""), "live": ("--live", ""), "force": ("--force", ""),
     "deep": ("--deep", ""),
@@ -126,6 +126,7 @@ def parse(argv: list[str]) -> dict[str, Any]:
         content: Optional[list[str]] = typer.Option(None, "--content"),
         packages: bool = typer.Option(False, "--packages"),
         resume: bool = typer.Option(False, "-b"),
+        base: bool = typer.Option(False, "-n"),
         finish: bool = typer.Option(False, "-f"),
         define: bool = typer.Option(False, "--define"),
         nodeset: bool = typer.Option(False, "--nodeset"),

@@ -16,7 +16,7 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any, Callable, NoReturn, Optional, Union
 
-from xcat_avs import command, differences, generate, manifest, mounts, pkglist
+from xcat_avs import command, differences, generate, lent, manifest, modules, mounts, pkglist
 from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Generator, Job
@@ -195,6 +195,29 @@ class BuildContext:
         if os.path.lexists(found):
             mounts.remove_tree(found)
             self.say(f"removed {path}")
+
+    @contextlib.contextmanager
+    def repository(self, where: str) -> Iterator[BuildContext]:
+        """This context with one more repository to install from, which is not there any more afterwards; "" for none."""
+        with lent.repository(self.image, self.root, where) as image:
+            yield dataclasses.replace(self, image=image)
+
+    def kernel_modules(self, *names: str) -> str:
+        """See to it that the image's own kernel has these modules, and knows them; returns its release.
+
+        What dkms has to build is built, for that kernel. Raises AvsError where a module is not there then.
+        """
+        release = modules.kernel(self.root, self.settings.kernel + self.settings.kernel_suffix)
+        if modules.missing(self.root, release, names) and self.inside("/usr/sbin/dkms").exists():
+            self.chroot(["dkms", "autoinstall", "-k", release])
+        left = modules.missing(self.root, release, names)
+        if left:
+            raise AvsError(
+                f"there is no module {' or '.join(left)} for kernel {release}, which is that of the image; "
+                "take packages for it, or those that dkms builds from, with the headers of that kernel"
+            )
+        self.run(["depmod", "-b", str(self.root), "-a", release])
+        return release
 
     def glob(self, pattern: str) -> list[Path]:
         """The paths of the image that a pattern matches (`**`: any directories), reached through no link at all."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Optional
+from typing import Callable, Optional
 
 from xcat_avs.errors import AvsError
 
@@ -25,6 +25,7 @@ PR_SET_PDEATHSIG = 1
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 ENDING = 5.0  # seconds for killed processes to be gone
 OCTAL = re.compile(rb"\\([0-7]{3})")  # how /proc/self/mounts writes a space
+SPECIAL = re.compile(r"[\\:,]")  # what parts the options of a mount, or its directories
 SPARE = 4  # what is taken of memory at most: one part in so many
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -136,35 +137,48 @@ def in_memory(target: Path, size: int) -> Iterator[None]:
 
 
 @contextmanager
-def overlay(lower: Path, work: Path) -> Iterator[Path]:
+def overlay(
+    lower: Path, work: Path, name: str = "merged", settle: Optional[Callable[[Path], None]] = None
+) -> Iterator[Path]:
     """A view of lower that can be changed while lower stays as it is; yields where it is.
 
     work: a private directory, emptied before; its upper/ has what is changed, as overlayfs keeps it. In memory
-    where the file system below can hold no such thing.
+    where the file system below can hold no such thing. name: of the view in work.
+    settle(upper): called once the view is gone again, unless the block has failed.
     """
     remove_tree(work)
     work.mkdir(parents=True, mode=0o700)
     with ExitStack() as stack:
-        try:
-            view = stack.enter_context(_overlaid(lower, work))
-        except AvsError:
-            stack.enter_context(mounted("tmpfs", work, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700"))
-            view = stack.enter_context(_overlaid(lower, work))
-        yield view
+        with ExitStack() as inner:
+            try:
+                view = inner.enter_context(_overlaid(lower, work, name))
+            except AvsError:
+                stack.enter_context(mounted("tmpfs", work, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700"))
+                view = inner.enter_context(_overlaid(lower, work, name))
+            yield view
+        if settle is not None:
+            settle(work / "upper")
 
 
 @contextmanager
-def _overlaid(lower: Path, work: Path) -> Iterator[Path]:
+def _overlaid(lower: Path, work: Path, name: str) -> Iterator[Path]:
     status = lower.stat()
-    for name in ("upper", "work", "merged"):
-        (work / name).mkdir(mode=0o700, exist_ok=True)
+    for part in ("upper", "work", name):
+        (work / part).mkdir(mode=0o700, exist_ok=True)
     os.chown(work / "upper", status.st_uid, status.st_gid)
     os.chmod(work / "upper", stat.S_IMODE(status.st_mode))
-    # A colon parts two directories there, a comma two options.
-    quoted = [re.sub(r"([\\:,])", r"\\\1", str(path)) for path in (lower, work / "upper", work / "work")]
-    options = "lowerdir={},upperdir={},workdir={}".format(*quoted)
-    with mounted("overlay", work / "merged", "overlay", 0, options) as view:
+    os.utime(work / "upper", ns=(status.st_atime_ns, status.st_mtime_ns))
+    places = {"lowerdir": lower, "upperdir": work / "upper", "workdir": work / "work"}
+    options = [f"{key}={_quote(path)}" for key, path in places.items()]
+    # What is in upper/ is then all that there is to know of a path: no part of it stays in lower alone.
+    options += ["redirect_dir=off", "metacopy=off", "index=off"]
+    with mounted("overlay", work / name, "overlay", 0, ",".join(options)) as view:
         yield view
+
+
+def _quote(path: Path) -> str:
+    """A path among the options of an overlay."""
+    return SPECIAL.sub(r"\\\g<0>", str(path))
 
 
 def unmount(target: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -12,13 +12,23 @@ from xcat_avs import config, procedure
 from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError, NotFoundError, nearest
 from xcat_avs.image import OsImage
-from xcat_avs.procedure import Layer, Procedure
+from xcat_avs.procedure import Layer, Option, Procedure
 
 DEFAULT = "default"  # the recipe of every image
 KEYS = ("base", "steps", "steps_remove", "steps_add", "addons")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 PLACE = re.compile(r"(\S+)\s+(after|before)\s+(\S+)")
 ADDON = "addon "  # what the section of an add-on's options begins with
+# What every add-on can be told besides its own options.
+ADDON_OPTIONS = {
+    "exclude": Option(
+        "exclude",
+        ("var/cache/apt", "var/cache/dnf", "var/cache/yum", "var/cache/ldconfig", "var/cache/debconf/*-old", "var/lib/apt/lists",
+         "var/lib/dpkg/*-old", "var/log/apt", "var/log/dpkg.log", "var/log/alternatives.log", "var/log/dnf*", "var/log/hawkey.log",
+         "tmp", "var/tmp"),
+        "patterns, as those of ctx.glob: files that match, or are below what matches, are left out",
+    )
+}  # fmt: skip
 CHANGEABLE = ("image", "pack")  # the sections of avs.conf that a recipe may change
 
 
@@ -228,6 +238,8 @@ def _found(named: Named, options: Texts, layers: list[Layer], kind: str) -> tupl
             found = procedure.find(name, layers)
         except NotFoundError as err:
             raise NotFoundError(f"{origin}: {err.text.replace('procedure', kind, 1)}") from None
+        if kind == "add-on":
+            found = replace(found, options={**ADDON_OPTIONS, **found.options})
         values = {option.name: option.default for option in found.options.values()}
         for key, (text, path) in options.get(name, {}).items():
             if key not in found.options:

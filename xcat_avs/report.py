@@ -111,6 +111,24 @@ def step_table(steps: Iterable[Any], packages: str) -> Table:
     return Table(headers, rows, [RIGHT] * 6, rule=True, width=8, first_width=23)
 
 
+def addon_table(addons: Iterable[Any], packages: str) -> Table:
+    """The add-ons of a create: what each took, the packages it adds and takes away, and what it holds. addons: AddonResults."""
+    rows = [
+        (
+            addon.name,
+            f"{round(addon.seconds)}s",
+            f"+{addon.packages_added} -{addon.packages_removed}",
+            mebibytes(addon.bytes),
+            str(addon.paths),
+            str(addon.removed),
+        )
+        for addon in addons
+    ]
+    noun = "PKGS" if packages == "deb" else "RPMS"
+    headers = ("ADD-ON NAME", "TIME", f"+/- {noun}", "SIZE", "PATHS", "REMOVED")
+    return Table(headers, rows, [RIGHT] * 6, rule=True, width=8, first_width=23)
+
+
 def utc_now() -> str:
     """The present as UTC, ISO 8601, to the second."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

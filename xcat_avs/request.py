@@ -23,6 +23,7 @@ class Request:
     user: str = ""
     resume: bool = False
     source: str = ""
+    base: bool = False
     finish: bool = False
     masquerade: str = ""
     method: str = ""

@@ -39,13 +39,19 @@ ALLOWED: dict[str, set[str]] = {
     "restore": {"command", "errors", "manifest"},
     "store.*": {"manifest", "restore", "mounts", "command", "image", "errors", "store.*"},
     "pack.*": {
-        "store.*", "generate.*", "manifest", "restore", "mounts", "command", "image", "progress", "report", "errors", "pack.*",
-        "xcat",
+        "delta", "store.*", "generate.*", "manifest", "restore", "mounts", "command", "image", "progress", "report", "errors",
+        "pack.*", "xcat",
     },
     "recipe": {"config", "procedure", "image", "errors"},
+    "lent": {"errors", "generate.*", "image", "mounts"},
+    "modules": {"errors", "inside"},
+    "delta": {"manifest"},
     "context": {
-        "command", "config", "differences", "errors", "generate.*", "image", "inside", "manifest", "mounts", "pkglist",
-        "procedure", "progress", "recipe",
+        "command", "config", "differences", "errors", "generate.*", "image", "inside", "lent", "manifest", "modules", "mounts",
+        "pkglist", "procedure", "progress", "recipe",
+    },
+    "addons": {
+        "build", "command", "context", "delta", "errors", "manifest", "mounts", "packages", "progress", "recipe", "report",
     },
     "build": {
         "command", "context", "errors", "generate.*", "image", "manifest", "mounts", "packages", "procedure", "progress",
@@ -56,9 +62,9 @@ ALLOWED: dict[str, set[str]] = {
         "store.*",
     },
     "modes.*": {
-        "", "build", "command", "config", "context", "definitions.*", "differences", "diffreport", "errors", "generate.*", "image", "locks", "manifest",
-        "modes.*", "mounts", "pack.*", "packages", "pkglist", "procedure", "progress", "recipe", "report", "request", "site", "store.*",
-        "journal", "served", "xcat",
+        "", "addons", "build", "command", "config", "context", "definitions.*", "differences", "diffreport", "errors",
+        "generate.*", "image", "journal", "locks", "manifest", "modes.*", "mounts", "pack.*", "packages", "pkglist",
+        "procedure", "progress", "recipe", "report", "request", "served", "site", "store.*", "xcat",
     },
     "cli": {"", "command", "errors", "modes.*", "mounts", "progress", "report", "request", "site"},
 }  # fmt: skip
@@ -70,7 +76,7 @@ def sources() -> dict[str, Path]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] not in ("procedures", "addons"):
+        if len(parts) == 1 or parts[0] not in ("procedures", "addons"):
             found[".".join(part for part in parts if part != "__init__")] = path
     return found
 

@@ -104,7 +104,7 @@ def test_typer_is_given_annotations_that_python_3_9_can_evaluate() -> None:
 @pytest.mark.parametrize("path", python_sources(), ids=lambda path: str(path.relative_to(TOP)))
 def test_annotations_of_modules_are_not_evaluated(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    if "procedures" in path.parts or "def " not in text:
+    if {"procedures", "addons"} & set(path.parts) or "def " not in text:
         return
     assert "from __future__ import annotations" in text
 

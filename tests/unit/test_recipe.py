@@ -301,10 +301,13 @@ def test_addons(install: Path) -> None:
         "[recipe]\naddons = gpu, tools\nsteps_add = tools before cleanup\n[addon tools]\nversion = 2\n[tools]\nn = 7\n",
     )
     found = load(install)
-    assert [(addon.name, addon.procedure.layer, dict(addon.options), addon.recipe) for addon in found.addons] == [
-        ("gpu", "image compute", {"version": "1"}, path),
-        ("tools", "site el9", {"version": "2"}, path),
+    own = [{name: value for name, value in addon.options.items() if name != "exclude"} for addon in found.addons]
+    assert [(addon.name, addon.procedure.layer, addon.recipe) for addon in found.addons] == [
+        ("gpu", "image compute", path),
+        ("tools", "site el9", path),
     ]
+    assert own == [{"version": "1"}, {"version": "2"}]
+    assert "var/cache/apt" in found.addons[0].options["exclude"]
     assert found.addons[1].procedure.overridden.layer == "site common"
     assert next(dict(step.options) for step in found.steps if step.name == "tools") == {"n": 7}
     assert found.addons[1].procedure.doc == "Tools for EL 9"

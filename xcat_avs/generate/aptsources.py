@@ -73,6 +73,11 @@ def sources(image: OsImage, work: Path) -> list[str]:
     return lines
 
 
+def line(image: OsImage, item: str) -> str:
+    """A line of sources.list for `URL [SUITE COMPONENT...]` or a directory. Raises AvsError for one without packages."""
+    return _line(item, codename(image), COMPONENTS[image.version.distribution], image.name)
+
+
 def _line(item: str, suite: str, components: str, name: str) -> str:
     """One item of pkgdir: `URL [SUITE COMPONENT...]`, or a directory (a copied medium, or just packages)."""
     url, _, rest = item.partition(" ")

@@ -6,11 +6,12 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from xcat_avs import __version__, build, command, config, generate, report, xcat
+from xcat_avs import __version__, addons, build, command, config, generate, report, xcat
+from xcat_avs.addons import AddonResult
 from xcat_avs.build import StepResult
 from xcat_avs.config import Settings
 from xcat_avs.context import BuildContext, BuildPaths
@@ -42,6 +43,8 @@ class CreateFailed(AvsError):
 def run(request: Request, site: Site) -> Report:
     image = _defined(request, site)
     recipe = site.recipe(image)
+    if request.base:
+        recipe = replace(recipe, addons=())
     source = _source(request, site)
     generator = _generator(source, site, image, recipe.settings)
     message = _message(request, site, image, recipe.settings)
@@ -68,13 +71,13 @@ def run(request: Request, site: Site) -> Report:
         stack.enter_context(site.lock(image, "build"))
         store = site.store()
         store.prepare(image, site.identity.user)  # a store that cannot be used is known before the work, not after it
-        results = _build(image, recipe, generator, source, paths, request, site)
+        results, added = _build(image, recipe, generator, source, paths, request, site)
         image, changes = _written_back(image, site)
         completed = report.utc_now()
         said = build.step_reports(paths, recipe)
-        text = _report_blocks(image, completed, message, results, said)
+        text = _report_blocks(image, completed, message, results, added, said)
         provenance = _provenance(image, site, generator, completed, message)
-        build.write_build_info(paths, image, recipe, results, report.to_text(Report(text)), provenance)
+        build.write_build_info(paths, image, recipe, results, added, report.to_text(Report(text)), provenance)
         site.progress.begin("committing")
         try:
             log_message = f"{site.identity.user}; Image rebuild completed at {report.ctime(completed)}\n{message}"
@@ -83,7 +86,8 @@ def run(request: Request, site: Site) -> Report:
             )
         finally:
             site.progress.end()
-    document = {**provenance, "steps": [asdict(item) for item in results], "said": said, "definition_changes": changes}
+    document = {**provenance, "steps": [asdict(item) for item in results], "addons": [asdict(item) for item in added],
+                "said": said, "definition_changes": changes}  # fmt: skip
     return _finish(request, site, image, target, store, (revision, changed), text, document)
 
 
@@ -206,15 +210,15 @@ def _message(request: Request, site: Site, image: OsImage, settings: Settings) -
 
 
 def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optional[Path], paths: BuildPaths, request: Request,
-           site: Site) -> list[StepResult]:  # fmt: skip
-    def context(step: Step, log: Path) -> BuildContext:
+           site: Site) -> tuple[list[StepResult], list[AddonResult]]:  # fmt: skip
+    def context(step: Step, log: Path, where: BuildPaths = paths) -> BuildContext:
         procedure: Procedure = step.procedure
         return BuildContext(
             image,
             recipe,
             step.options,
             site.definitions.installdir,
-            paths,
+            where,
             log,
             generator,
             source,
@@ -228,7 +232,8 @@ def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optiona
         seed = build.earlier_seed(paths, seed)
     try:
         try:
-            return build.run_steps(context, recipe, paths, seed, request.resume, site.progress)
+            results = build.run_steps(context, recipe, paths, seed, request.resume, site.progress)
+            return results, addons.run_addons(context, recipe, paths, results, request.resume, site.progress)
         finally:
             # What the build itself changed in the definition is no reason to begin again.
             after, _ = _written_back(image, site)
@@ -253,7 +258,7 @@ def _again(request: Request) -> str:
                "-u": request.user, "-x": request.masquerade, "--method": request.method, "--compress": request.compress}  # fmt: skip
     for flag, value in options.items():
         words += [flag, value] if value else []
-    flags = {"-f": request.finish, "--nodeset": request.nodeset, "--define": request.define}
+    flags = {"-f": request.finish, "--nodeset": request.nodeset, "--define": request.define, "-n": request.base}
     return shlex.join([*words, *(flag for flag, given in flags.items() if given), "-b"])
 
 
@@ -267,12 +272,18 @@ def _provenance(image: OsImage, site: Site, generator: Generator, completed: str
 
 
 def _report_blocks(
-    image: OsImage, completed: str, message: str, results: list[StepResult], said: Mapping[str, Sequence[str]]
+    image: OsImage,
+    completed: str,
+    message: str,
+    results: list[StepResult],
+    added: list[AddonResult],
+    said: Mapping[str, Sequence[str]],
 ) -> list[object]:
     return [
         f"Image rebuild completed at {report.ctime(completed)}",
         message,
         report.step_table(results, image.version.packages),
+        *([report.addon_table(added, image.version.packages)] if added else []),
         *("\n".join([f"{name}:", *(f"  {line}" for line in lines)]) for name, lines in said.items()),
         f"Image {image.profile} created",
     ]
@@ -316,7 +327,7 @@ MODE = Mode(
         "message": "why it is built, for the history", "user": "who builds it (default: who is logged in)",
         "resume": "go on with a build that failed: repeat only what is not done, or changed",
         "source": "take an existing tree, laid out like a rootimgdir, instead of installing packages",
-        "finish": "tag and pack it when done", "masquerade": "with -f: pack it as another osimage",
+        "base": "base image only (no add-ons)", "finish": "tag and pack it when done", "masquerade": "with -f: pack it as another osimage",
         "method": "with -f: cpio, tar or squashfs", "compress": "with -f: gzip, pigz, zstd or xz",
         "nodeset": "with -f: run the nodeset that is due", "define": "put into the xCAT definition what its name says, where that is missing",
     },

@@ -13,7 +13,7 @@ from xcat_avs.image import OsImage, Tag
 from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
-from xcat_avs.pack import Packing, archive, own_form, packimage, publish
+from xcat_avs.pack import Packing, addons, archive, own_form, packimage, publish
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.report import Report, mebibytes, utc_precise
 from xcat_avs.request import Request
@@ -176,6 +176,14 @@ def packed_lines(published: PackedSet, moved: str, rootimgdir: Path) -> list[str
         f"Packed {published.source} tag {published.tag}{as_other}",
         f"Serving {rootimgdir}/{published.archive} ({mebibytes(size)})",
     ]
+    sizes = {name: facts["size"] for name, facts in published.files.items() if name.startswith(f"{addons.DIRECTORY}/")}
+    packed = [
+        f"{name.split('/')[1].removesuffix(addons.SUFFIX)} ({mebibytes(size)})"
+        for name, size in sizes.items()
+        if isinstance(size, int) and name.endswith(addons.SUFFIX)
+    ]
+    if packed:
+        lines.append(f"Add-ons, for the postscript avsaddons: {', '.join(packed)}")
     if moved:
         lines.append(f"The directory that was there is kept as {rootimgdir.with_name(moved)}")
     elif publish.previous(rootimgdir):

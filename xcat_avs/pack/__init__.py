@@ -14,7 +14,7 @@ from xcat_avs import command, generate, mounts, restore, xcat
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, Tag
 from xcat_avs.manifest import SELINUX, Manifest
-from xcat_avs.pack import archive, packimage, publish
+from xcat_avs.pack import addons, archive, packimage, publish
 from xcat_avs.pack.archive import Form
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.progress import Progress
@@ -114,6 +114,7 @@ class Packing:
                 self.progress.begin(f"packing {self.tag.name}")
                 name = self._archive(tree, stored, new)
                 self._kernel(tree, new)
+                self._addons(tree, new)
                 files = publish.describe_files(new)
                 record = PackedSet(
                     self.target.name,
@@ -154,6 +155,13 @@ class Packing:
         form = own_form(method or self.method, self.compress)
         archive.write(root, new / form.filename, form, log, self.timeout)
         return form.filename
+
+    def _addons(self, tree: Path, new: Path) -> None:
+        for name in addons.foreign(tree):
+            self.progress.warn(
+                f"{self.source.name}: tag {self.tag.name} holds the add-on {name} as avs_image_mgr stored it; it is not packed"
+            )
+        addons.write(tree, self.checkout / "rootimg", new, self.facts(), self.log, self.timeout)
 
     def _method(self, stored: Manifest) -> str:
         """The method asked for; for `auto` tar where the image has what cpio loses, and "" otherwise."""

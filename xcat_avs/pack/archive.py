@@ -138,9 +138,10 @@ def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
     return matches
 
 
-def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0) -> None:
+def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, onto: bool = False) -> None:
     """Archive the whole tree at root; the same tree gives the same bytes.
 
+    onto: it will be unpacked onto what is there: each directory after what is in it, so that it keeps its time.
     Raises AvsError if a program of the pipe fails, or for a file that the form cannot hold.
     """
     paths = ["."]
@@ -148,7 +149,7 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0) 
         if form.method == "cpio" and stat.S_ISREG(status.st_mode) and status.st_size > CPIO_LIMIT:
             raise AvsError(f"{path} is larger than 4 GiB, which cpio cannot hold; take --method tar or squashfs")
         paths.append(path)
-    paths.sort()
+    paths.sort(reverse=onto)
     if form.method == "squashfs":
         options = ["-noappend", "-no-progress", "-comp", form.compress, "-mkfs-time", SOURCE_DATE_EPOCH]
         command.run(["mksquashfs", str(root), str(archive), *options], log=log, timeout=timeout)
@@ -197,6 +198,7 @@ def check_complete(archive: Path, form: Form, paths: Sequence[str], log: Path, t
             }
     finally:
         listing.unlink(missing_ok=True)
-    missing = [path for path in paths if path not in found]
+    # A name with a newline is listed as several lines.
+    missing = [path for path in paths if path not in found and ("\n" not in path or path.split("\n")[0] not in found)]
     if missing:
         raise AvsError(f"the archive lacks {len(missing)} of {len(paths)} paths:", missing[:10])

@@ -86,9 +86,10 @@ def new_set(rootimgdir: Path) -> Iterator[Path]:
 
 
 def describe_files(directory: Path) -> dict[str, dict[str, object]]:
-    """Size and checksum of each file of a set."""
+    """Size and checksum of each file of a set, by its path in it (`addons/kvm.cpio.gz`)."""
+    files = sorted(path for path in directory.rglob("*") if not path.is_dir())
     return {
-        path.name: {"size": path.stat().st_size, "sha256": digest(str(path))} for path in sorted(directory.iterdir())
+        str(path.relative_to(directory)): {"size": path.stat().st_size, "sha256": digest(str(path))} for path in files
     }
 
 
@@ -101,11 +102,9 @@ def publish(staging: Path, rootimgdir: Path, record: PackedSet, reserved: Collec
     """
     final = set_directory(rootimgdir, record, reserved)
     (staging / RECORD).write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    for path in staging.iterdir():
-        os.chmod(path, 0o644)
+    for path in [*sorted(staging.rglob("*"), reverse=True), staging]:  # what is in a directory before the directory
+        os.chmod(path, 0o755 if path.is_dir() else 0o644)
         _sync(path)
-    os.chmod(staging, 0o755)
-    _sync(staging)
     again = final.exists()
     if again:
         _exchange(staging, final)  # the same tag again: also where it is the one being served

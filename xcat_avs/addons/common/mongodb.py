@@ -1,0 +1,36 @@
+"""Add MongoDB, of a given version"""
+
+import re
+
+OPTIONS = {
+    "version": ("7.0", "the release whose repository is taken, for example 7.0"),
+    "repository": ("", "a repository to take it from, instead of the project's"),
+    "packages": (("mongodb-org",), "packages to install"),
+    "dbpath": ("", "where it keeps the data; its default is in a node's memory"),
+    "bind_ip": ("", "addresses that it listens at, separated by commas; its default is this machine alone"),
+}
+CONFIG = "etc/mongod.conf"
+
+
+def run(ctx):
+    with ctx.repository(ctx.options["repository"] or repository(ctx)) as lent:
+        lent.install_packages(*ctx.options["packages"])
+    text = ctx.inside(CONFIG).read_text(encoding="utf-8")
+    for key, value in (("dbPath", ctx.options["dbpath"]), ("bindIp", ctx.options["bind_ip"])):
+        if value:
+            text, count = re.subn(rf"^(\s+{key}:).*$", rf"\1 {value}", text, flags=re.MULTILINE)
+            if count != 1:
+                raise ValueError(f"/{CONFIG} of the package has no one line {key}: to be set to {value}")
+    ctx.install_file(text, CONFIG)
+    ctx.service("mongod")
+
+
+def repository(ctx):
+    """The project's repository for the image."""
+    version, image = ctx.options["version"], ctx.image.version
+    if image.packages == "rpm":
+        return f"https://repo.mongodb.org/yum/redhat/{image.major}/mongodb-org/{version}/{ctx.image.osarch}/"
+    release = ctx.inside("usr/lib/os-release").read_text(encoding="utf-8")
+    suite = re.findall(r"^VERSION_CODENAME=\"?(\w+)", release, flags=re.MULTILINE)[0]
+    component = "main" if image.distribution == "debian" else "multiverse"
+    return f"https://repo.mongodb.org/apt/{image.distribution} {suite}/mongodb-org/{version} {component}"
