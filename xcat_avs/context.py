@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fnmatch
 import os
-import re
-import stat
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from typing import Any, Callable, NoReturn, Optional, Union
+from typing import Any, NoReturn, Optional
 
-from xcat_avs import command, differences, generate, lent, manifest, modules, mounts, pkglist
+from xcat_avs import command, generate, lent, modules, mounts, pkglist
 from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Generator, Job
 from xcat_avs.image import OsImage
-from xcat_avs.inside import inside
+from xcat_avs.imagetree import ImageTree
 from xcat_avs.procedure import Procedure
 from xcat_avs.progress import Progress
 from xcat_avs.recipe import Recipe
-
-UNIT_DIRECTORIES = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
-UNIT_NAME = re.compile(r".*\.(service|socket|target|timer|path|mount|automount)")
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ class BuildPaths:
 
 
 @dataclass(frozen=True)
-class BuildContext:
+class BuildContext(ImageTree):
     """What a procedure is given. All paths in the image are relative to root.
 
     options: the step's options, typed. log: where the output of everything it runs goes.
@@ -89,17 +82,6 @@ class BuildContext:
         for line in lines:
             self.say(line)
 
-    def privileged(self) -> list[tuple[str, str]]:
-        """The programs of the image that run with other rights than those of who starts them, and these rights in words."""
-        found = []
-        for path, status in manifest.walk(str(self.root)):
-            if stat.S_ISREG(status.st_mode):
-                with manifest.reach(str(self.root), path) as full:
-                    xattrs = manifest.read_xattrs(full)
-                words = differences.rights(status.st_mode, status.st_uid, status.st_gid, xattrs)
-                found += [(f"/{path}", words)] if words else []
-        return sorted(found)
-
     def fail(self, text: str) -> NoReturn:
         """End the step with an error: what is wrong, and what to do about it."""
         raise AvsError(text)
@@ -139,63 +121,6 @@ class BuildContext:
         """Package lists of the host, in the syntax of pkglist: include, exclude, environment, files."""
         return pkglist.read(paths)
 
-    def inside(self, path: str, follow: bool = False) -> Path:
-        """A path of the image as the host sees it; links on the way are those of the image, not of the host.
-
-        follow: go through the last part as well, where it is a link.
-        """
-        return inside(self.root, path, follow)
-
-    def exists(self, path: str) -> bool:
-        """Whether the image has that file or directory, through all links."""
-        return self.inside(path, follow=True).exists()
-
-    def read(self, path: str) -> str:
-        """The text of a file of the image, through all links; "" where there is none."""
-        found = self.inside(path, follow=True)
-        return found.read_bytes().decode("utf-8", "surrogateescape") if found.exists() else ""
-
-    def edit(self, path: str, change: Callable[[str], str]) -> None:
-        """Put change(text) in place of a file's text; its owner and mode stay.
-
-        A file that is not there is "". Where nothing changes, nothing is written.
-        """
-        old = self.read(path)
-        new = change(old)
-        if new == old:
-            return
-        found = self.inside(path, follow=True)
-        target, data = str(found.relative_to(self.root)), new.encode("utf-8", "surrogateescape")
-        if found.exists():
-            status = found.stat()
-            self.install_file(data, target, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-        else:
-            self.install_file(data, target)
-
-    def set_values(self, path: str, values: Mapping[str, str], separator: str = "=") -> None:
-        """Set `KEY=value` lines of a file: in place of the first line of that key, its others going; else at the end."""
-
-        def change(text: str) -> str:
-            lines = text.removesuffix("\n").split("\n") if text else []
-            for key, value in values.items():
-                end = re.escape(separator.strip()) or r"(?:\s|$)"
-                pattern = re.compile(rf"\s*{re.escape(key)}\s*{end}")
-                places = [number for number, line in enumerate(lines) if pattern.match(line)] or [len(lines)]
-                lines[places[0] : places[0] + 1] = [f"{key}{separator}{value}"]
-                lines = [line for number, line in enumerate(lines) if number not in places[1:]]
-            return "".join(f"{line}\n" for line in lines)
-
-        self.edit(path, change)
-
-    def remove(self, path: str) -> None:
-        """Remove a file, a link or a whole directory of the image, where it is there."""
-        found = self.inside(path)
-        if found == self.root:
-            raise AvsError(f"{path} is the root of the image, which is not to be removed")
-        if os.path.lexists(found):
-            mounts.remove_tree(found)
-            self.say(f"removed {path}")
-
     @contextlib.contextmanager
     def repository(self, where: str) -> Iterator[BuildContext]:
         """This context with one more repository to install from, which is not there any more afterwards; "" for none."""
@@ -219,40 +144,6 @@ class BuildContext:
         self.run(["depmod", "-b", str(self.root), "-a", release])
         return release
 
-    def glob(self, pattern: str) -> list[Path]:
-        """The paths of the image that a pattern matches (`**`: any directories), reached through no link at all."""
-        found = [self.root]
-        for part in pattern.strip("/").split("/"):
-            directories = [path for path in found if path.is_dir() and not path.is_symlink()]
-            if part == "**":
-                found = [Path(top) for path in directories for top, _, _ in os.walk(path)]
-            else:
-                found = [
-                    path / name for path in directories for name in os.listdir(path) if fnmatch.fnmatchcase(name, part)
-                ]
-        return sorted(found)
-
-    def install_file(
-        self, source: Union[Path, str, bytes], target: str, mode: int = 0o644, uid: int = 0, gid: int = 0
-    ) -> None:
-        """Put a file (Path) or a text into the image, in place of what is there."""
-        data = (
-            source.read_bytes() if isinstance(source, Path) else source.encode() if isinstance(source, str) else source
-        )
-        path = self.inside(target)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                os.fchown(descriptor, uid, gid)
-                os.fchmod(descriptor, mode)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        self.say(f"installed {target}")
-
     def site_file(self, name: str) -> Optional[Path]:
         """A site's file of that name: images/PROFILE/files/ before files/, in INSTALLDIR/custom/avs."""
         site = self.installdir / "custom/avs"
@@ -268,53 +159,6 @@ class BuildContext:
         for directory in (site / "files", site / "images" / self.image.profile / "files"):
             found.update({path.relative_to(directory): path for path in directory.glob(pattern) if path.is_file()})
         return [path for _, path in sorted(found.items())]
-
-    def has_service(self, name: str) -> bool:
-        """Whether the image has a systemd unit or an init script of that name."""
-        return bool(self._unit_directories(name)) or self._has_script(name)
-
-    def service(self, name: str, enable: bool = True) -> None:
-        """Have a service start at boot, or not: a systemd unit, or an init script by the image's own programs.
-
-        Raises AvsError where the image has no such service.
-        """
-        directories = self._unit_directories(name)
-        if directories:
-            verb = "enable" if enable else "disable"
-            if self._units_are_here(directories):
-                # An init script beside the unit is of no use to systemd, and the host's tools may not fit it.
-                self.run(["systemctl", f"--root={self.root}", verb, name], env={"SYSTEMCTL_SKIP_SYSV": "1"})
-            else:
-                self.chroot(["systemctl", verb, name])
-        elif self._has_script(name) and self.exists("/sbin/chkconfig"):
-            self.chroot(["chkconfig", name, "on" if enable else "off"])
-        elif self._has_script(name) and self.exists("/usr/sbin/update-rc.d"):
-            self.chroot(["update-rc.d", name, "defaults"])
-            self.chroot(["update-rc.d", name, "enable" if enable else "disable"])
-        else:
-            raise AvsError(f"the image has no service {name}; is its package installed?")
-
-    def _unit_directories(self, name: str) -> list[str]:
-        """Where the image has a unit of that name; getty@tty1.service is one of getty@.service."""
-        unit = name if UNIT_NAME.fullmatch(name) else f"{name}.service"
-        names = {unit, re.sub(r"@.*\.", "@.", unit)}
-        return [top for top in UNIT_DIRECTORIES if any(os.path.lexists(self.inside(f"{top}/{item}")) for item in names)]
-
-    def _has_script(self, name: str) -> bool:
-        return self.exists(f"/etc/init.d/{name}")
-
-    def _units_are_here(self, directories: Sequence[str]) -> bool:
-        """Whether the host's systemctl, which follows links on the host, reads and writes where the image has its units."""
-
-        def same(path: str) -> bool:
-            return os.path.realpath(self.root / path) == os.path.realpath(self.inside(path, follow=True))
-
-        top = "etc/systemd/system"
-        written = [
-            top,
-            *(f"{top}/{path.name}" for kind in ("wants", "requires") for path in self.glob(f"{top}/*.{kind}")),
-        ]
-        return all(map(same, written)) and any(map(same, directories))
 
     def generate(self) -> None:
         """Fill the empty root from package repositories, or from --from DIR."""

@@ -46,8 +46,9 @@ ALLOWED: dict[str, set[str]] = {
     "lent": {"errors", "generate.*", "image", "mounts"},
     "modules": {"errors", "inside"},
     "delta": {"manifest"},
+    "imagetree": {"differences", "errors", "inside", "manifest", "mounts"},
     "context": {
-        "command", "config", "differences", "errors", "generate.*", "image", "inside", "lent", "manifest", "modules", "mounts",
+        "command", "config", "errors", "generate.*", "image", "imagetree", "lent", "modules", "mounts",
         "pkglist", "procedure", "progress", "recipe",
     },
     "addons": {

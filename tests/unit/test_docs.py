@@ -214,7 +214,7 @@ def test_steps_of_the_shipped_recipe_are_in_the_page() -> None:
 
 def test_everything_that_ctx_has_and_does_is_in_the_page() -> None:
     text = section(PAGES[2], "What ctx has") + section(PAGES[2], "What ctx does")
-    names = set(BuildContext.__dataclass_fields__) | {name for name in vars(BuildContext) if not name.startswith("_")}
+    names = set(BuildContext.__dataclass_fields__) | {name for name in dir(BuildContext) if not name.startswith("_")}
     assert sorted(name for name in names if not re.search(rf"\bctx\.{name}\b", text)) == []
     assert sorted(set(re.findall(r"\bctx\.(\w+)", text)) - names) == []
 
