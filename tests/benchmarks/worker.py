@@ -1,0 +1,78 @@
+"""What the store benchmark does through xcat_avs, each in a process of its own so that all it costs is counted.
+
+`worker.py ACTION ARGUMENT...` with AVS_CONF and PYTHONPATH set; answers with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Only this file knows how the modes call the store.
+
+
+def commit(profile: str, tree: str, author: str, message: str) -> dict[str, Any]:
+    """What create does with the tree that it built."""
+    from xcat_avs import mounts, store
+    from xcat_avs.progress import Progress
+    from xcat_avs.request import Request
+    from xcat_avs.site import Site
+
+    request = Request(image=profile)
+    site = Site.open(request, Progress(sys.stderr, False))
+    code = mounts.enter_private_namespace()
+    if code is not None:
+        sys.exit(code)
+    image = site.image(request)
+    (Path(tree) / "build_info").mkdir(exist_ok=True)
+    revision, new = store.commit_tree(site.store(), image, Path(tree), author, message, site.progress.warn)
+    return {"revision": revision.number, "new": new}
+
+
+def checkout(profile: str, tag: str, target: str) -> dict[str, Any]:
+    """What pack does to get the tree of a tag, proven."""
+    from xcat_avs import mounts, store
+    from xcat_avs.progress import Progress
+    from xcat_avs.request import Request
+    from xcat_avs.site import Site
+
+    request = Request(image=profile)
+    site = Site.open(request, Progress(sys.stderr, False))
+    code = mounts.enter_private_namespace()
+    if code is not None:
+        sys.exit(code)
+    image = site.image(request)
+    found = store.checkout_tree(site.store(), image, store.Version(tag=tag), Path(target), site.progress.warn)
+    return {"entries": len(found)}
+
+
+def manifest(tree: str, target: str) -> dict[str, Any]:
+    """The manifest of a tree, written to a file."""
+    from xcat_avs import manifest
+
+    found = manifest.scan(tree)
+    Path(target).write_text(manifest.dump(found), encoding="ascii")
+    return {"entries": len(found)}
+
+
+def sources(work: str) -> dict[str, Any]:
+    """Where mmdebstrap gets packages on this machine: as the generator of Debian images finds it."""
+    from xcat_avs.generate import SOURCE_DATE_EPOCH, aptsources
+    from xcat_avs.image import OsImage
+
+    image = OsImage(f"debian12-{platform.machine()}-netboot-benchmark", {}, "the benchmark")
+    found = aptsources.sources(image, Path(work))
+    settings = list(aptsources.network_settings())
+    return {"suite": aptsources.codename(image), "sources": found, "settings": settings, "epoch": SOURCE_DATE_EPOCH}
+
+
+ACTIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    "commit": commit, "checkout": checkout, "manifest": manifest, "sources": sources,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    print(json.dumps(ACTIONS[sys.argv[1]](*sys.argv[2:])))
