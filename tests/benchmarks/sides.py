@@ -242,7 +242,6 @@ class Classic(_Subversion):
             *self._working_copy(f"{self.url}/tags/{old}", target),
             Step("urls", ["fsvs", "urls", "load"], target, f"{self.url}/tags/{new}\n"),
             Step("sync-repos", ["fsvs", "-q", "sync-repos"], target),
-            Step("status", ["fsvs", "status"], target),
             Step("diff", ["fsvs", "diff", "-R", "."], target),
         ]
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import statistics
@@ -187,7 +188,7 @@ class Benchmark:
             sample = self._measure("diff", side, side.diff(old, new, target))
             assert sample is not None
             text = side.diff_text(old, new, sample)
-        # FSVS shows what is new or gone in its status, and has been asked for the changed files.
+        # `fsvs diff` shows the files of other contents, and only some of what is new or gone.
         paths = self.difference.changed if side.name == "classic" else self.difference.paths()
         self._keep("diff", side, sample, [f"{path} is not in the diff" for path in paths if path not in text])
 
@@ -483,6 +484,8 @@ def measure(options: argparse.Namespace) -> int:
     document["skipped"] = bench.skipped
     document["wrong"] = bench.wrong
     document["seconds"] = round(time.time() - started, 1)
+    # A process begins with the size of the one that started it: no peak below this one can be seen.
+    document["benchmark_peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(table(document))
     for what, why in bench.skipped.items():
         print(f"Not measured: {what}: {why}")

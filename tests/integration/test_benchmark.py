@@ -103,16 +103,32 @@ def touch(path: Path, seconds: int) -> None:
     os.utime(path, (seconds, seconds))
 
 
+def rewrite(root: Path) -> None:
+    """Other contents of the same size and time."""
+    (root / "etc/a").write_text("2\n")
+    touch(root / "etc/a", 1000)
+
+
+def drop(root: Path) -> None:
+    (root / "etc/b").unlink()
+    touch(root / "etc", 1000)
+
+
+def add(root: Path) -> None:
+    (root / "etc/c").write_text("1\n")
+    touch(root / "etc", 1000)
+
+
 # What is done to a tree that should be equal, and what the check must say.
-HARM: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+HARM: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "nothing": (lambda root: None, []),
-    "contents": (lambda root: ((root / "etc/a").write_text("2\n"), touch(root / "etc/a", 1000)), ["etc/a: contents"]),
+    "contents": (rewrite, ["etc/a: contents"]),
     "mode": (lambda root: (root / "etc/a").chmod(0o600), ["etc/a: modes"]),
     "owner": (lambda root: os.chown(root / "etc/a", 4242, -1), ["etc/a: owners"]),
     "group": (lambda root: os.chown(root / "etc/a", -1, 4242), ["etc/a: groups"]),
     "time": (lambda root: touch(root / "etc/a", 5000), ["etc/a: times"]),
-    "missing": (lambda root: ((root / "etc/b").unlink(), touch(root / "etc", 1000)), ["etc/b: missing"]),
-    "too much": (lambda root: ((root / "etc/c").touch(), touch(root / "etc", 1000)), ["etc/c: too much"]),
+    "missing": (drop, ["etc/b: missing"]),
+    "too much": (add, ["etc/c: too much"]),
 }
 
 
