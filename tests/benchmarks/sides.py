@@ -52,6 +52,7 @@ class Side:
     directory: Path
     name: ClassVar[str] = ""
     known: ClassVar[Sequence[str]] = ()  # losses that are expected of it
+    by_contents: ClassVar[bool] = True  # no revision where only times are others
 
     @property
     def repository(self) -> Path:
@@ -112,7 +113,7 @@ class Side:
             raise BenchmarkError(f"{self.name}: {' '.join(step.argv)[:300]} gave {process.returncode}: {text}")
         return int(usage.ru_maxrss) * 1024
 
-    # What a side answers; an operation it does not have is None.
+    # What a side runs for an operation; label: the name of a version. None: it has no such operation.
 
     def begin(self) -> None:
         """Make what has to be there before the first commit; not measured."""
@@ -128,12 +129,12 @@ class Side:
         """Write the tree of a tag into the directory target, which is there and empty."""
         raise NotImplementedError
 
-    def diff(self, old: str, new: str, target: Path) -> Optional[list[Step]]:
+    def diff(self, old: str, new: str, target: Path) -> list[Step]:
         """target: a directory that is there and empty, for who needs one."""
-        return None
+        raise NotImplementedError
 
-    def log(self) -> Optional[list[Step]]:
-        return None
+    def log(self) -> list[Step]:
+        raise NotImplementedError
 
     def missing(self, operation: str) -> str:
         """Why a side cannot do an operation that it should, or "" if it can."""
@@ -323,6 +324,7 @@ class Restic(Side):
     """A store by content, for the limits; its versions have tags from the start."""
 
     name = "restic"
+    by_contents = False
 
     def environment(self) -> dict[str, str]:
         own = {
@@ -346,7 +348,7 @@ class Restic(Side):
         return sorted(found, key=lambda item: str(item["time"]))
 
     def _snapshot(self, label: str) -> str:
-        return str(next(item["id"] for item in self._snapshots() if label in item["tags"]))
+        return str(next(item["id"] for item in self._snapshots() if item["tags"] == [label]))
 
     def checkout(self, label: str, target: Path) -> list[Step]:
         argv = ["restic", "-q", "restore", self._snapshot(label), "--target", str(target)]
@@ -355,6 +357,9 @@ class Restic(Side):
     def diff(self, old: str, new: str, target: Path) -> list[Step]:
         argv = ["restic", "diff", self._snapshot(old), self._snapshot(new)]
         return [Step("diff", argv, self.directory)]
+
+    def log(self) -> list[Step]:
+        return [Step("snapshots", ["restic", "snapshots"], self.directory)]
 
     def revision(self) -> int:
         return len(self._snapshots())

@@ -35,13 +35,15 @@ content. All work on the same two Debian trees, in turns, and each result is che
 fsvs, subversion, rsync and mmdebstrap (apt-get install fsvs subversion rsync mmdebstrap); the trees are built
 once, from the machine's own apt sources. A round takes some minutes and 10 GB."""
 EPILOG = """\
-Seconds are medians of wall time; memory is that of the largest process. The exit code is 1 if a result is wrong,
-whatever the ratios are. Measurements for --only: {}; and sides: {}. What a measurement builds on is run as well."""
+Seconds are medians of wall time, memory is that of the largest process. The exit code is 1 if a result is wrong,
+whatever the ratios are. --only takes the measurements {}
+and the sides {}; what a measurement builds on is run as well."""
 
 DEFAULT_WORK = Path("/var/tmp/avs-benchmark")
 MARK = ".avs-benchmark"
 SIDES: Sequence[type[Side]] = (Classic, Avsimage, Restic)
-PACKAGES = {"fsvs": "fsvs", "svn": "subversion", "rsync": "rsync", "restic": "restic", "du": "coreutils"}
+PROGRAMS = {"fsvs": "fsvs", "svn": "subversion", "rsync": "rsync"}
+FIRST, SECOND, AGAIN = "version-1", "version-2", "version-2-again"
 MANIFEST_FILES, SMALL_FILES, SMALL_MANIFEST = 150_000, 2000, 3000
 REPOSITORY_TARGET = 1.3
 MANIFEST_TARGET = 250 * 2**20
@@ -77,11 +79,10 @@ def say(text: str) -> None:
 class Benchmark:
     """One run: where it works, what it has measured."""
 
-    def __init__(self, work: Path, sides: Sequence[type[Side]], chosen: Sequence[str], small: bool) -> None:
+    def __init__(self, work: Path, sides: Sequence[type[Side]], chosen: Sequence[str]) -> None:
         self.run = work / "run"
         self.sides = [side(self.run / side.name) for side in sides]
         self.chosen = chosen
-        self.small = small
         self.sources: dict[str, Path] = {}
         self.samples: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self.skipped: dict[str, str] = {}
@@ -97,13 +98,12 @@ class Benchmark:
             side.directory.mkdir(parents=True)
             side.begin()
         order = self.sides if number % 2 == 0 else self.sides[::-1]
-        last = max((place for place, item in enumerate(OPERATIONS) if item.name in self.chosen), default=-1)
-        for operation in OPERATIONS[: last + 1]:
-            for side in order:
-                getattr(self, f"_{operation.name}")(side)
-            if operation.name in ("first", "rebuild"):  # both versions have a tag
-                for side in order:
-                    self._tag(side, {"first": "v1", "rebuild": "v2"}[operation.name])
+        handlers = {"first": self._first, "rebuild": self._rebuild, "unchanged": self._unchanged,
+                    "checkout": self._checkout, "diff": self._diff, "log": self._log}  # fmt: skip
+        needed = {"first"} if set(self.chosen) <= {"first", MANIFEST} else {"first", "rebuild", *self.chosen}
+        for name, handler in handlers.items():
+            for side in order if name in needed else ():
+                handler(side)
 
     def _measure(self, name: str, side: Side, steps: Optional[Sequence[Step]]) -> Optional[Sample]:
         """Run the steps on the clock, once nothing is left to be written from before."""
@@ -132,30 +132,33 @@ class Benchmark:
     # -- the operations
 
     def _first(self, side: Side) -> None:
-        self._commit("first", side, self.sources["reference"])
+        self._commit("first", FIRST, side, self.sources["reference"])
+        self._tag(FIRST, side)
 
     def _rebuild(self, side: Side) -> None:
-        self._commit("rebuild", side, self.sources["rebuild"], before=self.sources["reference"])
+        self._commit("rebuild", SECOND, side, self.sources["rebuild"], before=self.sources["reference"])
+        self._tag(SECOND, side)
 
     def _unchanged(self, side: Side) -> None:
-        self._commit("unchanged", side, self.sources["rebuild"], before=self.sources["reference"], aged=True)
+        self._commit("unchanged", AGAIN, side, self.sources["rebuild"], before=self.sources["reference"])
 
-    def _commit(self, name: str, side: Side, source: Path, before: Optional[Path] = None, aged: bool = False) -> None:
+    def _commit(self, name: str, label: str, side: Side, source: Path, before: Optional[Path] = None) -> None:
+        """Commit a fresh copy of source, in the state that a build would leave it in. before: the version before it."""
         trees.remove(side.tree)
         trees.copy(source, side.tree)
-        if aged and not trees.age(side.tree):
+        unchanged = name == "unchanged"
+        if unchanged and not trees.age(side.tree):
             raise BenchmarkError(f"nothing in {source} is as young as its build")
         revision = side.revision()
-        sample = self._measure(name, side, side.commit(name))
+        sample = self._measure(name, side, side.commit(label))
         assert sample is not None
         raised = side.revision() - revision
         problems = []
-        if side.name == "restic" or not aged:
-            problems += [] if raised > 0 else ["no new revision"]
-        else:
-            problems += [f"{raised} new revisions, and nothing had changed"] if raised else []
-        # restic keeps the times of the unchanged rebuild as well.
-        expected = side.tree if side.name == "restic" else source
+        if unchanged and side.by_contents and raised:
+            problems.append(f"{raised} new revisions, and nothing had changed")
+        elif not (unchanged and side.by_contents) and raised < 1:
+            problems.append("no new revision")
+        expected = source if side.by_contents else side.tree
         with self._directory(side, "export") as target:
             side.export(target)
             found = trees.compare(expected, target, side.known, before)
@@ -164,30 +167,25 @@ class Benchmark:
         for copy in side.directory.glob("wc.*"):
             trees.remove(copy)
 
-    def _tag(self, side: Side, label: str = "") -> None:
-        if not label:
-            return  # a part of the round before
+    def _tag(self, label: str, side: Side) -> None:
         sample = self._measure("tag", side, side.tag(label))
         if sample is not None:
             self._keep("tag", side, sample, [] if side.tagged(label) else [f"no whole tag {label}"])
 
     def _checkout(self, side: Side) -> None:
         with self._directory(side, "checkout") as target:
-            sample = self._measure(
-                "checkout", side, side.checkout("v2" if side.name != "restic" else "rebuild", target)
-            )
+            sample = self._measure("checkout", side, side.checkout(SECOND, target))
             assert sample is not None
             found = trees.compare(self.sources["rebuild"], target, side.known, self.sources["reference"])
             self._keep("checkout", side, sample, found.wrong, found.known)
 
     def _diff(self, side: Side) -> None:
-        old, new = ("first", "rebuild") if side.name == "restic" else ("v1", "v2")
         if self._cannot("diff", side):
             return
         with self._directory(side, "diff") as target:
-            sample = self._measure("diff", side, side.diff(old, new, target))
+            sample = self._measure("diff", side, side.diff(FIRST, SECOND, target))
             assert sample is not None
-            text = side.diff_text(old, new, sample)
+            text = side.diff_text(FIRST, SECOND, sample)
         # `fsvs diff` shows the files of other contents, and only some of what is new or gone.
         paths = self.difference.changed if side.name == "classic" else self.difference.paths()
         self._keep("diff", side, sample, [f"{path} is not in the diff" for path in paths if path not in text])
@@ -196,9 +194,9 @@ class Benchmark:
         if self._cannot("log", side):
             return
         sample = self._measure("log", side, side.log())
-        if sample is not None:
-            absent = [label for label in ("first", "rebuild") if label not in sample.output]
-            self._keep("log", side, sample, [f"no message {label}" for label in absent])
+        assert sample is not None
+        absent = [label for label in (FIRST, SECOND) if label not in sample.output]
+        self._keep("log", side, sample, [f"{label} is not in the log" for label in absent])
 
     def _cannot(self, name: str, side: Side) -> bool:
         reason = side.missing(name)
@@ -401,6 +399,8 @@ def arguments() -> argparse.Namespace:
         parser.error("--rounds: at least 1")
     if (options.reference is None) != (options.rebuild is None):
         parser.error("--reference and --rebuild go together")
+    if options.json and not options.json.absolute().parent.is_dir():
+        parser.error(f"--json: there is no directory for {options.json}")
     options.chosen = [name for name in names if name in options.names] or names
     options.sides = [side for side in SIDES if side.name in options.names] or list(SIDES)
     return options
@@ -458,12 +458,12 @@ def measure(options: argparse.Namespace) -> int:
     if Restic in sides and shutil.which("restic") is None:
         say("restic is not installed; going on without it (apt-get install restic)")
         sides = [side for side in sides if side is not Restic]
-    for program, package in PACKAGES.items():
-        if shutil.which(program) is None and program != "restic":
+    for program, package in PROGRAMS.items():
+        if shutil.which(program) is None:
             raise BenchmarkError(f"{program} is not installed; apt-get install {package}")
     started = time.time()
     with work_directory(options.work, options.keep):
-        bench = Benchmark(options.work, sides, options.chosen, options.small)
+        bench = Benchmark(options.work, sides, options.chosen)
         document: dict[str, Any] = {
             "small": options.small,
             "rounds": options.rounds,
@@ -497,6 +497,7 @@ def measure(options: argparse.Namespace) -> int:
 
 
 def _ended(signum: int, _frame: Optional[FrameType]) -> None:
+    signal.signal(signum, signal.SIG_IGN)  # cleaning up is not cut off
     raise SystemExit(128 + signum)
 
 
