@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from xcat_avs import command, generate, manifest, mounts
+from xcat_avs import command, generate, manifest, mounts, packages
 from xcat_avs.context import BuildContext, BuildPaths, perform
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import Generator
@@ -206,7 +206,7 @@ def _load_result(marker: Path) -> Optional[StepResult]:
 
 def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results: Sequence[StepResult], report: str,
                      provenance: Mapping[str, Any]) -> None:  # fmt: skip
-    """Write build_info/ into the tree: the report, the results, the logs, and under inputs/ all that the build came from."""
+    """Write build_info/ into the tree: the report, the results, the logs, the packages, and under inputs/ all it came from."""
     info = paths.tree / "build_info"
     mounts.remove_tree(info)
     inputs = info / "inputs"
@@ -216,7 +216,10 @@ def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results:
     (info / "steps.json").write_text(
         json.dumps([dataclasses.asdict(result) for result in results], indent=1) + "\n", encoding="utf-8"
     )
-    (info / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    installed = packages.read(paths.root)
+    (paths.tree / packages.STORED).write_text(packages.dump(installed), encoding="utf-8")
+    facts = {**provenance, "packages": len(installed), "bytes": manifest.tree_size(str(paths.root))}
+    (info / "provenance.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for result in results:
         if os.path.exists(result.log):
             shutil.copyfile(result.log, info / "logs" / os.path.basename(result.log))

@@ -16,7 +16,7 @@ from xcat_avs import __version__, command, modes, mounts, report
 from xcat_avs.errors import AvsError, Interrupted, UsageError, nearest
 from xcat_avs.modes import Mode
 from xcat_avs.progress import Progress
-from xcat_avs.request import Request
+from xcat_avs.request import EVERY_FILE, Request
 from xcat_avs.site import Site
 
 # field of Request -> its flags and, where it takes one, the name of its value
@@ -25,6 +25,8 @@ FLAGS: Mapping[str, tuple[str, str]] = {
     "resume": ("-b", ""), "source": ("--from", "DIR"), "finish": ("-f", ""), "masquerade": ("-x", "IMAGE"),
     "method": ("--method", "METHOD"), "compress": ("--compress", "NAME"),
     "define": ("--define", ""), "nodeset": ("--nodeset", ""), "live": ("--live", ""), "force": ("--force", ""),
+    "deep": ("--deep", ""),
+    "packages": ("--packages", ""), "files": ("--files", "[PATTERN]"), "content": ("--content", "PATH"),
 }  # fmt: skip
 COMMON = (
     ("-p PROFILE", "the profile, instead of IMAGE"),
@@ -36,14 +38,17 @@ COMMON = (
     ("-h|--help", "this text; with -c MODE that of the mode"),
     ("-v|--version", "the version"),
 )
+# Flags that the next word is the value of.
+VALUED = {flag for flag, value in FLAGS.values() if value.isalpha()} | {"-c", "-p", "-o", "-a", "-s"}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def usage(mode: Optional[Mode] = None) -> str:
     """The usage of the command, or of one mode."""
     table = modes.table()
+    width = 16
     if mode is None:
-        width = max(len(name) for name in table)
+        longest = max(len(name) for name in table)
         lines = [
             "Usage:",
             "  avsimage -c MODE IMAGE [options]",
@@ -51,9 +56,9 @@ def usage(mode: Optional[Mode] = None) -> str:
             "  avsimage [-h|--help|-v|--version]",
             "",
         ]
-        lines += ["Modes:", *(f"  {name.ljust(width)}  {item.summary}" for name, item in table.items()), ""]
+        lines += ["Modes:", *(f"  {name.ljust(longest)}  {item.summary}" for name, item in table.items()), ""]
     else:
-        words = [f"{FLAGS[key][0]} {FLAGS[key][1]}" for key in mode.needs]
+        words = [words_of(key, mode) for key in mode.needs]
         lines = [
             "Usage:",
             "  " + " ".join(["avsimage -c", mode.name, "IMAGE" if mode.image else "[IMAGE]", *words, "[options]"]),
@@ -62,11 +67,36 @@ def usage(mode: Optional[Mode] = None) -> str:
             "",
         ]
         if mode.takes:
-            own = [(f"{FLAGS[key][0]} {FLAGS[key][1]}".rstrip(), text) for key, text in mode.takes.items()]
-            lines += [f"Options of {mode.name}:", *(f"  {flag:<16}  {text}" for flag, text in own), ""]
+            own = [(words_of(key, mode), text) for key, text in mode.takes.items()]
+            width = max(width, *(len(flag) for flag, _ in own))
+            lines += [f"Options of {mode.name}:", *(f"  {flag:<{width}}  {text}" for flag, text in own), ""]
     lines += ["IMAGE is a profile (example.prod) or the full name of an osimage.", "", "Options of all modes:"]
-    lines += [f"  {flag:<16}  {text}" for flag, text in COMMON]
+    lines += [f"  {flag:<{width}}  {text}" for flag, text in COMMON]
     return "\n".join(lines) + "\n"
+
+
+def words_of(name: str, mode: Mode) -> str:
+    """A field of Request as the usage of a mode has it: its flag and what its value is called."""
+    flag, value = FLAGS[name]
+    return f"{flag} {mode.values.get(name, value)}".rstrip()
+
+
+def take_files(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The command line without `--files [PATTERN]`, and the patterns; typer has no option whose value may be left out."""
+    words, rest, patterns = list(argv), list[str](), list[str]()
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            return [*rest, word, *words], patterns
+        if word.startswith("--files="):
+            patterns.append(word.partition("=")[2])
+        elif word == "--files":
+            patterns.append(words.pop(0) if words and not words[0].startswith("-") else EVERY_FILE)
+        else:
+            rest.append(word)
+            if word in VALUED and words:
+                rest.append(words.pop(0))
+    return rest, patterns
 
 
 def parse(argv: list[str]) -> dict[str, Any]:
@@ -93,12 +123,15 @@ def parse(argv: list[str]) -> dict[str, Any]:
         masquerade: Optional[list[str]] = typer.Option(None, "-x"),
         method: Optional[list[str]] = typer.Option(None, "--method"),
         compress: Optional[list[str]] = typer.Option(None, "--compress"),
+        content: Optional[list[str]] = typer.Option(None, "--content"),
+        packages: bool = typer.Option(False, "--packages"),
         resume: bool = typer.Option(False, "-b"),
         finish: bool = typer.Option(False, "-f"),
         define: bool = typer.Option(False, "--define"),
         nodeset: bool = typer.Option(False, "--nodeset"),
         live: bool = typer.Option(False, "--live"),
         force: bool = typer.Option(False, "--force"),
+        deep: bool = typer.Option(False, "--deep"),
         json: bool = typer.Option(False, "--json"),
         verbose: bool = typer.Option(False, "-V", "--verbose"),
         help_: bool = typer.Option(False, "-h", "--help"),
@@ -106,15 +139,18 @@ def parse(argv: list[str]) -> dict[str, Any]:
     ) -> None:
         parsed.update(locals())
 
+    rest, patterns = take_files(argv)
     try:
-        app(args=argv, standalone_mode=False)
+        app(args=rest, standalone_mode=False)
     except Exception as err:
         # Errors of the parser; its classes have another home in each version.
         if not hasattr(err, "format_message"):
             raise
         raise UsageError(err.format_message().rstrip(".")) from None
     parsed.pop("parsed", None)
-    return parsed
+    if patterns and not (parsed["image"] or parsed["profile"]):
+        parsed["image"], patterns[0] = [patterns[0]], EVERY_FILE  # the word was no PATTERN but the IMAGE
+    return {**parsed, "files": patterns}
 
 
 def to_request(parsed: Mapping[str, Any]) -> Request:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,9 +25,11 @@ PR_SET_PDEATHSIG = 1
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 ENDING = 5.0  # seconds for killed processes to be gone
 OCTAL = re.compile(rb"\\([0-7]{3})")  # how /proc/self/mounts writes a space
+SPARE = 4  # what is taken of memory at most: one part in so many
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_private = False  # whether nobody else sees our mounts
 
 
 def _check(result: int, what: str) -> None:
@@ -81,6 +84,8 @@ def enter_private_namespace() -> Optional[int]:
             os._exit(1)
         _make_private()
         os.chdir(cwd)
+        global _private
+        _private = True
         _check(_mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC), "cannot mount /proc")
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return None
@@ -113,6 +118,51 @@ def mounted(source: str, target: Path, fstype: str, flags: int = 0, options: str
     if _libc.umount2(os.fsencode(target), 0) != 0:
         code = ctypes.get_errno()
         raise AvsError(f"cannot unmount {target}: {os.strerror(code)}{_users(target)}")
+
+
+@contextmanager
+def in_memory(target: Path, size: int) -> Iterator[None]:
+    """For this process and its children, keep what is written to the directory in memory, and drop it at the end.
+
+    size: bytes that will be written; where memory is short, or our mounts would be seen by others, nothing is done.
+    """
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(fields.get("MemAvailable", "0").split()[0]) * 1024
+    if not _private or size * SPARE > available:
+        yield
+        return
+    with mounted("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=700,size={available // SPARE},nr_inodes=0"):
+        yield
+
+
+@contextmanager
+def overlay(lower: Path, work: Path) -> Iterator[Path]:
+    """A view of lower that can be changed while lower stays as it is; yields where it is.
+
+    work: a private directory, emptied before; its upper/ has what is changed, as overlayfs keeps it. In memory
+    where the file system below can hold no such thing.
+    """
+    remove_tree(work)
+    work.mkdir(parents=True, mode=0o700)
+    with ExitStack() as stack:
+        try:
+            view = stack.enter_context(_overlaid(lower, work))
+        except AvsError:
+            stack.enter_context(mounted("tmpfs", work, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700"))
+            view = stack.enter_context(_overlaid(lower, work))
+        yield view
+
+
+@contextmanager
+def _overlaid(lower: Path, work: Path) -> Iterator[Path]:
+    status = lower.stat()
+    for name in ("upper", "work", "merged"):
+        (work / name).mkdir(mode=0o700, exist_ok=True)
+    os.chown(work / "upper", status.st_uid, status.st_gid)
+    os.chmod(work / "upper", stat.S_IMODE(status.st_mode))
+    options = f"lowerdir={lower},upperdir={work}/upper,workdir={work}/work"
+    with mounted("overlay", work / "merged", "overlay", 0, options) as view:
+        yield view
 
 
 def unmount(target: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EVERY_FILE = "*"  # what --files means without a PATTERN
+
 
 @dataclass(frozen=True)
 class Request:
@@ -29,5 +31,9 @@ class Request:
     nodeset: bool = False
     live: bool = False
     force: bool = False
+    deep: bool = False
+    packages: bool = False
+    files: str = ""
+    content: str = ""
     json: bool = False
     verbose: bool = False

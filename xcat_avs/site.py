@@ -6,7 +6,7 @@ import os
 import pwd
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,6 +121,19 @@ class Site:
         path = self.settings.state / "locks" / f"{image.name}.{activity}"
         with locks.locked(path, f"{image.name} is being {past} by", self.identity.process()):
             yield
+
+    @contextmanager
+    def checkout(self, image: OsImage, staging: Path) -> Iterator[Path]:
+        """Where the checkout of a tag is kept for the next time; a directory in staging while another uses that."""
+        kept = self.private(self.settings.state / "checkouts" / image.name)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(
+                    locks.locked(kept / "lock", f"the checkout of {image.name} is used", self.identity.process())
+                )
+            except AvsError:
+                kept = staging
+            yield kept / "tree"
 
     def image_lock(self, rootimgdir: Path) -> AbstractContextManager[None]:
         """xCAT's own lock on an image directory, where xCAT is."""

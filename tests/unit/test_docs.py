@@ -21,7 +21,7 @@ from xcat_avs.recipe import option_text
 from xcat_avs.request import Request
 
 TOP = Path(__file__).resolve().parents[2]
-PAGES = ("man1/avsimage.1", "man5/avs.conf.5", "man7/avs-procedures.7")
+PAGES = ("man1/avsimage.1", "man5/avs.conf.5", "man7/avs-procedures.7", "man5/avs-manifest.5")
 SHIPPED = sorted(path for path in (TOP / "xcat_avs/procedures").glob("*/*") if path.is_file())
 ESCAPES = {r"\-": "-", r"\e": "\\", r"\(aq": "'", r"\(ti": "~", r"\&": "", r"\(bu": "*"}
 
@@ -91,7 +91,7 @@ def test_sections_of_avsimage_are_in_the_order_of_xcat() -> None:
 @pytest.mark.parametrize("name", modes.table())
 def test_mode_has_its_section_with_just_its_options(name: str) -> None:
     mode = modes.table()[name]
-    flags = [" ".join(cli.FLAGS[key]).strip() for key in mode.takes]
+    flags = [cli.words_of(key, mode) for key in mode.takes]
     assert sorted(items(section(PAGES[0], name))) == sorted(flags)
     assert mode.alias in read(PAGES[0])
     assert name in section(PAGES[0], "MODE")

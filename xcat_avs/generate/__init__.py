@@ -8,16 +8,15 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional, Protocol
+from typing import Callable, Protocol
 
-from xcat_avs import command, mounts, pkglist
+from xcat_avs import command, mounts, packages, pkglist
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage
 from xcat_avs.inside import inside
 
 KERNEL, INITRD = "kernel", "initrd-stateless.gz"
-RPM_DATABASES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
-DPKG_STATUS = "var/lib/dpkg/status"
+rpm_database = packages.rpm_database
 # The build is a function of its inputs: what takes a time from the clock takes this one.
 SOURCE_DATE_EPOCH = "1000000000"
 ARCHIVES = re.compile(r"rootimg\.[a-z0-9.]+")
@@ -141,30 +140,7 @@ def explain_unknown(job: Job, log: Path, pattern: re.Pattern[str], err: AvsError
 
 def count_packages(root: Path) -> int:
     """The number of packages in an image by its own database; 0 without one."""
-    status = root / DPKG_STATUS
-    if status.is_file():
-        text = status.read_text(encoding="utf-8", errors="replace")
-        return len(re.findall(r"^Status: \S+ \S+ installed$", text, re.MULTILINE))
-    database = rpm_database(root)
-    if database is None:
-        return 0
-    # The image's own rpm knows its database best; a small image may have none.
-    if (root / "usr/bin/rpm").exists() and command.capture(
-        ["chroot", str(root), "rpm", "--version"], check=False
-    ).code == 0:
-        output = command.capture(["chroot", str(root), "rpm", "-qa", "--qf", r"%{NAME}\n"])
-    else:
-        output = command.capture(["rpm", "--dbpath", str(root / database), "-qa", "--qf", r"%{NAME}\n"])
-    return sum(1 for name in output.text.split() if name != "gpg-pubkey")
-
-
-def rpm_database(root: Path) -> Optional[str]:
-    """The directory of an image's rpm database, relative to its root."""
-    for directory in RPM_DATABASES:
-        names = ("rpmdb.sqlite", "Packages", "Packages.db")
-        if any((root / directory / name).is_file() for name in names):
-            return directory
-    return None
+    return len(packages.read(root))
 
 
 def take_kernel(root: Path, target: Path) -> None:

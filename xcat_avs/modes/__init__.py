@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable
 
 from xcat_avs.report import Report
@@ -15,6 +15,7 @@ from xcat_avs.site import Site
 class Mode:
     """takes: field of Request -> its help in this mode. needs: those that must be given.
 
+    values: field of Request -> how its value is called here, where that differs from the other modes.
     private: builds or mounts, so it runs as root in a private namespace.
     """
 
@@ -26,11 +27,12 @@ class Mode:
     alias: str = ""
     private: bool = False
     image: bool = True  # whether IMAGE must be given
+    values: Mapping[str, str] = field(default_factory=dict)
 
 
 def table() -> dict[str, Mode]:
     """All modes by name, in the order of the usage."""
-    from xcat_avs.modes import create, env, list_tags, pack, rollback, show, status, steps, tag
+    from xcat_avs.modes import create, diff, env, list_tags, log, pack, rollback, show, status, steps, tag, verify
 
-    modules = (create, tag, list_tags, pack, rollback, status, show, steps, env)
+    modules = (create, tag, list_tags, pack, rollback, status, show, log, diff, verify, steps, env)
     return {module.MODE.name: module.MODE for module in modules}

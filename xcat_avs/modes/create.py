@@ -26,7 +26,8 @@ from xcat_avs.recipe import Recipe, Step
 from xcat_avs.report import Report
 from xcat_avs.request import Request
 from xcat_avs.site import Site
-from xcat_avs.store import Revision, Store, commit_tree
+from xcat_avs.store import Revision, Store
+from xcat_avs.store.trees import commit_tree
 
 STORE_PROGRAMS = ("fsvs", "svn", "svnmucc")
 CHDEF_TIMEOUT = 60.0  # seconds

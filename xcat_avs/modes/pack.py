@@ -79,12 +79,12 @@ def publish_tag(
     reserved = frozenset(
         other.rootimgdir(site.definitions.installdir) for other in site.definitions.osimages().values()
     )
-    packing = Packing(
-        store, image, tag, target, rootimgdir, packer(site, wanted), wanted.method, wanted.compress,
-        site.settings.state / "staging" / target.name, site.settings.logs / target.name / "pack.log",
-        site.identity.user, site.progress, reserved, site.settings.timeout,
-    )  # fmt: skip
-    with site.lock(target, "pack"), site.image_lock(rootimgdir):
+    staging = site.settings.state / "staging" / target.name
+    with site.lock(target, "pack"), site.image_lock(rootimgdir), site.checkout(image, staging) as checkout:
+        packing = Packing(
+            store, image, tag, target, rootimgdir, packer(site, wanted), wanted.method, wanted.compress, checkout, staging,
+            site.settings.logs / target.name / "pack.log", site.identity.user, site.progress, reserved, site.settings.timeout,
+        )  # fmt: skip
         if not request.force and packing.served_already():
             record = publish.read_record(rootimgdir)
             assert record is not None

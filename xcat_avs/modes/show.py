@@ -14,7 +14,8 @@ from xcat_avs.modes.tag import find_revision, find_tag
 from xcat_avs.report import LEFT, Report, Table, local
 from xcat_avs.request import Request
 from xcat_avs.site import Site
-from xcat_avs.store import INPUTS, Store, Version, stored_manifest
+from xcat_avs.store import Store, Version
+from xcat_avs.store.trees import INPUTS, stored_manifest
 
 
 def run(request: Request, site: Site) -> Report:

@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcat_avs import command, generate, manifest, mounts, xcat
+from xcat_avs import command, generate, mounts, restore, xcat
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, Tag
-from xcat_avs.manifest import Manifest
+from xcat_avs.manifest import SELINUX, Manifest
 from xcat_avs.pack import archive, packimage, publish
 from xcat_avs.pack.archive import Form
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.progress import Progress
 from xcat_avs.report import utc_now
-from xcat_avs.store import Store, Version, checkout_tree
+from xcat_avs.store import Store, Version
+from xcat_avs.store.trees import checkout_tree
 
 RELEASE = "etc/avs-release"
 XCATINFO = "opt/xcat/xcatinfo"
@@ -36,6 +37,7 @@ class Packing:
     """One pack: a tag of source, served as target at rootimgdir.
 
     packer: `packimage` or `own`. method, compress: as asked for; `auto` leaves it to the packer.
+    checkout: a directory for the tag as it is in the store, kept, and only compared where it is there already.
     staging: a private directory, on disk and not served, that is emptied before and removed after.
     log: a file for what the programs say.
     """
@@ -48,6 +50,7 @@ class Packing:
     packer: str
     method: str
     compress: str
+    checkout: Path
     staging: Path
     log: Path
     user: str
@@ -55,12 +58,9 @@ class Packing:
     reserved: frozenset[Path]  # directories that other osimages are served from
     timeout: float = 0
 
-    @property
-    def form(self) -> Form:
-        return own_form(self.method, self.compress)
-
     def programs(self) -> tuple[str, ...]:
-        return (xcat.need("packimage"),) if self.packer == "packimage" else self.form.programs()
+        own = own_form(self.method, self.compress)
+        return (xcat.need("packimage"),) if self.packer == "packimage" else own.programs()
 
     def inputs(self) -> str:
         """A hash of what decides, besides the tag, how the archive comes out."""
@@ -101,12 +101,15 @@ class Packing:
         mounts.remove_tree(self.staging)
         self.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.log.write_bytes(b"")
-        tree = self.staging / "tree"
-        tree.mkdir(parents=True, mode=0o700)
         try:
             self.progress.begin(f"checking out {self.tag.name}")
-            stored = checkout_tree(self.store, self.source, Version(tag=self.tag.name), tree, self.progress.warn)
-            with publish.new_set(self.rootimgdir) as new:
+            version = Version(tag=self.tag.name)
+            stored = checkout_tree(self.store, self.source, version, self.checkout, self.progress.warn)
+            # What packing changes in a tree, the checkout does not see.
+            with (
+                mounts.overlay(self.checkout, self.staging / "overlay") as tree,
+                publish.new_set(self.rootimgdir) as new,
+            ):
                 moved = publish.finish_interrupted(self.rootimgdir)
                 self.progress.begin(f"packing {self.tag.name}")
                 name = self._archive(tree, stored, new)
@@ -137,8 +140,9 @@ class Packing:
             raise AvsError(f"{self.source.name}: tag {self.tag.name} holds no rootimg")
         with _kept_times(tree, stored):
             self._release(root)
+        method = self._method(stored)
         if self.packer == "packimage":
-            method, compress = ("" if value == "auto" else value for value in (self.method, self.compress))
+            compress = "" if self.compress == "auto" else self.compress
             made = packimage.write(
                 tree, self.target, self.rootimgdir, method, compress, self.facts(), self.staging, log, self.timeout
             )
@@ -147,8 +151,21 @@ class Packing:
         excluded, included = archive.read_exlist(self.target.paths("exlist"))
         with _kept_times(tree, stored):
             archive.prune(root, excluded, included)
-        archive.write(root, new / self.form.filename, self.form, log, self.timeout)
-        return self.form.filename
+        form = own_form(method or self.method, self.compress)
+        archive.write(root, new / form.filename, form, log, self.timeout)
+        return form.filename
+
+    def _method(self, stored: Manifest) -> str:
+        """The method asked for; for `auto` tar where the image has what cpio loses, and "" otherwise."""
+        rich = [path for path, entry in stored.items() if any(name != SELINUX for name, _ in entry.xattrs)]
+        if self.method == "auto":
+            return "tar" if rich else ""
+        if rich and (self.method == "cpio" or (self.method == "squashfs" and self.packer == "packimage")):
+            self.progress.warn(
+                f"{self.source.name}: {self.method} loses the capabilities, ACLs and other xattrs of {len(rich)} paths, "
+                f"{rich[0]} among them; --method tar keeps them"
+            )
+        return self.method
 
     def _release(self, root: Path) -> None:
         """Write /etc/avs-release and /opt/xcat/xcatinfo; packimage writes the latter anew."""
@@ -185,4 +202,4 @@ def _kept_times(tree: Path, stored: Manifest) -> Iterator[None]:
     """Undo what changes in a checkout do to the times of directories, and so to the bytes of the archive."""
     yield
     left = {path: entry for path, entry in stored.items() if entry.type == "dir" and os.path.lexists(tree / path)}
-    manifest.restore_times(str(tree), left)
+    restore.restore_times(str(tree), left)

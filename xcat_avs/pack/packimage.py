@@ -31,7 +31,7 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
           log: Path, timeout: float = 0) -> Path:  # fmt: skip
     """Have packimage archive tree/rootimg, a disposable checkout, as image; returns the archive, in tree.
 
-    method: cpio, tar, squashfs, or empty for tar where the image has xattrs and xCAT's default otherwise.
+    method: cpio, tar, squashfs, or empty for xCAT's default.
     facts: NAME -> plain value, for /opt/xcat/xcatinfo. work: a private directory.
     Raises AvsError, also where packimage says that all is well and it is not.
     """
@@ -40,8 +40,6 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
     excluded, included = archive.read_exlist(image.paths("exlist"))
     excluded += ITS_OWN
     root = tree / "rootimg"
-    if not method and _has_xattrs(root):
-        method = "tar"
     argv = [xcat.need("packimage")]
     argv += ["-m", method] if method else []
     argv += ["-c", compress] if compress else []
@@ -74,10 +72,6 @@ def _lend_uuidgen(directory: Path, facts: Mapping[str, str]) -> None:
     # The last quote is packimage's own.
     script.write_text(UUIDGEN.format(lines=lines.rstrip("\n").removesuffix("'")), encoding="utf-8")
     script.chmod(0o755)
-
-
-def _has_xattrs(root: Path) -> bool:
-    return any(os.listxattr(root / path, follow_symlinks=False) for path, _ in manifest.walk(str(root)))
 
 
 def _checked(tree: Path, image: OsImage, excluded: list[str], included: list[str], log: Path, timeout: float) -> Path:

@@ -2,54 +2,40 @@
 
 from __future__ import annotations
 
-import grp
 import hashlib
 import os
-import pwd
 import re
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
-from urllib.parse import quote as percent
-from urllib.parse import unquote, urlsplit
+from typing import Any, Optional
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from xcat_avs import command
+from xcat_avs import command, mounts
 from xcat_avs.errors import AvsError, CommandError, NotFoundError
 from xcat_avs.image import OsImage, Tag
-from xcat_avs.store import MANIFEST, Hidden, Revision, Version
+from xcat_avs.manifest import reach
+from xcat_avs.store import PROVENANCE, Content, Revision, Version, answers
+from xcat_avs.store.changes import actions, uploads
+from xcat_avs.store.subversion import EXISTS, NO_REVISION, OUT_OF_DATE, Subversion, open_files, quote
 
-# Subversion's codes: path not found; no repository there, or out of reach.
-NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
-EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
-NO_REVISION = re.compile(r"E160006\b")
-DEAD_AFTER = 600.0  # seconds without a byte written, for a commit that goes on
 ATTEMPTS = 8
+MANY = 500  # targets of one command
 REAL = "avs:real"  # revision property: who asked, as the system knows them
-# What costs most of a first commit is looking for equal contents; compression by lz4 is almost free.
-TUNING = (("rep-sharing", "enable-rep-sharing = false"), ("deltification", "compression = lz4"))
-
-
-def quote(path: str) -> str:
-    """A path as Subversion's canonical URLs have it; FSVS takes no other form."""
-    return percent(path, safe="/!$&'()*+,-.:=@_~")
+COMMITTED = re.compile(r"committed revision\s+(\d+)")
+INCOMING = "branches/.avs-incoming"  # contents that go ahead of a commit
+SPARE_FILES = 256  # what a program has open besides the contents
+STATE = 256  # bytes of memory that FSVS's own data take for a path
+USER = re.compile(r"([^\s;]+); ")  # how messages begin
 
 
 @dataclass(frozen=True)
-class FsvsStore:
-    """A Subversion repository at a URL. work: a private directory for FSVS's own data and logs."""
-
-    repository: str
-    work: Path
-    timeout: float = 0
-
-    def __post_init__(self) -> None:
-        self._local()  # refuses what is no URL
+class FsvsStore(Subversion):
+    """The store in a Subversion repository."""
 
     def url(self, image: OsImage, version: Optional[Version] = None) -> str:
         head, slashes, rest = self.repository.rstrip("/").partition("://")
@@ -64,43 +50,6 @@ class FsvsStore:
         url = self.url(image, version) + (f"/{quote(path)}" if path else "")
         return f"{url}@{'HEAD' if version.revision is None else version.revision}"
 
-    def _svn(self, argv: Sequence[str]) -> command.Output:
-        """Run a Subversion client. NotFoundError for a missing path, AvsError that names the store otherwise."""
-        output = command.capture([argv[0], "--non-interactive", *argv[1:]], timeout=self.timeout, check=False)
-        if output.code:
-            lines = [line for line in output.stderr.splitlines() if line.strip()]
-            if NO_PATH.search(output.stderr):
-                raise NotFoundError(f"not in the store {self.repository}", lines[-3:])
-            raise AvsError(f"the store {self.repository} cannot be used:", lines[-5:])
-        return output
-
-    def _local(self) -> Optional[Path]:
-        """The directory of a file:// repository, or None for one on a server."""
-        parts = urlsplit(self.repository)
-        known = parts.scheme in ("file", "svn", "svn+ssh", "http", "https") and "://" in self.repository
-        elsewhere = parts.scheme == "file" and parts.netloc not in ("", "localhost")
-        if not known or elsewhere or not parts.path.strip("/"):
-            raise AvsError(
-                f"the store {self.repository!r} is no URL of a Subversion repository; one is file:///DIR, svn://HOST/PATH or https://HOST/PATH"
-            )
-        if parts.scheme != "file":
-            return None
-        return Path(unquote(parts.path))
-
-    def _absent(self) -> bool:
-        """Whether this is a repository of our own machine that is still to be made."""
-        path = self._local()
-        return path is not None and not path.exists()
-
-    def _xml(self, argv: Sequence[str]) -> Optional[ElementTree.Element]:
-        """The XML that svn answers; None where the path, or the repository yet, does not exist."""
-        if self._absent():
-            return None
-        try:
-            return ElementTree.fromstring(self._svn(argv).stdout)
-        except NotFoundError:
-            return None
-
     def prepare(self, image: OsImage, author: str) -> None:
         if self._absent():
             path = self._local()
@@ -113,150 +62,117 @@ class FsvsStore:
                 return
             message = f"{author}; Layout for {image.name}"
             try:
-                self._svn(["svn", "mkdir", "-q", "--parents", "--username", author, "-m", message, *missing])
+                self._svn(["svn", "mkdir", "-q", "--parents", *self._as(author), "-m", message, *missing])
             except AvsError as err:
                 # Another first create may be making the directories above.
                 if attempt == ATTEMPTS - 1 or not EXISTS.search(str(err)):
                     raise
 
-    def _create(self, path: Path) -> None:
-        """Make the repository beside its place and rename it there: it is whole or not there."""
-        command.need("svnadmin")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new."))
-            try:
-                command.capture(["svnadmin", "create", str(temporary)], timeout=self.timeout)
-                conf = temporary / "db/fsfs.conf"
-                text = conf.read_text(encoding="utf-8")
-                for section, setting in TUNING:
-                    text = text.replace(f"[{section}]\n", f"[{section}]\n{setting}\n", 1)
-                conf.write_text(text, encoding="utf-8")
-                try:
-                    os.rename(temporary, path)
-                except OSError:
-                    if not (path / "format").exists():  # else another first create was faster
-                        raise
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        except FileExistsError as err:
-            raise AvsError(f"cannot make the store {self.repository}: {err.filename}: Not a directory") from None
-        except OSError as err:
-            raise AvsError(f"cannot make the store {self.repository}: {err.filename or path}: {err.strerror}") from None
-        except CommandError as err:
-            raise err.prefixed(f"cannot make the store {self.repository}: ") from None
-
-    def _log(self, target: str, *options: str) -> list[ElementTree.Element]:
-        root = self._xml(["svn", "log", "--xml", *options, target])
-        return [] if root is None else list(root.iter("logentry"))
-
     def head(self, image: OsImage) -> Optional[Revision]:
-        trunk = self._peg(image, Version())
-        listing = self._xml(["svn", "ls", "--xml", trunk])
-        if listing is None or listing.find(".//entry") is None:
-            return None  # nothing, or the empty trunk of a first commit that did not come to its end
-        return self._whole(image, Version(), "HEAD:1")
-
-    def _whole(self, image: OsImage, version: Version, span: str) -> Optional[Revision]:
-        """The newest whole revision of trunk in a span: one that brought a manifest, or was made by avs_image_mgr.
-
-        A commit that makes links into files takes a revision before it; that one counts for nothing.
-        """
-        entries = self._log(self._peg(image, version, MANIFEST), "-l", "1", "-r", span)
-        if not entries:
-            entries = self._log(self._peg(image, version), "-l", "1", "-r", span)
-        return _revision(entries[0]) if entries else None
+        return self._at(image, Version())
 
     def revision(self, image: OsImage, number: int) -> Revision:
-        found = None
         try:
-            version = Version(revision=number)
-            listing = self._xml(["svn", "ls", "--xml", self._peg(image, version)]) if number else None
-            if listing is not None and listing.find(".//entry") is not None:
-                found = self._whole(image, version, f"{number}:1")
+            found = self._at(image, Version(revision=number)) if number else None
         except AvsError as err:
             if not NO_REVISION.search(str(err)):
                 raise
+            found = None
         if found is None:
             raise NotFoundError(
-                f"{image.name} has no revision {number}; `avsimage -c show {image.profile}` shows the newest"
+                f"{image.name} has no revision {number}; `avsimage -c log {image.profile}` shows those it has"
             )
         return found
 
-    def commit(self, image: OsImage, tree: Path, author: str, message: str, hidden: Hidden) -> Revision:
-        url = self.url(image, Version())
-        self._remove_dead_transactions()
-        self._make_way(url, hidden, author)
-        with self._fsvs(tree) as (env, log):
-            run = ["fsvs", "-q"]
-            try:
-                command.run([*run, "initialize", url], cwd=tree, env=env, log=log, timeout=self.timeout)
-                command.run([*run, "sync-repos"], cwd=tree, env=env, log=log, timeout=self.timeout)
-                # By default FSVS takes a file of the same size and second for unchanged; compare the contents.
-                options = [
-                    "-o",
-                    "change_check=allfiles",
-                    "-o",
-                    "empty_commit=no",
-                    "-o",
-                    "author=$AVS_AUTHOR",
-                ]  # FSVS would take a $ in the name for a variable
+    def _at(self, image: OsImage, version: Version) -> Optional[Revision]:
+        """The revision that trunk was at; None for no trunk, or the empty one of a first commit that was cut off."""
+        trunk = self._peg(image, version)
+        listing = self._xml(["svn", "ls", "--xml", trunk])
+        if listing is None or listing.find(".//entry") is None:
+            return None
+        entries = self._log(trunk, "-l", "1")
+        return _revision(entries[0]) if entries else None
+
+    def commit(self, image: OsImage, content: Content, author: str, message: str) -> Revision:
+        commit = self._commit_whole if content.before is None else self._commit_changes
+        try:
+            with self._transaction(len(content.entries)):
+                number = commit(image, content, author, message)
+        except AvsError as err:
+            if OUT_OF_DATE.search(str(err)):
+                raise AvsError(f"{image.name}: somebody else has committed to {self.url(image)}/trunk meanwhile, and nothing "
+                               "was stored; `avsimage -c create` with -b goes on from there", err.tail) from None  # fmt: skip
+            raise err.prefixed(f"{image.name}: the commit failed, nothing was stored: ") from None
+        return self.revision(image, number)
+
+    def _commit_whole(self, image: OsImage, content: Content, author: str, message: str) -> int:
+        """The first revision: FSVS in the tree itself. Returns its number."""
+        with self._fsvs(content.tree, len(content.entries)) as (env, log), self._without(content, log) as tree:
+            # FSVS would take a $ in the name for a variable.
+            options = ["-o", "empty_commit=no", "-o", "author=$AVS_AUTHOR"]
+            for words in (["initialize", self.url(image, Version())], ["sync-repos"], [*options, "ci", "-m", message]):
                 command.run(
-                    [*run, *options, "ci", "-m", message],
-                    cwd=tree,
-                    env={**env, "AVS_AUTHOR": author},
-                    log=log,
-                    timeout=self.timeout,
+                    ["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author}, log=log, timeout=self.timeout
                 )
-            except CommandError as err:
-                raise AvsError(
-                    f"{image.name}: the commit to {self.repository} failed, nothing was stored: {err.text}", err.tail
-                ) from None
-        head = self.head(image)
-        if head is None or head.message.strip() != message.strip():
-            raise AvsError(f"{image.name}: FSVS ended well but {url} has no such revision")
-        return head
+            number = COMMITTED.findall(log.read_text(encoding="utf-8", errors="replace"))
+        if not number:
+            raise AvsError(f"FSVS ended well and says nothing of a revision in {self.repository}")
+        return int(number[-1])
 
-    def _make_way(self, url: str, hidden: Hidden, author: str) -> None:
-        """Do in trunk what FSVS would not: a revision before the one that counts.
+    @contextmanager
+    def _without(self, content: Content, log: Path) -> Iterator[Path]:
+        """The tree without the names that FSVS would fail on: where it has such, a copy made of hard links."""
+        if not content.aside:
+            yield content.tree
+            return
+        copy = content.tree.with_name(f".{content.tree.name}.plain")
+        mounts.remove_tree(copy)
+        try:
+            command.run(["cp", "-al", "--", content.tree.name, copy.name], cwd=content.tree.parent, log=log)
+            for path in reversed(content.aside):  # what is in a directory before the directory
+                with reach(str(copy), path) as full:
+                    if os.path.isdir(full) and not os.path.islink(full):
+                        os.rmdir(full)
+                    else:
+                        os.unlink(full)
+            yield copy
+        finally:
+            mounts.remove_tree(copy)
 
-        It cannot store a file or a directory where it has stored a link or a device. And where root owns a path,
-        or its mode is 0600, it takes the owner or mode in the tree for the stored one.
+    def _commit_changes(self, image: OsImage, content: Content, author: str, message: str) -> int:
+        """A later revision: what changed by the manifests, exactly, as one transaction of svnmucc. Returns its number.
+
+        FSVS itself misses changes (same size and second; owner where root's is stored; mode where 0600 is), cannot
+        turn a link or device into a file, and reads the whole tree.
         """
-        # An earlier commit may have come just this far.
-        lines = []
-        for path in hidden.replaced:
-            if self._xml(["svn", "info", "--xml", f"{url}/{quote(path)}@HEAD"]) is not None:
-                lines += ["rm", f"{url}/{quote(path)}"]
-        for path, entry in hidden.owners.items():
-            properties = {
-                "svn:owner": f"{entry.uid} {_user(entry.uid)}",
-                "svn:group": f"{entry.gid} {_group(entry.gid)}",
-            }
-            if entry.type in ("file", "dir"):
-                properties["svn:unix-mode"] = f"0{entry.mode:03o}"
-            for name, value in properties.items():
-                lines += ["propset", name, value, f"{url}/{quote(path)}"]
-        if not lines:
-            return
+        assert content.before is not None
+        assert content.base is not None
+        url, before, after = self.url(image), content.before, content.entries
         self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile("w", dir=self.work, prefix="svnmucc.", encoding="utf-8") as arguments:
-            arguments.write("".join(f"{line}\n" for line in lines))
-            arguments.flush()
-            message = f"{author}; Before a commit: kinds, owners and modes that change"
-            self._svn(["svnmucc", "--username", author, "-m", message, "-X", arguments.name])
+        with tempfile.TemporaryDirectory(dir=self.work, prefix="contents.") as directory, open_files() as limit:
+            sources = uploads(before, after, content.tree, Path(directory))
+            # svnmucc opens all that it is to put at its start: contents beyond what that may be go ahead.
+            most = limit - SPARE_FILES
+            ahead = {path: f"{url}/{INCOMING}/{number}" for number, path in enumerate(list(sources)[most:])}
+            self._remove_incoming(url, author)
+            for start in range(0, len(ahead), most):
+                words = [] if start else ["mkdir", f"{url}/{INCOMING}"]
+                for path in list(ahead)[start : start + most]:
+                    words += ["put", sources[path], ahead[path]]
+                self._mucc(words, [], author, f"{author}; Contents that go ahead of a commit")
+            words = []
+            for word, *more, path in actions(before, after, ahead):
+                if word == "put":
+                    word, more = ("cp", ["HEAD", ahead[path]]) if path in ahead else ("put", [sources[path]])
+                words += [word, *more, f"{url}/trunk/{quote(path)}"]
+            number = self._mucc(words, [] if ahead else ["-r", str(content.base.number)], author, message)
+        if ahead:
+            self._remove_incoming(url, author)
+        return number
 
-    def _remove_dead_transactions(self) -> None:
-        """Remove from our own repository what commits that were killed have left."""
-        path = self._local()
-        if path is None or not (path / "db/transactions").is_dir():
-            return
-        for entry in (path / "db/transactions").glob("*.txn"):
-            name = entry.name[: -len(".txn")]
-            written = [entry, path / "db/txn-protorevs" / f"{name}.rev"]
-            newest = max((item.stat().st_mtime for item in written if item.exists()), default=0)
-            if time.time() - newest > DEAD_AFTER:
-                command.capture(["svnadmin", "rmtxns", str(path), name], timeout=self.timeout, check=False)
+    def _remove_incoming(self, url: str, author: str) -> None:
+        if self._xml(["svn", "info", "--xml", f"{url}/{INCOMING}@HEAD"]) is not None:
+            self._mucc(["rm", f"{url}/{INCOMING}"], [], author, f"{author}; Contents that went ahead of a commit")
 
     def export(self, image: OsImage, version: Version, target: Path) -> None:
         command_line = ["fsvs", "-q", "export"]
@@ -268,41 +184,60 @@ class FsvsStore:
                     [*command_line, self.url(image, version)], cwd=target, env=env, log=log, timeout=self.timeout
                 )
             except CommandError as err:
-                raise AvsError(f"{image.name}: the checkout of {version} failed: {err.text}", err.tail) from None
+                raise AvsError(
+                    f"{image.name}: the checkout of {version} failed: {err.text}",
+                    [*err.tail, *self._damaged(image, version)],
+                ) from None
+
+    def _damaged(self, image: OsImage, version: Version, path: str = "") -> list[str]:
+        """The files of a version that cannot be read from the store; asked only where something cannot."""
+        with tempfile.TemporaryDirectory(dir=self.work, prefix="damaged.") as directory:
+            for name, kind in self._children(image, version, path):
+                inner = f"{path}/{name}" if path else name
+                words = [
+                    "svn",
+                    "--non-interactive",
+                    "export",
+                    "-q",
+                    "--force",
+                    self._peg(image, version, inner),
+                    f"{directory}/it",
+                ]
+                if command.capture(words, timeout=self.timeout, check=False).code:
+                    return self._damaged(image, version, inner) if kind == "dir" else [f"damaged in the store: {inner}"]
+        return []
+
+    def _children(self, image: OsImage, version: Version, path: str) -> list[tuple[str, str]]:
+        listing = self._xml(["svn", "ls", "--xml", self._peg(image, version, path)])
+        entries = listing.iter("entry") if listing is not None else ()
+        return [(entry.findtext("name", ""), entry.get("kind", "")) for entry in entries]
 
     @contextmanager
-    def _fsvs(self, tree: Path) -> Iterator[tuple[dict[str, str], Path]]:
-        """FSVS's state for one use of a tree, apart from the host admin's own /etc/fsvs and /var/spool/fsvs."""
+    def _fsvs(self, tree: Path, paths: int = 0) -> Iterator[tuple[dict[str, str], Path]]:
+        """FSVS's state for one use of a tree, apart from the host admin's own /etc/fsvs and /var/spool/fsvs.
+
+        paths: how many it will write of; in memory, for it waits for the disk at each.
+        """
         command.need("fsvs")
         # A name that goes by the tree: what a run that was killed has left is found and removed.
         directory = self.work / f"fsvs.{hashlib.sha256(os.fsencode(tree)).hexdigest()[:16]}"
         shutil.rmtree(directory, ignore_errors=True)
         try:
-            for name in ("conf", "waa"):
-                (directory / name).mkdir(parents=True, mode=0o700)
-            env = {"FSVS_CONF": str(directory / "conf"), "FSVS_WAA": str(directory / "waa")}
-            yield env, directory / "log"
+            directory.mkdir(parents=True, mode=0o700)
+            with mounts.in_memory(directory, paths * STATE):
+                for name in ("conf", "waa"):
+                    (directory / name).mkdir(mode=0o700)
+                env = {"FSVS_CONF": str(directory / "conf"), "FSVS_WAA": str(directory / "waa")}
+                yield env, directory / "log"
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
     def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
         target = self.url(image, Version(tag=name))
         # svnmucc adds the tag in one transaction, and fails if it exists; `svn cp` would nest into it.
-        argv = [
-            "svnmucc",
-            "--username",
-            author,
-            "--with-revprop",
-            f"{REAL}={real}",
-            "-m",
-            message,
-            "cp",
-            str(revision),
-            self.url(image, Version()),
-            target,
-        ]
         try:
-            self._svn(argv)
+            words = ["cp", str(revision), self.url(image, Version()), target]
+            self._mucc(words, ["--with-revprop", f"{REAL}={real}"], author, message)
         except AvsError as err:
             if EXISTS.search(str(err)) or name in {tag.name for tag in self.tags(image)}:
                 raise AvsError(
@@ -331,23 +266,58 @@ class FsvsStore:
             raise NotFoundError(f"the store {self.repository} is still empty")
         return self._svn(["svn", "cat", self._peg(image, version, path)]).stdout
 
+    def changed(self, image: OsImage, path: str) -> int:
+        return max(self._changed(image, path), default=0)
 
-def _user(uid: int) -> str:
-    """The name FSVS puts beside a number; empty where this machine knows none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return ""
+    def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
+        ends = [f"--old={self._peg(image, old)}", f"--new={self._peg(image, new)}"]
+        output = self._svn(["svn", "diff", "--summarize", "--xml", *ends])
+        return answers.summary(ElementTree.fromstring(output.stdout), self.url(image, old))
 
+    def export_directory(self, image: OsImage, version: Version, path: str, target: Path) -> None:
+        # The last @ keeps one in the name of target from being read as a revision.
+        self._svn(["svn", "export", "-q", self._peg(image, version, path), f"{target}@"])
 
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return ""
+    def log(self, image: OsImage) -> list[Revision]:
+        found = [
+            _revision(entry)
+            for entry in self._log(self._peg(image, Version()), "--stop-on-copy", "--with-all-revprops")
+        ]
+        while found:  # the layout, and what else left trunk empty
+            listing = self._xml(["svn", "ls", "--xml", self._peg(image, Version(revision=found[-1].number))])
+            if listing is not None and listing.find(".//entry") is not None:
+                break
+            found.pop()
+        return found
+
+    def provenance(self, image: OsImage) -> dict[int, dict[str, Any]]:
+        numbers = self._changed(image, PROVENANCE)
+        targets = [self._peg(image, Version(revision=number), PROVENANCE) for number in numbers]
+        parts = [self._svn(["svn", "cat", *targets[at : at + MANY]]).stdout for at in range(0, len(targets), MANY)]
+        found = answers.documents(b"\n".join(parts), f"{image.name}, the stored {PROVENANCE}")
+        if len(found) != len(numbers):
+            raise AvsError(f"{image.name}: the stored {PROVENANCE} of a revision is damaged")
+        return dict(zip(numbers, found))
+
+    def _changed(self, image: OsImage, path: str) -> list[int]:
+        """The revisions of trunk that changed a file which the newest has, the newest first."""
+        entries = self._log(self._peg(image, Version(), path), "-q", "--stop-on-copy")
+        return [int(entry.get("revision", "0")) for entry in entries]
+
+    def check(self) -> str:
+        path = self._local()
+        if path is None:
+            raise NotFoundError(f"the store {self.repository} is on a server: `svnadmin verify` has to be run there")
+        if not self._absent():
+            command.capture(["svnadmin", "verify", "-q", "--keep-going", str(path)], timeout=self.timeout)
+        return f"svnadmin verify {path}"
 
 
 def _revision(entry: ElementTree.Element) -> Revision:
     text = entry.findtext
     real = entry.findtext(f"revprops/property[@name='{REAL}']", "")
-    return Revision(int(entry.get("revision", "0")), text("date", ""), text("author", ""), text("msg", ""), real)
+    message = text("msg", "")
+    # A server knows an account, and many people may share it; the message names the person.
+    user = USER.match(message)
+    author = user.group(1) if user else text("author", "")
+    return Revision(int(entry.get("revision", "0")), text("date", ""), author, message, real)

@@ -1,0 +1,211 @@
+"""diff: what changed between two tags or revisions, without a checkout."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Optional
+
+from xcat_avs import differences, diffreport, packages
+from xcat_avs.definitions import stanza
+from xcat_avs.differences import Differences
+from xcat_avs.diffreport import Side
+from xcat_avs.errors import AvsError, NotFoundError, UsageError
+from xcat_avs.image import OsImage
+from xcat_avs.manifest import Manifest
+from xcat_avs.modes import Mode
+from xcat_avs.modes.tag import find_revision, find_tag
+from xcat_avs.packages import PackageList
+from xcat_avs.report import LEFT, RIGHT, Report, Table
+from xcat_avs.request import Request
+from xcat_avs.site import Site
+from xcat_avs.store import Store, Version
+from xcat_avs.store.trees import INPUTS, stored_manifest
+
+STANZA = f"{INPUTS}/osimage.stanza"
+
+
+def run(request: Request, site: Site) -> Report:
+    if request.content and (request.packages or request.files):
+        raise UsageError("--content shows one file; give it without --packages and --files")
+    image = site.image(request)
+    store = site.store()
+    old, new = _sides(request, store, image)
+    document: dict[str, Any] = {"osimage": image.name, "old": asdict(old), "new": asdict(new)}
+    if request.content:
+        return _content(store, image, old, new, request.content, document)
+    wants_packages, wants_files = request.packages or not request.files, request.files or not request.packages
+    found, lacking = Differences(), list[Version]()
+    blocks: list[object] = [diffreport.heading(old, new)]
+    if wants_files:
+        found, lacking = _compared(store, image, old.version, new.version)
+        document["manifests"] = {"old": old.version not in lacking, "new": new.version not in lacking}
+    if wants_packages:
+        lists = [_packages(store, image, side.version) for side in (old, new)]
+        kind = next((item.kind for item in lists if item.kind != "none"), "none")
+        found = replace(found, packages=packages.compare(lists[0], lists[1], kind))
+        document["packages"] = diffreport.packages_document(kind, lists[0], lists[1], found.packages)
+        if not (wants_files and found.identical):
+            blocks += diffreport.package_blocks(found.packages, kind)
+    if request.files:
+        # What was asked for is files: the rest of the report would be in their way.
+        found = replace(differences.matching(found, request.files), packages=found.packages)
+        blocks += [*diffreport.privilege_blocks(found), *diffreport.file_blocks(found.files, 0, request.files)]
+    elif wants_files:
+        blocks += diffreport.all_blocks(found, old, new)
+        document.update(diffreport.facts_document(found), identical=found.identical)
+    if wants_files:
+        document["privileges"] = [item._asdict() for item in found.privileges]
+        document["files"] = [diffreport.file_document(item) for item in found.files]
+    blocks += [diffreport.without_manifest(version) for version in lacking]
+    return Report(blocks, document)
+
+
+def _sides(request: Request, store: Store, image: OsImage) -> tuple[Side, Side]:
+    """The two versions that the command line names. Raises UsageError."""
+    flag, text = ("-t", request.tag) if request.tag else ("-r", request.revision)
+    if bool(request.tag) == bool(request.revision):
+        raise UsageError("give the two versions by -t OLD:[NEW] or by -r OLD:[NEW], exactly one of these")
+    old, _, new = text.partition(":")
+    if not old or ":" in new:
+        raise UsageError(f"{flag} {text!r} is not of the form OLD:NEW; OLD: and OLD mean what OLD is to the newest")
+    if flag == "-t":
+        return _tag_side(store, image, old), _tag_side(store, image, new) if new else _revision_side(store, image, "")
+    return _revision_side(store, image, old), _revision_side(store, image, new)
+
+
+def _tag_side(store: Store, image: OsImage, name: str) -> Side:
+    tag = find_tag(name, store, image)
+    return Side(tag.name, tag.source, tag.date, tag.author)
+
+
+def _revision_side(store: Store, image: OsImage, text: str) -> Side:
+    revision = find_revision(text, store, image)
+    return Side("", revision.number, revision.date, revision.author)
+
+
+# What is read from the store.
+
+
+def _compared(store: Store, image: OsImage, old: Version, new: Version) -> tuple[Differences, list[Version]]:
+    """All that differs but the packages, and the versions that have no manifest."""
+    before, after = stored_manifest(store, image, old), stored_manifest(store, image, new)
+    lacking = [version for version, found in ((old, before), (new, after)) if found is None]
+    if before is not None and after is not None:
+        found = differences.of_manifests(before, after)
+        if _same(before, after, STANZA):
+            return found, lacking
+    else:
+        found = differences.of_summary(store.changes(image, old, new))
+    one, other = _attributes(store, image, old), _attributes(store, image, new)
+    if one is not None and other is not None:
+        found = replace(found, attributes=differences.attributes(one, other))
+    return found, lacking
+
+
+def _same(old: Manifest, new: Manifest, path: str) -> bool:
+    return path in old and path in new and old[path].sha256 == new[path].sha256
+
+
+def _read(store: Store, image: OsImage, version: Version, path: str) -> Optional[bytes]:
+    try:
+        return store.read(image, version, path)
+    except NotFoundError:
+        return None
+
+
+def _attributes(store: Store, image: OsImage, version: Version) -> Optional[dict[str, str]]:
+    """The attributes of the definition that a version was built from; None where it does not say."""
+    data = _read(store, image, version, STANZA)
+    if data is None:
+        return None
+    images = stanza.parse(data.decode("utf-8", "replace"), f"{image.name}, {STANZA} of {version}")
+    return {key: value for found in images.values() for key, value in found.attributes.items()}
+
+
+def _packages(store: Store, image: OsImage, version: Version) -> PackageList:
+    """The packages of a version: as it lists them, else by the database in it."""
+    data = _read(store, image, version, packages.STORED)
+    if data is not None:
+        origin = f"{image.name}, {packages.STORED} of {version}"
+        return packages.load(data.decode("utf-8", "replace"), origin)
+    data = _read(store, image, version, f"rootimg/{packages.DPKG_STATUS}")
+    if data is not None:
+        return packages.parse_status(data.decode("utf-8", "replace"))
+    with tempfile.TemporaryDirectory(prefix="avsimage.") as name:
+        root = Path(name)
+        for directory in packages.RPM_DATABASES:
+            (root / directory).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                store.export_directory(image, version, f"rootimg/{directory}", root / directory)
+            except NotFoundError:
+                continue
+        try:
+            return packages.read(root)
+        except AvsError as err:
+            raise err.prefixed(f"{image.name}: the packages of {version} cannot be read: ") from None
+
+
+# --content
+
+
+def _content(store: Store, image: OsImage, old: Side, new: Side, wanted: str, document: dict[str, Any]) -> Report:
+    """One file of both versions."""
+    path = differences.stored(wanted)
+    one, other = (_read(store, image, side.version, path) for side in (old, new))
+    if one is None and other is None:
+        both = f"neither {diffreport.name(old)} nor {diffreport.name(new)}"
+        raise NotFoundError(
+            f"{image.name}: {both} has a file {wanted!r}; what is in the image begins with /, "
+            "beside it are kernel, initrd-stateless.gz, build_info/report and the like"
+        )
+    facts = [_facts(data) for data in (one, other)]
+    document = {**document, "path": differences.shown(path), "identical": one == other,
+                "content": {"old": facts[0], "new": facts[1]}, "diff": None}  # fmt: skip
+    if one == other:
+        assert facts[0] is not None
+        text = f"{wanted} is the same in both: {facts[0]['size']} bytes, SHA-256 {facts[0]['sha256']}"
+        return Report([diffreport.heading(old, new), text], document)
+    texts = [_text(data) for data in (one, other)]
+    if texts[0] is None or texts[1] is None:
+        rows = [(word, str(item["size"]), item["sha256"]) if item else (word, "-", "not there")
+                for word, item in zip(("old", "new"), facts)]  # fmt: skip
+        return Report([f"{wanted} is no text:", Table(("", "BYTES", "SHA-256"), rows, [LEFT, RIGHT, LEFT])], document)
+    before, after = (
+        "/dev/null" if data is None else f"{differences.shown(path)} ({diffreport.name(side)})"
+        for data, side in ((one, old), (other, new))
+    )
+    document["diff"] = "".join(difflib.unified_diff(_lines(texts[0]), _lines(texts[1]), before, after))
+    return Report([str(document["diff"]).rstrip("\n")], document)
+
+
+def _facts(data: Optional[bytes]) -> Optional[dict[str, Any]]:
+    return None if data is None else {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _text(data: Optional[bytes]) -> Optional[str]:
+    """The file as text; None for what is none. A file that is not there has no lines."""
+    try:
+        text = (data or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
+def _lines(text: str) -> list[str]:
+    *whole, last = text.split("\n")
+    return [f"{line}\n" for line in whole] + ([f"{last}\n\\ No newline at end of file\n"] if last else [])
+
+
+MODE = Mode(
+    "diff", "show what changed between two tags or revisions", run,
+    {
+        "tag": "two tags; without NEW: the tag and trunk", "revision": "two revisions; without NEW: that one and the newest",
+        "packages": "only the packages", "files": "only the files (that match PATTERN), all of them",
+        "content": "the contents of one file: /etc/passwd, kernel, build_info/report",
+    },
+    values={"tag": "OLD:[NEW]", "revision": "OLD:[NEW]"},
+)  # fmt: skip

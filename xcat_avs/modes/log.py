@@ -1,0 +1,73 @@
+"""log: the history of trunk: who built what when and why, how large it is, which tags it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Optional
+
+from xcat_avs.image import OsImage, Tag
+from xcat_avs.modes import Mode
+from xcat_avs.report import LEFT, RIGHT, Report, Table, local, mebibytes
+from xcat_avs.request import Request
+from xcat_avs.site import Site
+from xcat_avs.store import Revision, Store
+
+
+def run(request: Request, site: Site) -> Report:
+    image = site.image(request)
+    documents = _history(site.store(), image)
+    rows = [
+        (
+            str(item["number"]),
+            local(item["date"]),
+            item["author"],
+            _or_dash(item["packages"]),
+            "-" if item["bytes"] is None else mebibytes(item["bytes"]),
+            ", ".join(item["tags"]) or "-",
+            item["message"].partition("\n")[2].strip() or item["message"].strip(),
+        )
+        for item in documents
+    ]
+    headers = ("REVISION", "DATE", "AUTHOR", "PACKAGES", "SIZE", "TAGS", "MESSAGE")
+    align = [RIGHT, LEFT, LEFT, RIGHT, RIGHT, LEFT, LEFT]
+    block: object = Table(headers, rows, align) if rows else "(no revisions found)"
+    return Report([block], {"osimage": image.name, "revisions": documents})
+
+
+def _history(store: Store, image: OsImage) -> list[dict[str, Any]]:
+    """Each revision, the newest first, with its tags and what its provenance counts."""
+    revisions = store.log(image)
+    if not revisions:
+        return []
+    built, tags = store.provenance(image), tags_by_revision(store.tags(image), revisions)
+    return [
+        {
+            **asdict(revision),
+            "packages": _number(built.get(revision.number, {}).get("packages")),
+            "bytes": _number(built.get(revision.number, {}).get("bytes")),
+            "tags": tags.get(revision.number, []),
+        }
+        for revision in revisions
+    ]
+
+
+def tags_by_revision(tags: Sequence[Tag], revisions: Sequence[Revision]) -> dict[int, list[str]]:
+    """Revision -> names of the tags that hold it. A tag may name a later number, at which trunk was still the same."""
+    found: dict[int, list[str]] = {}
+    for tag in tags:
+        held = [revision.number for revision in revisions if revision.number <= tag.source]
+        if held:
+            found.setdefault(max(held), []).append(tag.name)
+    return found
+
+
+def _number(value: object) -> Optional[int]:
+    return value if isinstance(value, int) else None
+
+
+def _or_dash(value: Optional[int]) -> str:
+    return "-" if value is None else str(value)
+
+
+MODE = Mode("log", "list the revisions: date, author, packages, size, tags, message", run, {})

@@ -1,0 +1,93 @@
+"""Make a tree what its manifest says, in all that Subversion and FSVS do not bring back."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Optional
+
+from xcat_avs import command, manifest
+from xcat_avs.errors import AvsError
+from xcat_avs.manifest import Entry, reach
+
+MODES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
+
+
+def restore(top: str, wanted: Mapping[str, Entry], contents: Path) -> None:
+    """Give every path owner, mode, xattrs, hard links, holes and time, and make those that are not there.
+
+    contents: a directory with the content of missing files, by SHA-256. What is there keeps its content.
+    Raises AvsError that names the path.
+    """
+    for path, entry in wanted.items():  # a directory stands before what is in it
+        try:
+            if entry.hardlink:
+                _link(top, path, entry.hardlink)
+                continue
+            with reach(top, path) as full:
+                _restore(full, entry, contents)
+        except OSError as err:
+            raise AvsError(f"{top}/{path} cannot be made what its manifest says: {err.strerror}") from None
+    restore_times(top, wanted)
+
+
+def _link(top: str, path: str, first: str) -> None:
+    with reach(top, path) as full, reach(top, first) as source:
+        if os.path.lexists(full):
+            if os.path.samestat(os.lstat(full), os.lstat(source)):
+                return
+            os.unlink(full)
+        os.link(source, full, follow_symlinks=False)
+
+
+def _restore(full: str, entry: Entry, contents: Path) -> None:
+    try:
+        status = os.lstat(full)
+    except FileNotFoundError:
+        _make(full, entry, contents)
+        status = os.lstat(full)
+    if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
+        os.lchown(full, entry.uid, entry.gid)
+        status = os.lstat(full)  # without setuid now
+    if entry.type != "link" and stat.S_IMODE(status.st_mode) != entry.mode:
+        os.chmod(full, entry.mode)
+    found, xattrs = dict(manifest.read_xattrs(full)), dict(entry.xattrs)
+    if found != xattrs:
+        for name in found.keys() - xattrs.keys():
+            os.removexattr(full, name, follow_symlinks=False)
+        for name, value in xattrs.items():
+            if found.get(name) != value:
+                os.setxattr(full, name, value, follow_symlinks=False)
+    if entry.sparse and status.st_size - status.st_blocks * 512 < manifest.HOLE:
+        command.capture(["fallocate", "--dig-holes", full])
+
+
+def _make(full: str, entry: Entry, contents: Path) -> None:
+    if entry.type == "dir":
+        os.mkdir(full)
+    elif entry.type == "link":
+        os.symlink(entry.link, full)
+    elif entry.type in MODES:
+        os.mknod(full, entry.mode | MODES[entry.type], os.makedev(*entry.device))
+    elif (contents / entry.sha256).is_file():
+        command.capture(["cp", "--reflink=auto", "--", str(contents / entry.sha256), full])
+
+
+def restore_times(top: str, wanted: Mapping[str, Entry], present: Optional[Mapping[str, Entry]] = None) -> None:
+    """Set mtimes in the tree at top to those of the manifest where they are others.
+
+    present: what the tree is, to leave alone paths that differ in more than time.
+    """
+    for path in sorted(wanted, reverse=True):  # what is in a directory before the directory
+        entry = wanted[path]
+        if present is not None and (path not in present or present[path].differs(entry)):
+            continue
+        with reach(top, path) as full:
+            try:
+                status = os.lstat(full)
+            except FileNotFoundError:
+                continue  # left out: the comparison says so
+            if status.st_mtime_ns != entry.mtime:
+                os.utime(full, ns=(status.st_atime_ns, entry.mtime), follow_symlinks=False)

@@ -1,0 +1,224 @@
+"""How a whole tree goes into a store and comes out of it proven."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Optional
+
+from xcat_avs import command, manifest, mounts, restore
+from xcat_avs.errors import AvsError, NotFoundError
+from xcat_avs.image import OsImage
+from xcat_avs.manifest import Entry, Manifest
+from xcat_avs.store import Content, Revision, Store, Version
+
+INFO = "build_info"
+MANIFEST = f"{INFO}/manifest"
+# What says how a version was built, and is a part of it: a change of these is a change.
+INPUTS = f"{INFO}/inputs"
+# Contents that Subversion cannot keep under their own name, by SHA-256.
+CARRIED = f"{INFO}/carried"
+OWN = (MANIFEST, CARRIED)  # written after the tree is known
+NAME_LIMIT = 248  # bytes; FSVS makes a longer one of a file's while it checks out
+PATH_LIMIT = 3000  # bytes; FSVS writes whole paths
+SHOWN = 10  # differing paths that an error lists
+
+Warn = Callable[[str], None]
+
+
+def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[Manifest]:
+    """The manifest of a version, or None where it has none. Raises AvsError for a damaged one."""
+    try:
+        text = store.read(image, version, MANIFEST)
+    except NotFoundError:
+        return None
+    origin = f"{image.name}, the stored manifest of {version},"
+    try:
+        return manifest.load(text.decode("ascii"), origin)
+    except UnicodeDecodeError:
+        raise AvsError(f"{origin} is damaged") from None
+
+
+def volatile(path: str) -> bool:
+    """Whether a path changes with every build and says nothing about the image: reports, logs."""
+    return path == INFO or (path.startswith(f"{INFO}/") and path != INPUTS and not path.startswith(f"{INPUTS}/"))
+
+
+def _lasting(found: Mapping[str, Entry]) -> Manifest:
+    return {path: entry for path, entry in found.items() if not volatile(path)}
+
+
+def _fits(path: str, entry: Entry) -> bool:
+    """Whether Subversion and FSVS take the last part of a path."""
+    name = path.rpartition("/")[2]
+    try:
+        size = len(path.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+    if size > PATH_LIMIT or (entry.type != "dir" and len(name.encode("utf-8")) > NAME_LIMIT):
+        return False
+    return entry.type != "fifo" and not any(char < " " or char == "\x7f" for char in name)
+
+
+def carried(found: Mapping[str, Entry]) -> set[str]:
+    """The paths that the manifest alone brings back: names FSVS cannot store, what is below them, FIFOs."""
+    aside: set[str] = set()
+    for path, entry in sorted(found.items()):
+        if path.rpartition("/")[0] in aside or not _fits(path, entry):
+            aside.add(path)
+    return aside
+
+
+def _contents(found: Mapping[str, Entry], aside: Iterable[str]) -> dict[str, Entry]:
+    """SHA-256 -> a path that has this content, for what is carried; not for later names of a file that is stored."""
+    files = (found[path] for path in aside if found[path].type == "file")
+    return {entry.sha256: entry for entry in files if not entry.hardlink or entry.hardlink in aside}
+
+
+def _held(found: Mapping[str, Entry], own: Mapping[str, Entry]) -> Manifest:
+    """What of a tree the store itself holds. own: the manifest and what is carried."""
+    aside = carried(found)
+    return {**{path: entry for path, entry in found.items() if path not in aside}, **own}
+
+
+def commit_tree(
+    store: Store, image: OsImage, tree: Path, author: str, message: str, warn: Warn
+) -> tuple[Revision, bool]:
+    """Commit a built tree if it differs from the newest revision in more than times.
+
+    Returns the revision that trunk is at and whether it is a new one. Where nothing but the time
+    of a path changed, it gets the stored time back, so that it is not stored again.
+    """
+    for path in OWN:
+        mounts.remove_tree(tree / path)  # of a commit that was cut off
+    present = _scan(image, tree, warn)
+    head = store.head(image)
+    # One that did not change with trunk is not that of what somebody else has put there since.
+    known = head is not None and store.changed(image, MANIFEST) == head.number
+    stored = stored_manifest(store, image, Version(revision=head.number)) if head and known else None
+    if head and stored is not None and not manifest.compare(_lasting(stored), _lasting(present)):
+        return head, False
+    before: Optional[Manifest] = None
+    if head:
+        if stored is None:
+            stored = before = _stored_tree(store, image, head, tree.parent)
+        else:
+            before = _held(stored, _earlier(_contents(stored, carried(stored))))
+        restore.restore_times(str(tree), stored, present)
+        present = {path: _same_time(entry, stored.get(path)) for path, entry in present.items()}
+    aside = carried(present)
+    contents = _contents(present, aside)
+    for sha256, entry in contents.items():
+        (tree / CARRIED).mkdir(exist_ok=True)
+        with manifest.reach(str(tree), entry.path) as full:
+            command.capture(["cp", "--reflink=auto", "--", full, str(tree / CARRIED / sha256)])
+    with open(tree / MANIFEST, "w", encoding="ascii") as stream:
+        stream.writelines(manifest.lines(present))
+    store.prepare(image, author)
+    content = Content(tree, _held(present, _own(tree)), before, head, sorted(aside))
+    return store.commit(image, content, author, message), True
+
+
+def _own(tree: Path) -> Manifest:
+    """Entries of the files that a commit adds to the tree."""
+    found = manifest.scan(
+        str(tree / INFO), skip={name for name in os.listdir(tree / INFO) if f"{INFO}/{name}" not in OWN}
+    )
+    return {f"{INFO}/{path}": entry._replace(path=f"{INFO}/{path}") for path, entry in found.items()}
+
+
+def _earlier(contents: Mapping[str, Entry]) -> Manifest:
+    """The same of an earlier commit: its manifest is never that of a later one, a carried content always."""
+    found = [Entry(MANIFEST, "file", 0, 0, 0, 0)]
+    if contents:
+        found.append(Entry(CARRIED, "dir", 0o755, 0, 0, 0))
+    found += [
+        Entry(f"{CARRIED}/{sha256}", "file", 0o644, 0, 0, 0, entry.size, sha256) for sha256, entry in contents.items()
+    ]
+    return {entry.path: entry for entry in found}
+
+
+def _scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
+    """The manifest of a tree that is to be committed; a warning for what no store and no archive keeps."""
+    flagged: list[str] = []
+    found = manifest.scan(str(tree), flagged=flagged)
+    if flagged:
+        warn(f"{image.name}: immutable and append-only flags are not kept: {_some(sorted(flagged))}")
+    sockets = [path for path, entry in found.items() if entry.type == "socket"]
+    if sockets:
+        warn(f"{image.name}: sockets are left out: {_some(sockets)}")
+    for path in sockets:
+        del found[path]
+    return found
+
+
+def _some(items: Iterable[str]) -> str:
+    listed = [ascii(item)[1:-1] for item in items]
+    more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+    return ", ".join(listed[:3]) + more
+
+
+def _same_time(entry: Entry, before: Optional[Entry]) -> Entry:
+    """entry as restore_times leaves it."""
+    return entry if before is None or entry.differs(before) else entry._replace(mtime=before.mtime)
+
+
+def _stored_tree(store: Store, image: OsImage, revision: Revision, beside: Path) -> Manifest:
+    """What a revision without a manifest holds: it is checked out, once."""
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".before.") as directory:
+        store.export(image, Version(revision=revision.number), Path(directory))
+        return manifest.scan(directory)
+
+
+def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, warn: Warn) -> Manifest:
+    """Have a version in the directory target, proven against its manifest; one that is there already is only compared.
+
+    Raises AvsError that names the paths where the two differ.
+    """
+    wanted = stored_manifest(store, image, version)
+    if wanted is not None and target.is_dir() and os.listdir(target):
+        differences = _differences(target, wanted)
+        if not differences:
+            return wanted
+        if not _is_other(target, wanted):
+            warn(
+                f"{image.name}: the checkout of {version} in {target} was changed since, and is made anew: {_some(differences)}"
+            )
+    new = target.with_name(f"{target.name}.new")
+    for old in (target, new):
+        mounts.remove_tree(old)
+    new.mkdir(parents=True, mode=0o700)
+    store.export(image, version, new)
+    if wanted is None:
+        warn(f"{image.name}: {version} has no manifest, so the checkout cannot be proven")
+        os.rename(new, target)
+        return manifest.scan(str(target))
+    restore.restore(str(new), wanted, new / CARRIED)
+    differences = _differences(new, wanted)
+    if differences:
+        mounts.remove_tree(new)
+        raise AvsError(
+            f"{image.name}: the checkout of {version} differs from its manifest in {len(differences)} paths; nothing was packed:",
+            [ascii(line)[1:-1] for line in differences[:SHOWN]],
+        )
+    os.rename(new, target)
+    return wanted
+
+
+def _is_other(target: Path, wanted: Manifest) -> bool:
+    """Whether a checkout is one of another version, by the manifest it came with."""
+    try:
+        with open(target / MANIFEST, encoding="ascii") as stream:
+            return any(line != other for line, other in zip(stream, manifest.lines(wanted)))
+    except (OSError, UnicodeDecodeError):
+        return True
+
+
+def _differences(target: Path, wanted: Manifest) -> list[str]:
+    """Where a checkout is not what its manifest says, the manifest that lies in it included."""
+    found = manifest.scan(str(target), OWN)
+    text = "".join(manifest.lines(wanted)).encode("ascii")
+    same = (target / MANIFEST).is_file() and (target / MANIFEST).read_bytes() == text
+    return [*([] if same else [f"{MANIFEST}: not the stored one"]), *manifest.compare(wanted, found, times=True)]
