@@ -51,7 +51,8 @@ class Side:
 
     directory: Path
     name: ClassVar[str] = ""
-    known: ClassVar[Sequence[str]] = ()  # losses that are expected of it
+    known: ClassVar[Sequence[str]] = ()  # losses that are expected of its exports
+    lost: ClassVar[Sequence[str]] = ()  # and of its checkouts
     by_contents: ClassVar[bool] = True  # no revision where only times are others
 
     @property
@@ -193,7 +194,7 @@ class Classic(_Subversion):
     """The commands of avs_image_mgr, with the defaults of Subversion and FSVS."""
 
     name = "classic"
-    known = (*FSVS_LOSSES, "times")  # rsync without -t: files get the time at which they were copied
+    known = lost = (*FSVS_LOSSES, "times")  # rsync without -t: files get the time at which they were copied
 
     def environment(self) -> dict[str, str]:
         state = {"FSVS_CONF": str(self.directory / "conf"), "FSVS_WAA": str(self.directory / "waa")}
@@ -254,7 +255,7 @@ class Avsimage(_Subversion):
     """This program: the store's functions as the modes call them, and the command line."""
 
     name = "avsimage"
-    known = FSVS_LOSSES
+    known = FSVS_LOSSES  # an export by FSVS alone; a checkout brings back what FSVS drops
 
     @property
     def tree(self) -> Path:

@@ -176,7 +176,7 @@ class Benchmark:
         with self._directory(side, "checkout") as target:
             sample = self._measure("checkout", side, side.checkout(SECOND, target))
             assert sample is not None
-            found = trees.compare(self.sources["rebuild"], target, side.known, self.sources["reference"])
+            found = trees.compare(self.sources["rebuild"], target, side.lost, self.sources["reference"])
             self._keep("checkout", side, sample, found.wrong, found.known)
 
     def _diff(self, side: Side) -> None:

@@ -17,10 +17,11 @@ from typing import Any
 
 def commit(profile: str, tree: str, author: str, message: str) -> dict[str, Any]:
     """What create does with the tree that it built."""
-    from xcat_avs import mounts, store
+    from xcat_avs import mounts
     from xcat_avs.progress import Progress
     from xcat_avs.request import Request
     from xcat_avs.site import Site
+    from xcat_avs.store.trees import commit_tree
 
     request = Request(image=profile)
     site = Site.open(request, Progress(sys.stderr, False))
@@ -29,16 +30,18 @@ def commit(profile: str, tree: str, author: str, message: str) -> dict[str, Any]
         sys.exit(code)
     image = site.image(request)
     (Path(tree) / "build_info").mkdir(exist_ok=True)
-    revision, new = store.commit_tree(site.store(), image, Path(tree), author, message, site.progress.warn)
+    revision, new = commit_tree(site.store(), image, Path(tree), author, message, site.progress.warn)
     return {"revision": revision.number, "new": new}
 
 
 def checkout(profile: str, tag: str, target: str) -> dict[str, Any]:
     """What pack does to get the tree of a tag, proven."""
-    from xcat_avs import mounts, store
+    from xcat_avs import mounts
     from xcat_avs.progress import Progress
     from xcat_avs.request import Request
     from xcat_avs.site import Site
+    from xcat_avs.store import Version
+    from xcat_avs.store.trees import checkout_tree
 
     request = Request(image=profile)
     site = Site.open(request, Progress(sys.stderr, False))
@@ -46,7 +49,7 @@ def checkout(profile: str, tag: str, target: str) -> dict[str, Any]:
     if code is not None:
         sys.exit(code)
     image = site.image(request)
-    found = store.checkout_tree(site.store(), image, store.Version(tag=tag), Path(target), site.progress.warn)
+    found = checkout_tree(site.store(), image, Version(tag=tag), Path(target), site.progress.warn)
     return {"entries": len(found)}
 
 
@@ -55,7 +58,8 @@ def manifest(tree: str, target: str) -> dict[str, Any]:
     from xcat_avs import manifest
 
     found = manifest.scan(tree)
-    Path(target).write_text(manifest.dump(found), encoding="ascii")
+    with open(target, "w", encoding="ascii") as stream:
+        stream.writelines(manifest.lines(found))
     return {"entries": len(found)}
 
 
