@@ -137,10 +137,6 @@ class Side:
     def log(self) -> list[Step]:
         raise NotImplementedError
 
-    def missing(self, operation: str) -> str:
-        """Why a side cannot do an operation that it should, or "" if it can."""
-        return ""
-
     # Looks at the results, outside the clock and not by the code that is measured.
 
     def revision(self) -> int:
@@ -296,15 +292,6 @@ class Avsimage(_Subversion):
 
     def log(self) -> list[Step]:
         return self.mode("log", PROFILE)
-
-    def missing(self, operation: str) -> str:
-        if operation not in ("diff", "log"):
-            return ""
-        argv = [sys.executable, "-m", "xcat_avs", "-c", operation, "-h"]
-        done = subprocess.run(
-            argv, capture_output=True, text=True, env=self.environment(), cwd=self.directory, timeout=60, check=False
-        )  # fmt: skip
-        return f"avsimage has no mode {operation} yet" if "unknown mode" in done.stderr else ""
 
     def diff_text(self, old: str, new: str, sample: Sample) -> str:
         # People may be shown a summary; programs get all.

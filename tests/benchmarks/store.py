@@ -85,7 +85,6 @@ class Benchmark:
         self.chosen = chosen
         self.sources: dict[str, Path] = {}
         self.samples: dict[str, dict[str, list[dict[str, Any]]]] = {}
-        self.skipped: dict[str, str] = {}
         self.wrong: list[str] = []
         self.difference = trees.Difference()
 
@@ -180,8 +179,6 @@ class Benchmark:
             self._keep("checkout", side, sample, found.wrong, found.known)
 
     def _diff(self, side: Side) -> None:
-        if self._cannot("diff", side):
-            return
         with self._directory(side, "diff") as target:
             sample = self._measure("diff", side, side.diff(FIRST, SECOND, target))
             assert sample is not None
@@ -191,18 +188,10 @@ class Benchmark:
         self._keep("diff", side, sample, [f"{path} is not in the diff" for path in paths if path not in text])
 
     def _log(self, side: Side) -> None:
-        if self._cannot("log", side):
-            return
         sample = self._measure("log", side, side.log())
         assert sample is not None
         absent = [label for label in (FIRST, SECOND) if label not in sample.output]
         self._keep("log", side, sample, [f"{label} is not in the log" for label in absent])
-
-    def _cannot(self, name: str, side: Side) -> bool:
-        reason = side.missing(name)
-        if reason:
-            self.skipped[f"{name} by {side.name}"] = reason
-        return bool(reason)
 
     @contextmanager
     def _directory(self, side: Side, name: str) -> Iterator[Path]:
@@ -481,14 +470,11 @@ def measure(options: argparse.Namespace) -> int:
         document["manifest"] = {}
         if MANIFEST in options.chosen:
             document["manifest"] = bench.manifest(options.rounds, SMALL_MANIFEST if options.small else MANIFEST_FILES)
-    document["skipped"] = bench.skipped
     document["wrong"] = bench.wrong
     document["seconds"] = round(time.time() - started, 1)
     # A process begins with the size of the one that started it: no peak below this one can be seen.
     document["benchmark_peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(table(document))
-    for what, why in bench.skipped.items():
-        print(f"Not measured: {what}: {why}")
     if options.json:
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     for line in bench.wrong[:20]:
