@@ -33,7 +33,7 @@ Time a first commit, the commit of a rebuild and of an unchanged one, tags, a ch
 the log: by the commands of avs_image_mgr (rsync and FSVS), by avsimage, and by restic as the limit of a store by
 content. All work on the same two Debian trees, in turns, and each result is checked outside the clock. Needs root,
 fsvs, subversion, rsync and mmdebstrap (apt-get install fsvs subversion rsync mmdebstrap); the trees are built
-once, from the machine's own apt sources. A round takes some minutes and 10 GB."""
+once, from the machine's own apt sources. A round takes ten minutes or more, and 10 GB."""
 EPILOG = """\
 Seconds are medians of wall time, memory is that of the largest process. The exit code is 1 if a result is wrong,
 whatever the ratios are. --only takes the measurements {}
