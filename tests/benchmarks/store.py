@@ -301,7 +301,7 @@ def versions(sides: Sequence[Side]) -> dict[str, str]:
     """Of the programs that were compared."""
     found = {
         "python": sys.version.split()[0],
-        "fsvs": trees.run(["fsvs", "-V"]).splitlines()[0].rsplit("version ", 1)[-1],
+        "fsvs": trees.run(["fsvs", "-V"]).splitlines()[0].rsplit("version ", 1)[-1].removeprefix("fsvs-"),
         "svn": trees.run(["svn", "--version", "-q"]).strip(),
         "rsync": trees.run(["rsync", "--version"]).split()[2],
     }
