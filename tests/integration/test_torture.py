@@ -6,13 +6,17 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from integration.conftest import GID, UID, make_source
-from integration.harness import PROFILE, Installation, difference, osimage_name, output, remove
+from integration.harness import PROFILE, Installation, difference, osimage_name, output, refuse_warning, remove
+from xcat_avs.store import Version
+from xcat_avs.store.fsvs import FsvsStore
+from xcat_avs.store.trees import checkout_tree
 
 pytestmark = pytest.mark.slow
 
@@ -369,3 +373,58 @@ def test_file_of_three_gigabytes(installation: Installation, source: Path) -> No
     assert result.code == 0, str(result)
     output(["cmp", str(large), str(kept(installation) / "rootimg/large")])
     assert (kept(installation) / "rootimg/large").stat().st_blocks <= large.stat().st_blocks + 16
+
+
+MANY = 150_000
+
+
+def make_many(top: Path) -> None:
+    """Small files, as a large image has them: 300 a directory."""
+    here = os.getcwd()
+    try:
+        for directory in range(MANY // 300):
+            below = top / f"lib/package-{directory:04d}"
+            below.mkdir(parents=True)
+            os.chdir(below)
+            for number in range(300):
+                descriptor = os.open(f"module-{number:03d}.py", os.O_CREAT | os.O_WRONLY)
+                os.write(descriptor, b"%d.%d\n" % (directory, number) * (number % 40))
+                os.close(descriptor)
+    finally:
+        os.chdir(here)
+
+
+def test_many_files(installation: Installation, source: Path, tmp_path: Path) -> None:
+    """As many files as large images have; by far the most of the time goes to the first commit."""
+    installation.recipe("prepare_image_directory", "generate_image")
+    try:
+        make_many(source / "rootimg/many")
+        took = [time.monotonic()]
+
+        def create() -> str:
+            result = installation.finish(installation.start("create", PROFILE, "--from", str(source)), 600)
+            assert result.code == 0, str(result)
+            took.append(time.monotonic())
+            return result.stdout
+
+        assert "Stored as revision 2" in create()
+        for number in range(0, MANY // 300, 100):
+            (source / f"rootimg/many/lib/package-{number:04d}/module-007.py").write_text("changed\n")
+        shutil.rmtree(source / "rootimg/many/lib/package-0001")
+        assert "Stored as revision 3" in create()
+        target = tmp_path / "out"
+        target.mkdir()
+        store = FsvsStore(installation.url, installation.state / "fsvs")
+        checkout_tree(store, installation.image(), Version(), target / "tree", refuse_warning)
+        took.append(time.monotonic())
+        rsync = ["rsync", "-aHAXn", "--checksum", "--delete", "-i", "--numeric-ids"]
+        assert output([*rsync, f"{installation.tree()}/rootimg/", f"{target}/tree/rootimg/"]) == ""
+        took.append(time.monotonic())
+        first, second, checkout, compared = (round(after - before) for before, after in zip(took, took[1:]))
+        print(f"first create {first} s, second {second} s, checkout {checkout} s, rsync {compared} s")
+        changed = output(["svnlook", "changed", str(installation.repository)]).count("rootimg/")
+        assert changed == MANY // 300 // 100 + 1 + 1  # and lib, that has another time
+    finally:
+        subprocess.run(
+            ["rm", "-rf", str(source), str(tmp_path / "out"), str(installation.state)], check=True, timeout=120
+        )
