@@ -42,6 +42,17 @@ def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[
         raise AvsError(f"{origin} is damaged") from None
 
 
+def _head_manifest(store: Store, image: OsImage, head: Revision) -> Optional[Manifest]:
+    """The manifest of the newest revision; None as well where somebody changed other files than the manifest since."""
+    version = Version(revision=head.number)
+    try:
+        if store.changed(image, version, MANIFEST) != head.number:
+            return None
+    except NotFoundError:
+        return None
+    return stored_manifest(store, image, version)
+
+
 def volatile(path: str) -> bool:
     """Whether a path changes with every build and says nothing about the image: reports, logs."""
     return path == INFO or (path.startswith(f"{INFO}/") and path != INPUTS and not path.startswith(f"{INPUTS}/"))
@@ -96,7 +107,7 @@ def commit_tree(
         mounts.remove_tree(tree / path)  # of a commit that was cut off
     present = _scan(image, tree, warn)
     head = store.head(image)
-    stored = stored_manifest(store, image, Version(revision=head.number)) if head else None
+    stored = _head_manifest(store, image, head) if head else None
     if head and stored is not None and not manifest.compare(_lasting(stored), _lasting(present)):
         return head, False
     before: Optional[Manifest] = None
