@@ -27,6 +27,8 @@ ATTEMPTS = 8
 MANY = 500  # targets of one command
 REAL = "avs:real"  # revision property: who asked, as the system knows them
 COMMITTED = re.compile(r"committed revision\s+(\d+)")
+FOLLOWS = "avs:follows"  # property of trunk: the revision that its last one was made from
+MANIFEST = "build_info/manifest"
 INCOMING = "branches/.avs-incoming"  # contents that go ahead of a commit
 SPARE_FILES = 256  # what a program has open besides the contents
 STATE = 256  # bytes of memory that FSVS's own data take for a path
@@ -100,16 +102,18 @@ class FsvsStore(Subversion):
                 number = commit(image, content, author, message)
         except AvsError as err:
             if OUT_OF_DATE.search(str(err)):
-                raise AvsError(f"{image.name}: somebody else has committed to {self.url(image)}/trunk meanwhile, and nothing "
-                               "was stored; `avsimage -c create` with -b goes on from there", err.tail) from None  # fmt: skip
+                raise AvsError(f"{image.name}: somebody else has committed to {self.url(image)}/trunk meanwhile, and no revision "
+                               "of this build was stored; `avsimage -c create` with -b goes on from there",
+                               [err.text, *err.tail]) from None  # fmt: skip
             raise err.prefixed(f"{image.name}: the commit failed, nothing was stored: ") from None
         return self.revision(image, number)
 
     def _commit_whole(self, image: OsImage, content: Content, author: str, message: str) -> int:
         """The first revision: FSVS in the tree itself. Returns its number."""
         with self._fsvs(content.tree, len(content.entries)) as (env, log), self._without(content, log) as tree:
-            # FSVS would take a $ in the name for a variable.
-            options = ["-o", "empty_commit=no", "-o", "author=$AVS_AUTHOR"]
+            options = ["-o", "empty_commit=no"]
+            if self._local():  # a server knows who it is, and has no account of another name
+                options += ["-o", "author=$AVS_AUTHOR"]  # FSVS would take a $ in the name for a variable
             for words in (["initialize", self.url(image, Version())], ["sync-repos"], [*options, "ci", "-m", message]):
                 command.run(
                     ["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author}, log=log, timeout=self.timeout
@@ -155,19 +159,27 @@ class FsvsStore(Subversion):
             most = limit - SPARE_FILES
             ahead = {path: f"{url}/{INCOMING}/{number}" for number, path in enumerate(list(sources)[most:])}
             self._remove_incoming(url, author)
+            base = content.base.number
             for start in range(0, len(ahead), most):
                 words = [] if start else ["mkdir", f"{url}/{INCOMING}"]
                 for path in list(ahead)[start : start + most]:
                     words += ["put", sources[path], ahead[path]]
-                self._mucc(words, [], author, f"{author}; Contents that go ahead of a commit")
-            words = []
+                base = self._mucc(words, [], author, f"{author}; Contents that go ahead of a commit")
+            if ahead and self._at(image, Version(revision=base)) != content.base:
+                raise AvsError("E160024: trunk was changed while contents went ahead")
+            # A property of the directory is refused where anything in it is newer, not only what is changed here.
+            words = ["propset", FOLLOWS, str(content.base.number), f"{url}/trunk"]
             for word, *more, path in actions(before, after, ahead):
                 if word == "put":
-                    word, more = ("cp", ["HEAD", ahead[path]]) if path in ahead else ("put", [sources[path]])
+                    word, more = ("cp", [str(base), ahead[path]]) if path in ahead else ("put", [sources[path]])
                 words += [word, *more, f"{url}/trunk/{quote(path)}"]
-            number = self._mucc(words, [] if ahead else ["-r", str(content.base.number)], author, message)
+            number = self._mucc(words, ["-r", str(base)], author, message)
         if ahead:
             self._remove_incoming(url, author)
+        if number > base + 1 and self._log(f"{url}/trunk@{number}", "-q", "-r", f"{base + 1}:{number - 1}"):
+            # What came in while ours was sent is mixed with it, and no manifest tells: the next commit looks.
+            self._mucc(["rm", f"{url}/trunk/{MANIFEST}"], [], author, f"{author}; No manifest of a mixed revision")
+            raise AvsError(f"E160024: revision {number} holds changes of others as well")
         return number
 
     def _remove_incoming(self, url: str, author: str) -> None:
