@@ -17,10 +17,10 @@ from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Generator, Job
 from xcat_avs.image import OsImage
-from xcat_avs.imagetree import ImageTree
 from xcat_avs.procedure import Procedure
 from xcat_avs.progress import Progress
 from xcat_avs.recipe import Recipe
+from xcat_avs.services import ImageServices
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class BuildPaths:
 
 
 @dataclass(frozen=True)
-class BuildContext(ImageTree):
+class BuildContext(ImageServices):
     """What a procedure is given. All paths in the image are relative to root.
 
     options: the step's options, typed. log: where the output of everything it runs goes.
@@ -120,6 +120,15 @@ class BuildContext(ImageTree):
     def read_pkglist(self, *paths: Path) -> pkglist.PackageList:
         """Package lists of the host, in the syntax of pkglist: include, exclude, environment, files."""
         return pkglist.read(paths)
+
+    def leave_out(self, directories: Sequence[str], keep: Sequence[str] = ()) -> None:
+        """Have rpm leave documentation, or dpkg what is in the directories but keep, out of what is installed later."""
+        if self.image.version.packages == "rpm":
+            self.install_file("%_excludedocs 1\n", "/etc/rpm/macros.avs-excludedocs")
+            return
+        lines = [f"path-exclude=/{pattern}/*\n" for pattern in directories]
+        lines += [f"path-include=/{pattern}\n" for pattern in keep]
+        self.install_file("".join(lines), f"/etc/dpkg/dpkg.cfg.d/avs-{self.procedure.name}")
 
     @contextlib.contextmanager
     def repository(self, where: str) -> Iterator[BuildContext]:

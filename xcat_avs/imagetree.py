@@ -1,4 +1,4 @@
-"""What a procedure does in the tree of an image: files, programs with rights of their own, services."""
+"""What a procedure does in the tree of an image: files, and programs with rights of their own."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Callable, Optional, Union
 
 from xcat_avs import differences, manifest, mounts
 from xcat_avs.errors import AvsError
 from xcat_avs.inside import inside
-
-UNIT_DIRECTORIES = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
-UNIT_NAME = re.compile(r".*\.(service|socket|target|timer|path|mount|automount)")
 
 
 class ImageTree:
@@ -141,49 +138,19 @@ class ImageTree:
                 found += [(f"/{path}", words)] if words else []
         return sorted(found)
 
-    def has_service(self, name: str) -> bool:
-        """Whether the image has a systemd unit or an init script of that name."""
-        return bool(self._unit_directories(name)) or self._has_script(name)
+    def empty_directories(self, patterns: Iterable[str], keep: Sequence[str] = ()) -> int:
+        """Remove all files below the directories that patterns match, and directories that are then empty; returns how many.
 
-    def service(self, name: str, enable: bool = True) -> None:
-        """Have a service start at boot, or not: a systemd unit, or an init script by the image's own programs.
-
-        Raises AvsError where the image has no such service.
+        keep: patterns (`*` matches slashes as well) of paths that stay.
         """
-        directories = self._unit_directories(name)
-        if directories:
-            verb = "enable" if enable else "disable"
-            if self._units_are_here(directories):
-                # An init script beside the unit is of no use to systemd, and the host's tools may not fit it.
-                self.run(["systemctl", f"--root={self.root}", verb, name], env={"SYSTEMCTL_SKIP_SYSV": "1"})
-            else:
-                self.chroot(["systemctl", verb, name])
-        elif self._has_script(name) and self.exists("/sbin/chkconfig"):
-            self.chroot(["chkconfig", name, "on" if enable else "off"])
-        elif self._has_script(name) and self.exists("/usr/sbin/update-rc.d"):
-            self.chroot(["update-rc.d", name, "defaults"])
-            self.chroot(["update-rc.d", name, "enable" if enable else "disable"])
-        else:
-            raise AvsError(f"the image has no service {name}; is its package installed?")
-
-    def _unit_directories(self, name: str) -> list[str]:
-        """Where the image has a unit of that name; getty@tty1.service is one of getty@.service."""
-        unit = name if UNIT_NAME.fullmatch(name) else f"{name}.service"
-        names = {unit, re.sub(r"@.*\.", "@.", unit)}
-        return [top for top in UNIT_DIRECTORIES if any(os.path.lexists(self.inside(f"{top}/{item}")) for item in names)]
-
-    def _has_script(self, name: str) -> bool:
-        return self.exists(f"/etc/init.d/{name}")
-
-    def _units_are_here(self, directories: Sequence[str]) -> bool:
-        """Whether the host's systemctl, which follows links on the host, reads and writes where the image has its units."""
-
-        def same(path: str) -> bool:
-            return os.path.realpath(self.root / path) == os.path.realpath(self.inside(path, follow=True))
-
-        top = "etc/systemd/system"
-        written = [
-            top,
-            *(f"{top}/{path.name}" for kind in ("wants", "requires") for path in self.glob(f"{top}/*.{kind}")),
-        ]
-        return all(map(same, written)) and any(map(same, directories))
+        removed = 0
+        for path in reversed([path for top in patterns for path in self.glob(f"{top}/**/*")]):
+            if any(fnmatch.fnmatch(str(path.relative_to(self.root)), pattern) for pattern in keep):
+                continue
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+                removed += 1
+            elif not any(path.iterdir()):
+                path.rmdir()
+        self.say(f"removed {removed} files" if removed else "nothing to remove")
+        return removed

@@ -47,9 +47,10 @@ ALLOWED: dict[str, set[str]] = {
     "modules": {"errors", "inside"},
     "delta": {"manifest"},
     "imagetree": {"differences", "errors", "inside", "manifest", "mounts"},
+    "services": {"errors", "imagetree"},
     "context": {
-        "command", "config", "errors", "generate.*", "image", "imagetree", "lent", "modules", "mounts",
-        "pkglist", "procedure", "progress", "recipe",
+        "command", "config", "errors", "generate.*", "image", "lent", "modules", "mounts",
+        "pkglist", "procedure", "progress", "recipe", "services",
     },
     "addons": {
         "build", "command", "context", "delta", "errors", "manifest", "mounts", "packages", "progress", "recipe", "report",

@@ -98,7 +98,6 @@ class Dnf:
             except CommandError as err:
                 raise explain_unknown(job, job.log, UNKNOWN, err) from None
             warn_of_scripts(job)
-            _fold_database(job.root)
         finally:
             mounts.remove_tree(work)
         _fold(job.root)
@@ -106,16 +105,6 @@ class Dnf:
 
 def _fold(root: Path) -> None:
     """Fold the database's write-ahead files, which differ from build to build, into the database."""
-    database = rpm_database(root)
-    if database and (root / database / "rpmdb.sqlite").is_file():
-        connection = sqlite3.connect(root / database / "rpmdb.sqlite")
-        connection.execute("pragma journal_mode=DELETE")
-        connection.close()
-        (root / database / ".rpm.lock").unlink(missing_ok=True)
-
-
-def _fold_database(root: Path) -> None:
-    """Fold rpm's write-ahead files, which differ from build to build and from query to query, into the database."""
     database = rpm_database(root)
     if database and (root / database / "rpmdb.sqlite").is_file():
         connection = sqlite3.connect(root / database / "rpmdb.sqlite")
