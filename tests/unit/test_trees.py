@@ -392,6 +392,17 @@ def test_commit_on_one_without_a_manifest(site: Site) -> None:
 
 
 @pytest.mark.slow
+def test_commit_on_one_that_others_changed_by_hand(site: Site) -> None:
+    """Its manifest is of an earlier one, and says nothing of it: what it holds is learned by a checkout."""
+    site.commit()
+    put(site, "rootimg/etc/passwd", b"by hand\n")
+    assert site.commit()[1], "it is not what the tree is, whatever the manifest says"
+    site.checkout()
+    assert site.rootimg(site.kept) == site.rootimg(site.tree)
+    assert site.commit()[1] is False
+
+
+@pytest.mark.slow
 def test_sockets_are_left_out_and_said(site: Site) -> None:
     import socket
 

@@ -34,6 +34,8 @@ def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[
         text = store.read(image, version, MANIFEST)
     except NotFoundError:
         return None
+    except AvsError as err:
+        raise err.prefixed(f"{image.name}: {MANIFEST} of {version} cannot be read: ") from None
     origin = f"{image.name}, the stored manifest of {version},"
     try:
         return manifest.load(text.decode("ascii"), origin)
