@@ -410,6 +410,7 @@ def genimage(state: State, argv: list[str]) -> int:
             if not os.access(path, os.R_OK):
                 called = "postinstall_filename" if attribute == "postinstall" else attribute
                 raise Failure(f"The {called} specified '{path}' does not exist!")
+    updates: dict[str, str] = {}
     for option, attribute, words_ in (
         ("-i", "nodebootif", "primary nic"),
         ("-k", "kernelver", "kernelver"),
@@ -419,7 +420,7 @@ def genimage(state: State, argv: list[str]) -> int:
         if option in given and given[option] != linux[attribute]:
             say(f"The {words_} is different from the value in linuximage table, will update it.")
             linux[attribute] = given[option]
-            state.osimages[name][attribute] = given[option]
+            updates[attribute] = given[option]  # into the table when the image is built
     family = re.sub(r"[0-9.]", "", values["osvers"])
     family = "rh" if "rh" in family else family
     directory = state.root / "share/xcat/netboot" / family
@@ -452,7 +453,7 @@ def genimage(state: State, argv: list[str]) -> int:
         if os.path.exists(tempfile_name):
             changes = json.loads(Path(tempfile_name).read_text(encoding="utf-8"))
             fresh = State(state.root)
-            fresh.osimages[name].update(changes)
+            fresh.osimages[name].update({**updates, **changes})
             fresh.save()
     finally:
         Path(tempfile_name).unlink(missing_ok=True)

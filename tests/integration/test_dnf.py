@@ -363,7 +363,7 @@ def test_kernel_that_is_wanted(rocky: Installation) -> None:
     rocky.configure("image", kernel="5.14.0-1", kernel_suffix=".el9.x86_64")
     create(rocky)
     rocky.configure("image", kernel="6.0")
-    assert "it has 5.14.0-1.el9.x86_64" in create(rocky, code=1)[1]
+    assert f"there is {rpmrepo.KVER}" in create(rocky, code=1)[1]
 
 
 def test_report_as_json(rocky: Installation) -> None:

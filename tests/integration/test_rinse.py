@@ -120,6 +120,7 @@ def test_image_with_a_yum_of_its_own(old: Installation) -> None:
     for name in ("run/avs", "var/cache/dnf", "var/log/yum.log", "etc/yum.repos.d", "etc/resolv.conf", "root/.rpmdb"):
         assert not (root / name).exists(), name
     assert list((root / "dev").iterdir()) == []
+    assert [path for path in root.rglob("*") if path.suffix in (".rpmorig", ".rpmsave", ".rpmnew")] == []
     assert not (old.tree(PROFILE, OSVERS).parent / "work").exists()
     assert "Warning" not in result.stderr
     assert {name: look(Path(name)) for name in hosts} == hosts

@@ -68,7 +68,7 @@ PROCESS_CALLS = ("system", "popen", "exec", "spawn", "posix_spawn", "fork", "for
 
 
 def sources() -> dict[str, Path]:
-    """Module name below xcat_avs -> file; procedures are read by path and are no modules."""
+    """Module name below xcat_avs -> file; procedures and add-ons are read by path and are no modules."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from xcat_avs import __version__, cli, config, modes, procedure, recipe
 from xcat_avs.config import FIELDS, Settings
-from xcat_avs.context import BuildContext
+from xcat_avs.context import BuildContext, perform
 from xcat_avs.generate.aptsources import CODENAMES
 from xcat_avs.image import DISTRIBUTIONS, OsImage
 from xcat_avs.journal import Entry
@@ -63,6 +64,7 @@ def write_example(directory: Path, name: str) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)
     path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(examples()[name], encoding="utf-8")
     path.chmod(0o755 if name.endswith(".sh") else 0o644)
     return path
@@ -215,34 +217,81 @@ def test_environment_of_executables_is_named() -> None:
 
 
 def test_examples_are_there() -> None:
-    assert list(examples()) == ["setup_time.py", "image_release.sh", "recipe.conf"]
+    assert list(examples()) == [
+        "procedures/common/site_time.py", "procedures/common/cleanup.py", "procedures/common/image_release.sh",
+        "addons/common/tools.py", "recipes/site.conf", "recipes/site.el.conf", "images/example.prod/recipe.conf",
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["setup_time.py", "image_release.sh"])
-def test_example_loads(name: str, tmp_path: Path) -> None:
-    found = procedure.load(write_example(tmp_path / "common", name), Layer("site common", tmp_path))
-    assert found.doc
-    assert found.options
-    assert found.doc in examples()[name]
+@pytest.fixture
+def site(ctx: BuildContext) -> Path:
+    """A site that has all the examples."""
+    top = ctx.installdir / "custom/avs"
+    for name in examples():
+        write_example(top, name)
+    return top
 
 
-def test_recipe_of_the_examples_loads_with_them(tmp_path: Path) -> None:
-    site = tmp_path / "custom/avs"
-    write_example(site / "procedures/common", "setup_time.py")
-    write_example(site / "procedures/common", "image_release.sh")
-    write_example(site / "images/example.prod", "recipe.conf")
-    found = recipe.load(OsImage("debian12-x86_64-netboot-example.prod", {}), tmp_path, Settings())
-    options = {step.name: dict(step.options) for step in found.steps}
-    assert options["setup_time"] == {"servers": ("ntp.example.com",)}
-    assert options["image_release"] == {"contact": "hpc-admins@example.com"}
+@pytest.mark.parametrize("osvers", ["rocky9.4", "debian12"])
+def test_examples_run(ctx: BuildContext, site: Path, osvers: str) -> None:
+    """Every step and add-on of the examples, but those that are shipped and need packages."""
+    image = OsImage(f"{osvers}-x86_64-netboot-example.prod", {})
+    found = recipe.load(image, ctx.installdir, Settings())
+    middle = ["setup_yum_repos"] if osvers == "rocky9.4" else []
+    assert [step.name for step in found.steps] == [
+        "prepare_image_directory", "generate_image", "build_prep", *middle, "site_time", "image_release", "cleanup",
+    ]  # fmt: skip
+    assert found.settings.install_docs is False
+    for name in ("var/log/x", "var/cache/apt/x", "usr/share/sounds/x", "usr/share/misc/x"):
+        (ctx.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (ctx.root / name).write_text("x")
+    for step in [step for step in found.steps if step.name not in ("prepare_image_directory", "generate_image")]:
+        perform(replace(ctx, image=image, recipe=found, procedure=step.procedure, options=step.options))
+    for addon in found.addons:
+        perform(replace(ctx, image=image, recipe=found, procedure=addon.procedure, options=addon.options))
+    chrony = "etc/chrony.conf" if osvers == "rocky9.4" else "etc/chrony/chrony.conf"
+    assert (ctx.root / chrony).read_text() == "server ntp.example.com iburst\n"
+    text = f"IMAGE=example.prod\nOSVERS={osvers}\nCONTACT=hpc-admins@example.com\n"
+    assert (ctx.root / "etc/image-release").read_text() == text
+    assert (ctx.root / "opt/tools/RELEASE").read_text() == "2.1\n"
+    assert (ctx.root / "var/log/x").read_text() == "x", "the example changes a default of the shipped procedure"
+    assert not (ctx.root / "var/cache/apt/x").exists(), "the shipped procedure was called"
+    assert [path.name for path in (ctx.root / "usr/share").iterdir()] == ["misc"]
 
 
-def test_example_script_runs(tmp_path: Path) -> None:
-    script = write_example(tmp_path / "common", "image_release.sh")
-    (tmp_path / "root/etc").mkdir(parents=True)
-    env = {"PATH": "/usr/bin:/bin", "AVS_PROFILE": "p", "AVS_OSVERS": "v", "AVS_OPT_CONTACT": "c"}
-    subprocess.run([str(script)], cwd=tmp_path / "root", env=env, check=True)
-    assert (tmp_path / "root/etc/image-release").read_text(encoding="utf-8") == "IMAGE=p\nOSVERS=v\nCONTACT=c\n"
+def test_procedure_that_a_site_begins_with(ctx: BuildContext, tmp_path: Path) -> None:
+    """The commented example of a site: it changes nothing as it is, and what its comments say works."""
+    shutil.copytree(TOP / "share/xcat/avs/custom", tmp_path / "install/custom/avs")
+    for path in [tmp_path / "install", *(tmp_path / "install").rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o022)  # whatever the checkout has
+    image = OsImage("rocky9.4-x86_64-netboot-example.prod", {})
+    plain = recipe.load(image, tmp_path / "other", Settings())
+    found = recipe.load(image, tmp_path / "install", Settings())
+    assert [step.name for step in found.steps] == [step.name for step in plain.steps]
+    assert found.settings == config.load_site(Settings(), tmp_path / "install") == Settings()
+    own = tmp_path / "install/custom/avs/images/example.prod/recipe.conf"
+    own.write_text(re.sub(r"^#(?=[\[a-z])", "", own.read_text(), flags=re.MULTILINE).replace("base = site\n", ""))
+    step = recipe.load(image, tmp_path / "install", Settings()).steps[-2]
+    assert dict(step.options) == {"contact": "hpc-admins@example.com"}
+    perform(replace(ctx, image=image, procedure=step.procedure, options=step.options))
+    assert (ctx.root / "etc/motd").read_text() == f"{image.name}\nQuestions to hpc-admins@example.com\n"
+
+
+def test_every_shipped_recipe_and_key_is_in_the_page() -> None:
+    bases = {path.name.split(".")[0] for path in (TOP / "share/xcat/avs/recipes").glob("*.conf")} - {"default"}
+    assert [name.removeprefix(".B ") for name in items(section(PAGES[2], "Shipped recipes"))] == sorted(
+        bases, key=["minimal", "example", "compute", "login"].index
+    )
+    heads = [head.split(" =")[0] for head in items(section(PAGES[2], "In [recipe]"))]
+    assert sorted(heads) == sorted(recipe.KEYS)
+
+
+def test_every_shipped_file_is_installed() -> None:
+    text = (TOP / "setup.cfg").read_text(encoding="utf-8")
+    patterns = re.findall(r"share/xcat/avs/\S+$", text.partition("[options.data_files]")[2], re.MULTILINE)
+    installed = {path for pattern in patterns for path in TOP.glob(pattern)}
+    there = {path for path in (TOP / "share/xcat/avs").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert sorted(there - installed - {TOP / "share/xcat/avs/install-xcat"}) == []
 
 
 def test_options_of_the_page_are_fields_of_the_request() -> None:

@@ -151,13 +151,14 @@ def test_take_kernel_that_is_wanted(tmp_path: Path) -> None:
     for release in ("5.14.0-9.el9.x86_64", "5.14.0-21.el9.x86_64"):
         put(root / f"boot/vmlinuz-{release}", f"kernel {release}")
         put(root / f"boot/initramfs-{release}.img", f"initrd {release}")
+        put(root / f"lib/modules/{release}/modules.dep")
     generate.take_kernel(root, target, "5.14.0-9.el9.x86_64")
     assert (target / "kernel").read_text() == "kernel 5.14.0-9.el9.x86_64"
     assert (target / "initrd-stateless.gz").read_text() == "initrd 5.14.0-9.el9.x86_64"
-    with pytest.raises(AvsError, match=r"say 6\.1, and the image has no such kernel; it has 5\.14\.0-9"):
+    with pytest.raises(AvsError, match=r"the image has no kernel 6\.1 .*; there is 5\.14\.0-9"):
         generate.take_kernel(root, target, "6.1")
-    with pytest.raises(AvsError, match="it has none"):
-        generate.take_kernel(tmp_path / "empty", target, "6.1")
+    with pytest.raises(AvsError, match="there is none"):
+        generate.take_kernel(target, target, "6.1")
 
 
 def test_take_kernel_from_modules(tmp_path: Path) -> None:

@@ -80,6 +80,9 @@ class Generator(Protocol):
     def remove(self, job: Job, names: Sequence[str]) -> None:
         """Remove packages from a root that was generated."""
 
+    def upgrade(self, job: Job) -> None:
+        """Bring all packages of a root to the newest version that its repositories have."""
+
     def programs(self) -> tuple[str, ...]:
         """The host's programs that are needed."""
 
@@ -169,13 +172,18 @@ def explain_unknown(job: Job, log: Path, pattern: re.Pattern[str], err: AvsError
 
 def count_packages(root: Path) -> int:
     """The number of packages in an image by its own database; 0 without one."""
+    return len(package_names(root))
+
+
+def package_names(root: Path) -> list[str]:
+    """The packages in an image by its own database, one of several versions or architectures once each."""
     status = root / DPKG_STATUS
     if status.is_file():
         text = status.read_text(encoding="utf-8", errors="replace")
-        return len(re.findall(r"^Status: \S+ \S+ installed$", text, re.MULTILINE))
+        return re.findall(r"^Package: (\S+)\n(?:\S.*\n)*?Status: \S+ \S+ installed$", text, re.MULTILINE)
     database = rpm_database(root)
     if database is None:
-        return 0
+        return []
     # The image's own rpm knows its database best; a small image may have none.
     if (root / "usr/bin/rpm").exists() and command.capture(
         ["chroot", str(root), "rpm", "--version"], check=False
@@ -183,7 +191,7 @@ def count_packages(root: Path) -> int:
         output = command.capture(["chroot", str(root), "rpm", "-qa", "--qf", r"%{NAME}\n"])
     else:
         output = command.capture(["rpm", "--dbpath", str(root / database), "-qa", "--qf", r"%{NAME}\n"])
-    return sum(1 for name in output.text.split() if name != "gpg-pubkey")
+    return [name for name in output.text.split() if name != "gpg-pubkey"]
 
 
 def rpm_database(root: Path) -> Optional[str]:
@@ -195,30 +203,53 @@ def rpm_database(root: Path) -> Optional[str]:
     return None
 
 
-def take_kernel(root: Path, target: Path, wanted: str = "") -> None:
-    """Copy the newest kernel of an image, or that of the wanted release, and its initrd.
-
-    They become target/kernel and target/initrd-stateless.gz. Raises AvsError where the image lacks the wanted one.
-    """
+def kernels(root: Path) -> dict[str, Path]:
+    """The kernels of an image, release to file (which may be a link within the image), the oldest first."""
     boot, modules = inside(root, "boot", follow=True), inside(root, "lib/modules", follow=True)
-    kernels = sorted(boot.glob("vmlinu[xz]-*"), key=lambda path: _version_key(path.name))
-    if not kernels:
-        kernels = sorted(modules.glob("*/vmlinuz"), key=lambda path: _version_key(path.parent.name))
-    releases = {path.parent.name if path.name == "vmlinuz" else path.name.split("-", 1)[1]: path for path in kernels}
-    if wanted and wanted not in releases:
-        there = ", ".join(releases) or "none"
-        raise AvsError(
-            f"[image] kernel and kernel_suffix say {wanted}, and the image has no such kernel; it has {there}"
-        )
-    if not kernels:
+    found = {path.name.split("-", 1)[1]: path for path in boot.glob("vmlinu[xz]-*")}
+    if not found:
+        found = {path.parent.name: path for path in modules.glob("*/vmlinuz")}
+    return dict(sorted(found.items(), key=lambda item: _version_key(item[0])))
+
+
+def newest_kernel(root: Path) -> str:
+    """The release of the newest kernel of an image; "" without one."""
+    return next(reversed(kernels(root)), "")
+
+
+def kernel_file(root: Path, release: str) -> Path:
+    """That kernel of an image. Raises AvsError, with those that are there, where it has none or not its modules."""
+    found, modules = kernels(root), inside(root, "lib/modules", follow=True)
+    if release not in found:
+        there = ", ".join(found) or "none"
+        raise AvsError(f"the image has no kernel {release or 'at all'} in boot or lib/modules; there is {there}")
+    if not (modules / release).is_dir():
+        there = ", ".join(sorted(path.name for path in modules.glob("*") if path.is_dir())) or "none"
+        raise AvsError(f"the image has no modules of kernel {release} in lib/modules; there are those of {there}")
+    return inside(root, str(found[release].relative_to(root)), follow=True)
+
+
+def take_kernel(root: Path, target: Path, release: str = "") -> None:
+    """Copy a kernel of an image (the newest), and its initrd, to target/kernel and target/initrd-stateless.gz.
+
+    Raises AvsError for a release that is not whole in the image.
+    """
+    found = kernels(root)
+    if release:
+        kernel_file(root, release)
+    elif not found:
         return
-    release = wanted or list(releases)[-1]
-    kernel = releases[release]
-    _copy_out(root, kernel, target / KERNEL)
-    for name in (f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}"):
-        if (boot / name).is_symlink() or (boot / name).is_file():
-            _copy_out(root, boot / name, target / INITRD)
-            return
+    release = release or next(reversed(found))
+    boot = inside(root, "boot", follow=True)
+    names = [f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}.img", f"initrd-{release}"]
+    initrds = [boot / name for name in names if (boot / name).is_symlink() or (boot / name).is_file()]
+    if not initrds and (target / INITRD).exists():  # it would boot without the modules that it needs
+        raise AvsError(
+            f"the image has no initrd of kernel {release} in boot; install what makes one, or another kernel"
+        )
+    _copy_out(root, found[release], target / KERNEL)
+    for initrd in initrds[:1]:
+        _copy_out(root, initrd, target / INITRD)
 
 
 def _copy_out(root: Path, path: Path, target: Path) -> None:

@@ -75,6 +75,9 @@ class Dnf:
     def remove(self, job: Job, names: Sequence[str]) -> None:
         self._dnf(job, ["remove", *names], {})
 
+    def upgrade(self, job: Job) -> None:
+        self._dnf(job, ["upgrade"], {})
+
     def _dnf(self, job: Job, words: Sequence[str], environment: dict[str, str]) -> None:
         # dnf wants the real path of the root, and keeps its data in ROOT/../../work.
         root = job.root.resolve()
@@ -95,6 +98,7 @@ class Dnf:
             except CommandError as err:
                 raise explain_unknown(job, job.log, UNKNOWN, err) from None
             warn_of_scripts(job)
+            _fold_database(job.root)
         finally:
             mounts.remove_tree(work)
         _fold(job.root)
@@ -102,6 +106,16 @@ class Dnf:
 
 def _fold(root: Path) -> None:
     """Fold the database's write-ahead files, which differ from build to build, into the database."""
+    database = rpm_database(root)
+    if database and (root / database / "rpmdb.sqlite").is_file():
+        connection = sqlite3.connect(root / database / "rpmdb.sqlite")
+        connection.execute("pragma journal_mode=DELETE")
+        connection.close()
+        (root / database / ".rpm.lock").unlink(missing_ok=True)
+
+
+def _fold_database(root: Path) -> None:
+    """Fold rpm's write-ahead files, which differ from build to build and from query to query, into the database."""
     database = rpm_database(root)
     if database and (root / database / "rpmdb.sqlite").is_file():
         connection = sqlite3.connect(root / database / "rpmdb.sqlite")

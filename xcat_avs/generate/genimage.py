@@ -116,3 +116,8 @@ class Genimage:
         from xcat_avs.generate import choose
 
         choose(job.image, "auto", self.wishes).remove(job, names)
+
+    def upgrade(self, job: Job) -> None:
+        from xcat_avs.generate import choose
+
+        choose(job.image, "auto", self.wishes).upgrade(job)

@@ -99,6 +99,10 @@ class Mmdebstrap:
     def remove(self, job: Job, names: Sequence[str]) -> None:
         self._apt(job, "purge", *names)
 
+    def upgrade(self, job: Job) -> None:
+        self._apt(job, "update")
+        self._apt(job, "dist-upgrade")
+
     def _apt(self, job: Job, *words: str) -> None:
         argv = ["chroot", str(job.root), "apt-get", "-y", "--no-install-recommends", *self.wishes.arguments]
         argv += [f"-oDpkg::Options::={option}" for option in paths(self.wishes)] + list(words)

@@ -21,6 +21,7 @@ from xcat_avs.generate import (
     Wishes,
     directories,
     explain_unknown,
+    list_files,
     package_set,
     unknown_packages,
 )
@@ -67,6 +68,8 @@ class Rinse:
 
     def generate(self, job: Job) -> None:
         packages = package_set(job.image)
+        if not packages.include:
+            raise AvsError(f"{job.image.name}: {', '.join(map(str, list_files(job.image)))} names no package")
         lines = [line for line in self._base(job.image) if line[0] not in packages.exclude]
         mounts.remove_tree(job.work)
         job.work.mkdir(parents=True, mode=0o700)
@@ -88,10 +91,16 @@ class Rinse:
     def remove(self, job: Job, names: Sequence[str]) -> None:
         self._change(job, "remove", names)
 
+    def upgrade(self, job: Job) -> None:
+        self._change(job, "update", ())
+
     def _change(self, job: Job, verb: str, names: Sequence[str]) -> None:
         if not _has_yum(job.root):
             dnf = Dnf(self.wishes)
-            (dnf.install if verb == "install" else dnf.remove)(job, names)
+            if verb == "update":
+                dnf.upgrade(job)
+            else:
+                (dnf.install if verb == "install" else dnf.remove)(job, names)
             return
         mounts.remove_tree(job.work)
         job.work.mkdir(parents=True, mode=0o700)

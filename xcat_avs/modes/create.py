@@ -179,6 +179,9 @@ class _Copy:
     def remove(self, job: Job, names: Sequence[str]) -> None:
         generate.choose(job.image, "auto", self._wishes).remove(job, names)
 
+    def upgrade(self, job: Job) -> None:
+        generate.choose(job.image, "auto", self._wishes).upgrade(job)
+
 
 def _source(request: Request, site: Site) -> Optional[Path]:
     if not request.source:
