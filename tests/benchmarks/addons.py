@@ -188,7 +188,7 @@ def check(base: Path, work: Path) -> list[str]:
 
 
 def table(document: dict[str, Any]) -> str:
-    rows = [("", "OLD WAY", "ADD-ON", "RATIO", "TARGET", "")]
+    rows: list[tuple[str, ...]] = [("", "OLD WAY", "ADD-ON", "RATIO", "TARGET", "")]
     for name, unit, digits in (("seconds", "s", 2), ("bytes", "MB", 1)):
         found = document[name]
         scale = 1e6 if unit == "MB" else 1
