@@ -34,29 +34,37 @@ NEW_FILES, NEW_BYTES = 1500, 60 * 2**20
 CHANGED, REMOVED = 40, 25
 STAMP = 1_600_000_000
 # The procedure of the add-on: the change that is imported from here.
-PROCEDURE = (
-    '"""The change of the benchmark"""\ndef run(ctx):\n    import addons as benchmark\n    benchmark.change(ctx.root)\n'
-)
+PROCEDURE = '''"""The change of the benchmark"""
+from pathlib import Path
+import addons as benchmark
+def run(ctx):
+    benchmark.change(ctx.root, Path({chosen!r}))
+'''
 ADDON = "change"
+CHOSEN = "chosen.json"
 
 
-def change(root: Path) -> None:
+def choose(base: Path, target: Path) -> None:
+    """Write which files of the image are changed and removed: looking for them is no part of the change."""
+    files = sorted(path for path in (base / "usr/share").rglob("*") if path.is_file() and not path.is_symlink())
+    names = [str(path.relative_to(base)) for path in files if path.stat().st_nlink == 1]
+    target.write_text(json.dumps({"changed": names[: CHANGED * 50 : 50], "removed": names[7 : REMOVED * 50 : 50]}))
+
+
+def change(root: Path, chosen: Path) -> None:
     """What is done to the image, the same bytes each time: new files, some changed, some removed, one mode."""
-    chance = random.Random(7)
-    files = sorted(path for path in (root / "usr/share").rglob("*") if path.is_file() and not path.is_symlink())
-    files = [path for path in files if path.stat().st_nlink == 1]
+    chance, names = random.Random(7), json.loads(chosen.read_text())
     for number in range(NEW_FILES):
         path = root / f"opt/addon/{number % 40:02d}/file{number}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(chance.randbytes(NEW_BYTES // NEW_FILES))
         os.utime(path, (STAMP, STAMP))
-    for path in files[: CHANGED * 50 : 50]:
-        status = path.stat()
-        path.write_bytes(path.read_bytes() + b"changed\n")
-        os.utime(path, (STAMP, STAMP))
-        path.chmod(status.st_mode & 0o7777)
-    for path in files[7 : REMOVED * 50 : 50]:
-        path.unlink()
+    for name in names["changed"]:
+        with open(root / name, "ab") as stream:
+            stream.write(b"changed\n")
+        os.utime(root / name, (STAMP, STAMP))
+    for name in names["removed"]:
+        (root / name).unlink()
     (root / "usr/bin/env").chmod(0o700)
 
 
@@ -77,7 +85,7 @@ def build(base: Path, work: Path) -> None:
         sys.exit(code)
     source = work / "procedures"
     source.mkdir(parents=True, exist_ok=True)
-    (source / f"{ADDON}.py").write_text(PROCEDURE)
+    (source / f"{ADDON}.py").write_text(PROCEDURE.format(chosen=str(work / CHOSEN)))
     found = find(ADDON, [Layer("benchmark", source, trusted=True)])
     step = Step(ADDON, found, {name: option.default for name, option in ADDON_OPTIONS.items()})
     recipe = Recipe((), Settings(), (), (step,))
@@ -132,16 +140,24 @@ def disk(path: Path) -> int:
 
 
 def old_way(base: Path, work: Path) -> tuple[float, int, dict[str, float]]:
-    """Copy, change, compare: seconds, bytes on disk, and the seconds of each part."""
-    copy = work / "old"
-    trees.remove(copy)
+    """Copy, change, compare, take what differs: seconds, bytes on disk, and the seconds of each part."""
+    copy, taken = work / "old", work / "old-changes"
+    for path in (copy, taken):
+        trees.remove(path)
+
+    def compare() -> None:
+        # diff -r, as it did, reads all of both; this looks at sizes and times alone, and takes less.
+        listing = trees.run(["rsync", "-aHAXn", "--delete", "--out-format=%o %n", f"{copy}/", f"{base}/"])
+        names = [line.partition(" ")[2] for line in listing.splitlines() if not line.startswith("del.")]
+        (work / "names").write_text("\n".join(names))
+        run("rsync", "-aHAX", "--no-recursive", f"--files-from={work / 'names'}", f"{copy}/", f"{taken}/")
+
     parts = {
         "copy": timed(lambda: run("cp", "-a", str(base), str(copy))),
-        "change": timed(lambda: change(copy)),
-        # diff -r, as it did, reads all of both; this looks at sizes and times alone, and takes less.
-        "compare": timed(lambda: run("rsync", "-aHAXni", "--delete", f"{copy}/", f"{base}/")),
+        "change": timed(lambda: change(copy, work / CHOSEN)),
+        "compare": timed(compare),
     }
-    return sum(parts.values()), disk(copy), parts
+    return sum(parts.values()), disk(copy) + disk(taken), parts
 
 
 def new_way(base: Path, work: Path) -> tuple[float, int, dict[str, float]]:
@@ -172,7 +188,7 @@ def check(base: Path, work: Path) -> list[str]:
 
 
 def table(document: dict[str, Any]) -> str:
-    rows = [("", "OLD WAY", "ADD-ON", "RATIO", "TARGET", "")]
+    rows: list[tuple[str, ...]] = [("", "OLD WAY", "ADD-ON", "RATIO", "TARGET", "")]
     for name, unit, digits in (("seconds", "s", 2), ("bytes", "MB", 1)):
         found = document[name]
         scale = 1e6 if unit == "MB" else 1
@@ -225,6 +241,7 @@ def measure(options: argparse.Namespace) -> int:
         base.parent.mkdir(parents=True)
         trees.run(["cp", "-a", str(source / "rootimg"), str(base)])
         before = trees.size(base)
+        choose(base, place / CHOSEN)
         rounds = []
         for number in range(options.rounds):
             # By turns, so that neither always finds the caches as the other one left them.

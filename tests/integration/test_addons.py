@@ -287,3 +287,33 @@ def test_rollback_and_a_damaged_archive(installation: Installation, source: Path
     installation.run("verify", PROFILE)
     installation.run("rollback", PROFILE)
     assert (installation.served() / "addons/SHA256SUMS").read_text() == first
+
+
+def test_where_no_overlay_can_be_on_the_disk(installation: Installation, source: Path, tmp_path: Path) -> None:
+    """As in a container whose root is an overlay: the upper directory is in memory, and what it has is copied."""
+    prepare(source)
+    addon(installation, "changes", CHANGES)
+    recipe(installation, "changes")
+    (tmp_path / "o").mkdir()
+    script = (
+        'mount -t tmpfs none "$2" && mkdir "$2/u" "$2/w" && mount -t overlay -o "lowerdir=$1,upperdir=$2/u,workdir=$2/w" none "$1" && '
+        'top=$1 && shift 2 && "$@" && cp -a "$top/builds" "$KEEP"'
+    )
+    installation.state.mkdir()
+    keep = tmp_path / "kept"
+    prefix = [
+        "unshare",
+        "--mount",
+        "env",
+        f"KEEP={keep}",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        str(installation.state),
+        str(tmp_path / "o"),
+    ]
+    installation.run("create", PROFILE, "--from", str(source), prefix=prefix)
+    stored = keep / installation.tree().relative_to(installation.state / "builds") / "addons/changes"
+    installation.create(source)
+    assert difference(look(installation.tree() / "addons/changes", times=False), look(stored, times=False)) == {}

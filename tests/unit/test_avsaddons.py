@@ -66,9 +66,11 @@ class Node:
         addons.write(copy, self.tree / "rootimg", self.set, FACTS, self.top / "log")
         return self.set / "addons"
 
-    def run(self, *names: str, code: int = 0, path: str = "", **environment: str) -> str:
+    def run(
+        self, *names: str, code: int = 0, path: str = "", site: Mapping[str, str] | None = None, **environment: str
+    ) -> str:
         env = {"PATH": path or os.environ["PATH"], "AVS_ADDONS_ROOT": str(self.root), "TMPDIR": str(self.top / "tmp"),
-               "AVS_ADDONS_URL": f"file://{self.set}/addons", **environment}  # fmt: skip
+               "AVS_ADDONS_URL": f"file://{self.set}/addons", **environment, **(site or {})}  # fmt: skip
         done = subprocess.run(
             [*self.shell, str(SCRIPT), *names], env=env, capture_output=True, text=True, check=False, timeout=60
         )
@@ -349,12 +351,12 @@ def test_as_a_postscript_over_http(node: Node, server: http.server.ThreadingHTTP
     site = {"AVS_ADDONS_URL": "", "AVS_CMDLINE": "/dev/null", "MASTER": "127.0.0.1", "HTTPPORT": port, "INSTALLDIR": "/install",
             "OSVER": "rocky9.4", "ARCH": "x86_64", "PROFILE": "compute"}  # fmt: skip
     path = programs(node.top / "bin", "wget" if program == "curl" else "curl")
-    assert "Error" in node.run("one", code=1, path=path, **{**site, "PROFILE": "other"})
-    assert "one is put in place" in node.run("one", path=path, **site)
+    assert "Error" in node.run("one", code=1, path=path, site={**site, "PROFILE": "other"})
+    assert "one is put in place" in node.run("one", path=path, site=site)
     # What is served by now is of another tag; the set of the tag that runs here is still beside it.
     os.rename(served, served.with_name("compute.t1"))
     shutil.rmtree(node.root / "var")
-    assert "one is put in place" in node.run("one", path=path, **site)
+    assert "one is put in place" in node.run("one", path=path, site=site)
     # The image came from somewhere else than from its usual place.
     (served.parents[3] / "own").mkdir()
     os.rename(served.with_name("compute.t1"), served.parents[3] / "own/place")
@@ -362,7 +364,7 @@ def test_as_a_postscript_over_http(node: Node, server: http.server.ThreadingHTTP
         f"quiet imgurl=http://127.0.0.1:{port}//install/own/place/rootimg.cpio.gz XCAT=127.0.0.1:3001\n"
     )
     shutil.rmtree(node.root / "var")
-    assert "one is put in place" in node.run("one", path=path, **{**site, "AVS_CMDLINE": str(node.top / "cmdline")})
+    assert "one is put in place" in node.run("one", path=path, site={**site, "AVS_CMDLINE": str(node.top / "cmdline")})
 
 
 def test_the_same_tag_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from xcat_avs.request import Request
 TOP = Path(__file__).resolve().parents[2]
 PAGES = ("man1/avsimage.1", "man5/avs.conf.5", "man7/avs-procedures.7", "man5/avs-manifest.5")
 SHIPPED = sorted(path for path in (TOP / "xcat_avs/procedures").glob("*/*") if path.is_file())
+ADDONS = sorted(path for path in (TOP / "xcat_avs/addons").glob("*/*") if path.is_file())
 ESCAPES = {r"\-": "-", r"\e": "\\", r"\(aq": "'", r"\(ti": "~", r"\&": "", r"\(bu": "*"}
 
 
@@ -205,6 +206,27 @@ def test_functions_of_avs_image_mgr_are_shipped_procedures() -> None:
     assert [name for _, name in rows if name not in shipped] == []
     setup = {name for name in shipped if name.startswith("setup_")}
     assert {old for old, _ in rows} >= setup | {"build_prep"}
+
+
+@pytest.mark.parametrize("path", ADDONS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_shipped_addon_is_in_the_page_with_its_options(path: Path) -> None:
+    found = procedure.load(path, Layer("shipped", path.parent, trusted=True))
+    part = read(PAGES[2]).partition("\n.SH SHIPPED ADD-ONS\n")[2].partition("\n.SH ")[0]
+    text = part.partition(f"\n.SS {found.name}\n")[2].partition("\n.SS ")[0]
+    assert items(text) == [f"{name} = {option_text(option.default)}".rstrip() for name, option in found.options.items()]
+    assert " ".join(text.split()).startswith(found.doc)
+
+
+def test_the_option_of_every_addon_is_in_the_page() -> None:
+    heads = items(section(PAGES[2], "ADD-ONS"))
+    assert [f"{name} = {option_text(option.default)}" for name, option in recipe.ADDON_OPTIONS.items()] == heads
+
+
+def test_variables_of_avsaddons_are_named() -> None:
+    text = (TOP / "share/xcat/avs/avsaddons").read_text(encoding="utf-8")
+    names = set(re.findall(r"\b(?:AVS_ADDONS_[A-Z]+)\b", text))
+    assert names
+    assert [name for name in sorted(names) if name not in section(PAGES[2], "On the nodes")] == []
 
 
 def test_steps_of_the_shipped_recipe_are_in_the_page() -> None:
