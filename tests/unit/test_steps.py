@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import config
+from xcat_avs import config, recipe
 from xcat_avs.modes import steps
 from xcat_avs.progress import Progress
 from xcat_avs.report import to_text
@@ -50,8 +50,8 @@ def test_steps_and_addons_with_what_names_them(top: Path) -> None:
         ("generate_image", recipes[1]), ("mine", recipes[2]), ("cleanup", recipes[1]),
     ]  # fmt: skip
     assert report.document["addons"] == [
-        {"name": "tools", "layer": "site el9", "file": f"{site}/addons/el9/tools.py", "doc": "Tools", "options": {"release": "2"},
-         "overrides": "", "recipe": recipes[2]},
+        {"name": "tools", "layer": "site el9", "file": f"{site}/addons/el9/tools.py", "doc": "Tools",
+         "options": {"release": "2", "exclude": recipe.ADDON_OPTIONS["exclude"].default}, "overrides": "", "recipe": recipes[2]},
     ]  # fmt: skip
     lines = [" ".join(line.split()) for line in to_text(report).splitlines()]
     assert f"mine image compute 3 {site}/images/compute/mine.py Mine" in lines
