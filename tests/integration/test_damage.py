@@ -200,12 +200,12 @@ def test_killed_at_any_time_of_a_commit(installation: Installation, source: Path
             if youngest == 1:
                 assert output(["svn", "ls", installation.trunk()]) == ""
         age_transactions(installation)
-        installation.create(source, "-b")
+        (source / "rootimg/etc/issue").write_text(f"{later}\n")  # the one before may have been whole
+        assert "Stored as revision" in installation.create(source).stdout
         installation.verify_repository()
         assert_nothing_is_stale(installation)
         out = installation.checkout(tmp_path / f"out.{later}")
         assert output([*RSYNC, f"{installation.tree()}/rootimg/", f"{out}/"]) == ""
-        (source / "rootimg/etc/issue").write_text(f"{later}\n")
     assert cut >= 2, "no run was cut off"
 
 
