@@ -18,7 +18,7 @@ from xcat_avs.errors import CommandError
 TAIL_LINES = 12
 TAIL_BYTES = 16384
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-KEPT = ("HOME", "TERM", "TMPDIR", "XCATROOT", "XCATCFG", "XCATBYPASS", "XCATHOST",
+KEPT = ("HOME", "TERM", "TMPDIR", "XCATROOT", "XCATCFG", "XCATBYPASS", "XCATHOST", "SVN_SSH", "SSH_AUTH_SOCK",
         "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # fmt: skip
 # program -> package that has it, for the error when it is missing
 PACKAGES = {

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Optional
+from typing import IO, Optional
 
 from xcat_avs import command, manifest
 from xcat_avs.errors import AvsError
@@ -27,9 +27,9 @@ def restore(top: str, wanted: Mapping[str, Entry], contents: Path) -> None:
                 _link(top, path, entry.hardlink)
                 continue
             with reach(top, path) as full:
-                _restore(full, entry, contents)
+                _restore(path, full, entry, contents)
         except OSError as err:
-            raise AvsError(f"{top}/{path} cannot be made what its manifest says: {err.strerror}") from None
+            raise AvsError(f"{path!a} cannot be made what its manifest says: {err.strerror}") from None
     restore_times(top, wanted)
 
 
@@ -42,12 +42,15 @@ def _link(top: str, path: str, first: str) -> None:
         os.link(source, full, follow_symlinks=False)
 
 
-def _restore(full: str, entry: Entry, contents: Path) -> None:
+def _restore(path: str, full: str, entry: Entry, contents: Path) -> None:
     try:
         status = os.lstat(full)
     except FileNotFoundError:
         _make(full, entry, contents)
         status = os.lstat(full)
+    found_type = manifest.TYPES[stat.S_IFMT(status.st_mode)]
+    if found_type != entry.type:  # nothing may be changed through a link that leads to somewhere on this machine
+        raise AvsError(f"{path!a} is of type {found_type}, and {entry.type} by its manifest")
     if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
         os.lchown(full, entry.uid, entry.gid)
         status = os.lstat(full)  # without setuid now
@@ -61,7 +64,8 @@ def _restore(full: str, entry: Entry, contents: Path) -> None:
             if found.get(name) != value:
                 os.setxattr(full, name, value, follow_symlinks=False)
     if entry.sparse and status.st_size - status.st_blocks * 512 < manifest.HOLE:
-        command.capture(["fallocate", "--dig-holes", full])
+        with open(full, "rb") as stream:
+            command.capture(["fallocate", "--dig-holes", _name(stream)])
 
 
 def _make(full: str, entry: Entry, contents: Path) -> None:
@@ -72,7 +76,18 @@ def _make(full: str, entry: Entry, contents: Path) -> None:
     elif entry.type in MODES:
         os.mknod(full, entry.mode | MODES[entry.type], os.makedev(*entry.device))
     elif (contents / entry.sha256).is_file():
-        command.capture(["cp", "--reflink=auto", "--", str(contents / entry.sha256), full])
+        copy_content(str(contents / entry.sha256), full)
+
+
+def copy_content(source: str, target: str) -> None:
+    """Copy the content of a file, holes and all, to a new one; the names may be any that `reach` gives."""
+    with open(source, "rb") as given, open(target, "xb") as taken:
+        command.capture(["cp", "--reflink=auto", "--", _name(given), _name(taken)])
+
+
+def _name(stream: IO[bytes]) -> str:
+    """A name for an open file that can be handed to any program: real ones may not be UTF-8, or be too long."""
+    return f"/proc/{os.getpid()}/fd/{stream.fileno()}"
 
 
 def restore_times(top: str, wanted: Mapping[str, Entry], present: Optional[Mapping[str, Entry]] = None) -> None:

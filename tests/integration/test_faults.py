@@ -171,8 +171,11 @@ def packing(installation: Installation) -> bool:
 
 
 def checking_out(installation: Installation) -> bool:
-    staging = installation.state / "staging" / osimage_name(PROFILE)
-    return staging.exists() and any(staging.rglob("large*"))
+    """Whether the tag is being checked out, where it is then kept."""
+    new = installation.state / "checkouts" / osimage_name(PROFILE) / "tree.new"
+    with suppress(OSError):
+        return any(new.rglob("large*"))
+    return False
 
 
 def test_pack_cut_off(installation: Installation, large: Path) -> None:

@@ -34,9 +34,11 @@ ALLOWED: dict[str, set[str]] = {
     "progress": {"command", "errors"},
     "definitions.*": {"image", "command", "errors", "definitions.*"},
     "generate.*": {"mounts", "command", "image", "inside", "manifest", "pkglist", "errors", "xcat", "generate.*"},
-    "store.*": {"manifest", "command", "image", "errors", "store.*"},
+    "restore": {"command", "errors", "manifest"},
+    "store.*": {"manifest", "restore", "mounts", "command", "image", "errors", "store.*"},
     "pack.*": {
-        "delta", "store.*", "generate.*", "manifest", "mounts", "command", "image", "progress", "report", "errors", "pack.*", "xcat",
+        "delta", "store.*", "generate.*", "manifest", "restore", "mounts", "command", "image", "progress", "report", "errors", "pack.*",
+        "xcat",
     },
     "recipe": {"config", "procedure", "image", "errors"},
     "lent": {"errors", "generate.*", "image", "mounts"},

@@ -34,8 +34,10 @@ def root(tmp_path: Path) -> Path:
         (top / name).mkdir(parents=True)
     for name in ("etc/passwd", "usr/share/man/man1/ls.1", "usr/share/man/index", "usr/share/doc/bash/copyright", ".hidden",
                  "usr/lib/with space", "usr/lib/back\\slash", "usr/lib/star*", "usr/lib/[x]", "usr/lib/ünïcode-✓", "usr/lib/'q\"",
-                 "usr/lib/-dash", "usr/lib/ lead", "usr/lib/trail ", "a-b/x", "a/x", "usr/lib/tab\there"):  # fmt: skip
-        (top / name).write_text(name * 50)
+                 "usr/lib/-dash", "usr/lib/ lead", "usr/lib/trail ", "a-b/x", "a/x", "usr/lib/tab\there", "a/new\nline", "a/\n", "a/x\n",
+                 "a/b\n/\nc/./d", "usr/lib/latin-\udcff"):  # fmt: skip
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(os.fsencode(name) * 50)
     (top / "usr/lib/empty").touch()
     os.symlink("../nowhere", top / "usr/lib/dangling")
     os.symlink("usr/lib", top / "lib")
@@ -121,9 +123,7 @@ def farm(directory: Path, leave_out: tuple[str, ...] = ()) -> Path:
 
 # What a wrapper does to the list of names on its way to the archiver, or to the archiver's output.
 BROKEN = {
-    "cpio": (
-        'case "$*" in *-o*) tr "\\0" "\\n" | grep -v usr/lib/empty | tr "\\n" "\\0" | exec REAL "$@" ;; esac\nexec REAL "$@"\n'
-    ),
+    "cpio": ('case "$*" in *-o*) LC_ALL=C grep -z -v usr/lib/empty | exec REAL "$@" ;; esac\nexec REAL "$@"\n'),
     "tar": 'case "$*" in *--create*) exec REAL --exclude=usr/lib/empty "$@" ;; esac\nexec REAL "$@"\n',
     "mksquashfs": 'exec REAL "$@" -e usr/lib/empty\n',
 }
@@ -140,6 +140,21 @@ def test_a_missing_member_is_found(
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", str(wrapper.parent))
     with pytest.raises(AvsError, match=r"the archive lacks 1 of \d+ paths:\n  usr/lib/empty$"):
+        archive.write(root, tmp_path / "1", Form(method, "gzip"), tmp_path / "log")
+
+
+@pytest.mark.parametrize("method", ["tar", "squashfs"])
+def test_a_missing_member_with_a_new_line_in_its_name_is_found(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    program = {"tar": "tar", "squashfs": "mksquashfs"}[method]
+    real = shutil.which(program)
+    wrapper = farm(tmp_path / "bin", (program,)) / program
+    option = {"tar": "--exclude='a/new*' \"$@\"", "squashfs": "\"$@\" -wildcards -e 'a/new*'"}[method]
+    wrapper.write_text(f'#!/bin/sh\ncase "$*" in *--list*) exec {real} "$@" ;; esac\nexec {real} {option}\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(wrapper.parent))
+    with pytest.raises(AvsError, match=r"the archive lacks 1 of \d+ paths:\n  a/new\nline$"):
         archive.write(root, tmp_path / "1", Form(method, "gzip"), tmp_path / "log")
 
 

@@ -8,7 +8,6 @@ import socket
 import stat
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,11 +81,118 @@ def test_scan_sees_everything(tree: Path) -> None:
     assert found["dir"].mode == 0o2755
 
 
+def test_scan_sees_hard_links(tmp_path: Path) -> None:
+    """The first name by the order of the manifest is the file, wherever the walk met it."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").mkdir()
+    for name in ("b/file", "z"):
+        (tmp_path / name).write_text(name)
+    os.link(tmp_path / "b/file", tmp_path / "a/one")
+    os.link(tmp_path / "b/file", tmp_path / "two")
+    os.symlink("nowhere", tmp_path / "b/link")
+    os.link(tmp_path / "b/link", tmp_path / "c", follow_symlinks=False)
+    os.mkfifo(tmp_path / "fifo")
+    os.link(tmp_path / "fifo", tmp_path / "b/fifo")
+    found = manifest.scan(str(tmp_path))
+    assert {path: entry.hardlink for path, entry in found.items() if entry.hardlink} == {
+        "b/file": "a/one", "two": "a/one", "c": "b/link", "fifo": "b/fifo",
+    }  # fmt: skip
+    assert {found[name].sha256 for name in ("a/one", "b/file", "two")} == {hashlib.sha256(b"b/file").hexdigest()}
+    # A second name outside of what is scanned, or left out, is none.
+    found = manifest.scan(str(tmp_path), ["a", "two"])
+    assert found["b/file"].hardlink == ""
+
+
+def test_scan_sees_xattrs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "link").symlink_to("file")
+    os.setxattr(tmp_path / "file", "user.z", bytes(range(256)))
+    os.setxattr(tmp_path / "file", "user.a=b c\n", b"")
+    os.setxattr(tmp_path / "directory", "user.d", b"1")
+    os.setxattr(tmp_path / "link", "trusted.l", b"2", follow_symlinks=False)
+    found = manifest.scan(str(tmp_path))
+    assert found["file"].xattrs == (("user.a=b c\n", b""), ("user.z", bytes(range(256))))
+    assert found["directory"].xattrs == (("user.d", b"1"),)
+    assert found["link"].xattrs == (("trusted.l", b"2"),)
+    text = manifest.dump(found)
+    assert " xattr.user.a\\075b\\040c\\012=" in text
+    assert manifest.load(text, "it") == found
+
+
+def test_scan_sees_holes(tmp_path: Path) -> None:
+    with open(tmp_path / "sparse", "wb") as stream:
+        stream.truncate(1 << 20)
+        stream.write(b"x" * 5000)
+    (tmp_path / "dense").write_bytes(b"x" * (1 << 20))
+    (tmp_path / "zero").write_bytes(b"")
+    found = manifest.scan(str(tmp_path))
+    assert {path for path, entry in found.items() if entry.sparse} == {"sparse"}
+    assert manifest.load(manifest.dump(found), "it") == found
+
+
+def test_scan_names_what_is_flagged(tree: Path) -> None:
+    flags = {"plain": "+i", "dir": "+a"}
+    flagged: list[str] = []
+    try:
+        for name, flag in flags.items():
+            done = subprocess.run(["chattr", flag, str(tree / name)], check=False, capture_output=True)
+            if done.returncode:
+                pytest.skip("no such flags here")
+        with_flags = manifest.scan(str(tree), flagged=flagged)
+    finally:
+        for name, flag in flags.items():
+            subprocess.run(["chattr", flag.replace("+", "-"), str(tree / name)], check=False, capture_output=True)
+    assert sorted(flagged) == ["dir", "plain"]
+    assert with_flags == manifest.scan(str(tree))
+
+
+def deep(top: Path, name: bytes, length: int) -> bytes:
+    """Nested directories below top, of that name, made until their relative path has some length; the path."""
+    descriptor = os.open(top, os.O_RDONLY)
+    path = name
+    while True:
+        os.mkdir(name, dir_fd=descriptor)
+        following = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = following
+        if len(path) + 1 + len(name) > length:
+            break
+        path += b"/" + name
+    for inner, data in ((b"file", b"deep"), (b"other", b"deeper")):
+        with open(os.open(inner, os.O_CREAT | os.O_WRONLY, dir_fd=descriptor), "wb") as stream:
+            stream.write(data)
+    os.symlink("target", "link", dir_fd=descriptor)
+    os.close(descriptor)
+    return path
+
+
+@pytest.mark.parametrize("name", [b"d" * 200, b"e" * 9, b"\xff" * 99], ids=["long", "short", "bytes"])
+def test_scan_of_paths_longer_than_the_kernel_takes(tmp_path: Path, name: bytes) -> None:
+    top = tmp_path / "tree"
+    top.mkdir()
+    path = os.fsdecode(deep(top, name, 4600))
+    try:
+        found = manifest.scan(str(top))
+        assert found[f"{path}/file"].sha256 == hashlib.sha256(b"deep").hexdigest()
+        assert found[f"{path}/link"].link == "target"
+        assert max(map(len, found)) > 4400
+        assert manifest.load(manifest.dump(found), "it") == found
+        with manifest.reach(str(top), f"{path}/file") as full:
+            os.utime(full, ns=(5, 6))
+        assert manifest.scan(str(top))[f"{path}/file"].mtime == 6
+    finally:
+        subprocess.run(["rm", "-rf", str(top)], check=True)
+
+
 def test_round_trip(tree: Path) -> None:
     found = manifest.scan(str(tree))
     text = manifest.dump(found)
     assert text.isascii()
-    assert len(text.split("\n")) == len(found) + 2, "one line a path"
+    lines = text.split("\n")
+    assert len(lines) == len(found) + 3, "one line a path"
+    whole = "\n".join(lines[:-2]) + "\n"
+    assert lines[-2] == f"#end {len(found)} {hashlib.sha256(whole.encode()).hexdigest()}"
     assert manifest.load(text, "it") == found
     assert manifest.dump(manifest.load(text, "it")) == text
 
@@ -100,6 +206,7 @@ def test_dump_is_what_mtree_reads(tree: Path) -> None:
     assert old == f"./old type=file mode=0644 uid=0 gid=0 time=-1.999999999 size=3 sha256digest={digest}"
     assert any(line.startswith("./new\\012line type=file ") for line in lines)
     assert any(line.startswith("./\\377\\376 type=file ") for line in lines)
+    assert any(line.startswith("./dir/suid type=file ") and line.endswith(" hardlink=./dir/again") for line in lines)
     assert any(
         line.startswith("./dir/disk type=block ") and line.endswith(" device=native,259,70000") for line in lines
     )
@@ -123,6 +230,13 @@ def test_a_tree_that_is_not_there(tmp_path: Path) -> None:
 GOOD = "./a type=file mode=0644 uid=0 gid=0 time=1.000000000 size=3 sha256digest=00"
 
 
+def sealed(*lines: str, count: int | None = None) -> str:
+    """A manifest of these lines with the last one that proves them."""
+    text = "".join(f"{line}\n" for line in ("#mtree", *lines))
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    return f"{text}#end {len(lines) if count is None else count} {digest}\n"
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -130,19 +244,53 @@ GOOD = "./a type=file mode=0644 uid=0 gid=0 time=1.000000000 size=3 sha256digest
         GOOD.replace("uid=0", "uid=root"), GOOD.replace("1.000000000", "1.5"), GOOD.replace("1.000000000", "1"),
         GOOD.replace("size=3", "size=big"), GOOD.replace("gid=0 ", ""), GOOD.replace("type=file", "type"),
         GOOD.replace("./a", "./\\777"), "./a type=char mode=0644 uid=0 gid=0 time=1.000000000 device=native,1",
-        GOOD.replace("./a", "./ü\\303"), GOOD + " trailing",
+        GOOD.replace("./a", "./ü\\303"), GOOD + " trailing", GOOD + " xattr.user.x=!", GOOD + " xattr.user.x=YQ",
     ],
 )  # fmt: skip
 def test_load_refuses_with_the_line(line: str) -> None:
-    assert manifest.load(f"#mtree\n{GOOD}\n", "it")
+    assert manifest.load(sealed(GOOD), "it")
     with pytest.raises(AvsError, match=r"^it, line 3: not a manifest record"):
-        manifest.load(f"#mtree\n{GOOD}\n{line}\n", "it")
+        manifest.load(sealed(GOOD, line), "it")
 
 
-@pytest.mark.parametrize("text", ["", "#mtree", f"#mtree\n{GOOD}", f"{GOOD}\n", "mtree\n"])
+@pytest.mark.parametrize("text", ["", "#mtree", f"#mtree\n{GOOD}", f"{GOOD}\n", "mtree\n", sealed(GOOD)[:-1]])
 def test_load_refuses_what_is_cut_off(text: str) -> None:
     with pytest.raises(AvsError, match="it is no whole manifest"):
         manifest.load(text, "it")
+
+
+OTHER = GOOD.replace("./a", "./b")
+DAMAGED = {
+    "no last line": f"#mtree\n{GOOD}\n",
+    "only the last line gone": sealed(GOOD, OTHER).rsplit("#end", 1)[0],
+    "a line gone": sealed(GOOD, OTHER).replace(OTHER + "\n", ""),
+    "a line more": sealed(GOOD).replace("#end", OTHER + "\n#end"),
+    "a line twice": sealed(GOOD, GOOD),
+    "lines in another order": sealed(GOOD, OTHER).replace(f"{GOOD}\n{OTHER}", f"{OTHER}\n{GOOD}"),
+    "another mode": sealed(GOOD, OTHER).replace("0644", "0645", 1),
+    "another count": sealed(GOOD, count=2),
+    "something after the end": sealed(GOOD) + OTHER + "\n",
+    "two ends": sealed(GOOD) + "#end 1 00\n",
+    "the end of another": sealed(GOOD).rsplit("#end", 1)[0] + "#end" + sealed(OTHER).rsplit("#end", 1)[1],
+    "an empty end": sealed(GOOD).rsplit("#end", 1)[0] + "#end\n",
+    "the first of two glued together": sealed(GOOD) + sealed(OTHER),
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED.keys())
+def test_load_refuses_what_the_last_line_does_not_prove(text: str) -> None:
+    with pytest.raises(AvsError, match=r"^it is damaged or not whole"):
+        manifest.load(text, "it")
+
+
+def test_load_refuses_every_flipped_bit() -> None:
+    """No single bit, wherever it is, goes unseen."""
+    text = sealed(GOOD, OTHER)
+    for position in range(len(text)):
+        for bit in range(7):
+            flipped = chr(ord(text[position]) ^ 1 << bit)
+            with pytest.raises(AvsError, match=r"^it"):
+                manifest.load(text[:position] + flipped + text[position + 1 :], "it")
 
 
 ENTRY = Entry("a", "file", 0o644, 0, 0, 1_000_000, 3, "00")
@@ -152,53 +300,25 @@ ENTRY = Entry("a", "file", 0o644, 0, 0, 1_000_000, 3, "00")
     ("change", "field"),
     [
         ({"mode": 0o755}, "mode"), ({"uid": 1}, "uid"), ({"gid": 1}, "gid"), ({"size": 4}, "size"), ({"sha256": "01"}, "sha256"),
-        ({"type": "link"}, "type"), ({"link": "x"}, "link"), ({"device": (1, 3)}, "device"),
+        ({"type": "link"}, "type"), ({"link": "x"}, "link"), ({"device": (1, 3)}, "device"), ({"hardlink": "0"}, "hardlink"),
+        ({"xattrs": (("user.x", b"1"),)}, "xattrs"),
     ],
 )  # fmt: skip
 def test_compare_names_what_differs(change: dict[str, object], field: str) -> None:
-    other = replace(ENTRY, **change)  # type: ignore[arg-type]
+    other = ENTRY._replace(**change)  # type: ignore[arg-type]
     assert manifest.compare({"a": ENTRY}, {"a": other}) == [f"a: {field}"]
 
 
 def test_compare() -> None:
-    both = replace(ENTRY, mode=0o600, size=5)
+    both = ENTRY._replace(mode=0o600, size=5)
     assert manifest.compare({"a": ENTRY, "c": ENTRY}, {"a": both, "b": ENTRY}) == ["a: mode, size", "+b", "-c"]
     assert manifest.compare({}, {}) == []
-    later = replace(ENTRY, mtime=2_000_000)
+    later = ENTRY._replace(mtime=2_000_000)
     assert manifest.compare({"a": ENTRY}, {"a": later}) == []
     assert manifest.compare({"a": ENTRY}, {"a": later}, times=True) == ["a: mtime"]
-    same_microsecond = replace(ENTRY, mtime=1_000_999)
-    assert manifest.compare({"a": ENTRY}, {"a": same_microsecond}, times=True) == []
-
-
-def test_restore_times(tree: Path) -> None:
-    before = manifest.scan(str(tree))
-    subprocess.run(["find", str(tree), "-exec", "touch", "-h", "{}", "+"], check=True)
-    (tree / "plain").write_bytes(b"changed")
-    os.utime(tree / "plain", ns=(5, 5))
-    present = manifest.scan(str(tree))
-    assert all(present[path].mtime != before[path].mtime for path in before)
-    manifest.restore_times(str(tree), before, present)
-    after = manifest.scan(str(tree))
-    assert after["plain"].mtime == 5, "its content is another: the time is its own"
-    assert {path for path in before if after[path].mtime != before[path].mtime} == {"plain"}
-    assert {path: replace(entry, mtime=0) for path, entry in after.items()} == {
-        path: replace(entry, mtime=0) for path, entry in present.items()
-    }
-
-
-def test_restore_times_of_links_and_directories_does_not_follow(tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.write_text("x")
-    os.utime(outside, ns=(7, 7))
-    top = tmp_path / "top"
-    (top / "d").mkdir(parents=True)
-    (top / "d/link").symlink_to(outside)
-    before = manifest.scan(str(top))
-    wanted = {path: replace(entry, mtime=42) for path, entry in before.items()}
-    manifest.restore_times(str(top), wanted)
-    assert outside.stat().st_mtime_ns == 7
-    assert {path: entry.mtime for path, entry in manifest.scan(str(top)).items()} == {"d": 42, "d/link": 42}
+    same_microsecond = ENTRY._replace(mtime=1_000_001)
+    assert manifest.compare({"a": ENTRY}, {"a": same_microsecond}, times=True) == ["a: mtime"]
+    assert manifest.compare({"a": ENTRY}, {"a": ENTRY._replace(sparse=True)}, times=True) == [], "holes are no content"
 
 
 def test_tree_size_counts_a_hard_linked_file_once(tmp_path: Path) -> None:
@@ -230,3 +350,43 @@ def test_digest(tmp_path: Path) -> None:
     data = os.urandom(3 * manifest.CHUNK + 17)
     (tmp_path / "a").write_bytes(data)
     assert manifest.digest(str(tmp_path / "a")) == hashlib.sha256(data).hexdigest()
+
+
+MANY = 150_000
+MEMORY = 250  # MB
+SCAN = """
+import os, resource, sys
+from xcat_avs import manifest
+top, target = sys.argv[1:]
+found = manifest.scan(top)
+with open(target, "w", encoding="ascii") as stream:
+    stream.writelines(manifest.lines(found))
+print(len(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_a_large_tree(tmp_path: Path) -> None:
+    """An image of 150,000 files is scanned and its manifest written in little memory."""
+    top = tmp_path / "many"
+    here = os.getcwd()
+    try:
+        for directory in range(MANY // 500):
+            below = top / f"usr/lib/package-{directory:04d}/modules"
+            below.mkdir(parents=True)
+            os.chdir(below)
+            for number in range(500):
+                os.close(os.open(f"a-module-of-some-name-{number:05d}.py", os.O_CREAT | os.O_WRONLY))
+        os.chdir(here)
+        argv = [sys.executable, "-c", SCAN, str(top), str(tmp_path / "manifest")]
+        done = subprocess.run(
+            argv, check=True, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2]
+        )
+        paths, megabytes = map(int, done.stdout.split())
+        assert paths > MANY
+        assert megabytes < MEMORY
+        with open(tmp_path / "manifest", encoding="ascii") as stream:
+            assert sum(1 for _ in stream) == paths + 2
+    finally:
+        os.chdir(here)
+        subprocess.run(["rm", "-rf", str(top)], check=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from xcat_avs import mounts
+from xcat_avs import manifest, mounts
 from xcat_avs.errors import AvsError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -87,7 +88,7 @@ def test_mounted_is_undone_and_a_busy_one_is_named(tmp_path: Path) -> None:
     script = f"""
 import os
 from pathlib import Path
-from xcat_avs import mounts
+from xcat_avs import manifest, mounts
 from xcat_avs.errors import AvsError
 point = Path({str(tmp_path)!r})
 with mounts.mounted("none", point, "tmpfs"):
@@ -115,3 +116,166 @@ def test_an_image_root_with_a_link_for_dev(tmp_path: Path) -> None:
     with pytest.raises(AvsError, match="dev is a symbolic link"), mounts.chroot_mounts(tmp_path):
         pytest.fail("mounted over the host's")
     assert [path.name for path in tmp_path.iterdir()] == ["dev"], "what was made for the mounts is gone"
+
+
+# What goes on in a private namespace; prints what it saw.
+NAMESPACE = """
+import os, subprocess, sys
+from pathlib import Path
+from xcat_avs import manifest, mounts
+top = Path(sys.argv[1])
+def worker():
+{body}
+code = mounts.enter_private_namespace()
+if code is None:
+    worker()
+    sys.stdout.flush()
+    os._exit(0)
+sys.exit(code)
+"""
+
+
+def in_namespace(top: Path, body: str) -> str:
+    """What a piece of a program says that runs in a private namespace of its own."""
+    text = NAMESPACE.format(body="".join(f"    {line}\n" for line in body.strip().split("\n")))
+    done = subprocess.run(
+        [sys.executable, "-c", text, str(top)], cwd=TOP, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def test_in_memory_is_seen_by_us_alone_and_gone_at_the_end(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "before").write_text("x")
+    said = in_namespace(
+        tmp_path,
+        """
+place = top / "place"
+with mounts.in_memory(place, 1 << 20):
+    print(mounts.mounts_below(place) == [str(place)], os.listdir(place), os.stat(place).st_mode & 0o777 == 0o700)
+    (place / "inside").write_bytes(b"x" * (1 << 21))
+    print(Path("/proc/1/root/%s/inside" % place).exists())
+    (top / "ready").touch()
+    sys.stdin.read()
+print(mounts.mounts_below(place), os.listdir(place))
+""",
+    )
+    assert said.split("\n") == ["True [] True", "True", "[] ['before']", ""]
+    assert [path.name for path in place.iterdir()] == ["before"]
+
+
+def test_in_memory_ends_with_an_error_too(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    said = in_namespace(
+        tmp_path,
+        """
+try:
+    with mounts.in_memory(top / "place", 1):
+        (top / "place/x").touch()
+        raise KeyError("the first error")
+except KeyError as err:
+    print(err, mounts.mounts_below(top), os.listdir(top / "place"))
+""",
+    )
+    assert said == "'the first error' [] []\n"
+
+
+def test_in_memory_does_nothing_where_memory_is_short(tmp_path: Path) -> None:
+    """What is written goes to the disk as before."""
+    (tmp_path / "place").mkdir()
+    said = in_namespace(
+        tmp_path,
+        """
+with mounts.in_memory(top / "place", 1 << 60):
+    print(mounts.mounts_below(top))
+    (top / "place/kept").touch()
+""",
+    )
+    assert said == "[]\n"
+    assert (tmp_path / "place/kept").exists()
+
+
+def test_in_memory_does_nothing_where_others_would_see_it(tmp_path: Path) -> None:
+    with mounts.in_memory(tmp_path, 1):
+        assert mounts.mounts_below(tmp_path) == []
+        (tmp_path / "kept").touch()
+    assert (tmp_path / "kept").exists()
+
+
+def test_in_memory_says_when_it_is_full(tmp_path: Path) -> None:
+    """It takes a part of the memory that is free, never all."""
+    (tmp_path / "place").mkdir()
+    said = in_namespace(
+        tmp_path,
+        """
+with mounts.in_memory(top / "place", 1):
+    size = os.statvfs(top / "place").f_blocks * os.statvfs(top / "place").f_frsize
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    print(size < int(fields["MemTotal"].split()[0]) * 1024 // 3, size > 1 << 20)
+""",
+    )
+    assert said == "True True\n"
+
+
+OVERLAY = """
+lower, work = top / "lower", top / "work/overlay"
+with mounts.overlay(lower, work) as view:
+    print(sorted(os.listdir(view)), (view.stat().st_mode & 0o7777) == 0o2750, view.stat().st_uid)
+    (view / "file").unlink()
+    (view / "new").write_text("new")
+    (view / "d/inner").write_text("changed")
+    subprocess.run(["mv", str(view / "e"), str(view / "d/e")], check=True)
+    os.setxattr(view / "d/inner", "user.x", b"1")
+    print(os.stat(view / "one").st_ino == os.stat(view / "two").st_ino, os.getxattr(view / "one", "user.y"))
+    print(sorted(os.listdir(view)), sorted(os.listdir(view / "d")), (view / "d/inner").read_text())
+print(mounts.mounts_below(top))
+"""
+
+
+@pytest.fixture
+def lower(tmp_path: Path) -> Path:
+    top = tmp_path / "lower"
+    for name in ("d", "e"):
+        (top / name).mkdir(parents=True)
+    for name in ("file", "d/inner", "e/inner", "one"):
+        (top / name).write_text(name)
+    (top / "two").hardlink_to(top / "one")
+    os.setxattr(top / "one", "user.y", b"2")
+    os.chown(top, 12345, 54321)
+    top.chmod(0o2750)
+    return top
+
+
+def test_overlay_leaves_what_is_below_as_it_is(tmp_path: Path, lower: Path) -> None:
+    before = manifest.scan(str(lower))
+    (tmp_path / "work/overlay/upper/stale").mkdir(parents=True)
+    said = in_namespace(tmp_path, OVERLAY)
+    assert said.split("\n") == [
+        "['d', 'e', 'file', 'one', 'two'] True 12345", "True b'2'", "['d', 'new', 'one', 'two'] ['e', 'inner'] changed", "[]", "",
+    ]  # fmt: skip
+    assert manifest.compare(before, manifest.scan(str(lower)), times=True) == []
+    assert mounts.mounts_below(tmp_path) == []
+
+
+def test_overlay_where_the_file_system_below_cannot_hold_one(tmp_path: Path, lower: Path) -> None:
+    """An overlay is no place for the upper side of another: that goes to memory then."""
+    body = """
+for name in ("base", "up", "wk", "work"):
+    (top / name).mkdir()
+with mounts.mounted("overlay", top / "work", "overlay", 0, f"lowerdir={top}/base,upperdir={top}/up,workdir={top}/wk"):
+""" + "".join(f"    {line}\n" for line in OVERLAY.strip().split("\n")[:-1])
+    before = manifest.scan(str(lower))
+    said = in_namespace(tmp_path, body + "print(mounts.mounts_below(top))")
+    assert said.split("\n")[1:] == ["True b'2'", "['d', 'new', 'one', 'two'] ['e', 'inner'] changed", "[]", ""]
+    assert manifest.compare(before, manifest.scan(str(lower)), times=True) == []
+
+
+@pytest.mark.parametrize("name", ["with space", "é", "a:b", "a,b", "back\\slash"])
+def test_overlay_of_any_name(tmp_path: Path, lower: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    os.rename(lower, tmp_path / name / "lower")
+    said = in_namespace(tmp_path / name, OVERLAY)
+    assert "changed" in said
+    assert (tmp_path / name / "lower/d/inner").read_text() == "d/inner"

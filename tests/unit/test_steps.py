@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import config
+from xcat_avs import config, recipe
 from xcat_avs.modes import steps
 from xcat_avs.progress import Progress
 from xcat_avs.report import to_text

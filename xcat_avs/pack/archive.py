@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,9 +182,8 @@ def check_complete(archive: Path, form: Form, paths: Sequence[str], log: Path, t
     try:
         if form.method == "squashfs":
             output = command.capture(["unsquashfs", "-l", "-d", "", str(archive)], timeout=timeout).stdout
-            found = {os.fsdecode(line).lstrip("/") or "." for line in output.split(b"\n") if line.startswith(b"/")} | {
-                "."
-            }
+            found = Counter(_lines(os.fsdecode(output)))
+            found["."] += 1
         else:
             lister = (
                 ["cpio", "--quiet", "-t"]
@@ -191,14 +191,16 @@ def check_complete(archive: Path, form: Form, paths: Sequence[str], log: Path, t
                 else ["tar", "--list", "--quoting-style=literal", "--show-transformed-names"]
             )
             command.pipe([form.decompressor(), lister], stdin=archive, stdout=listing, log=log, timeout=timeout)
-            found = {
-                os.fsdecode(line).rstrip("/").removeprefix("./") or "/"
-                for line in listing.read_bytes().split(b"\n")
-                if line
-            }
+            found = Counter(_lines(os.fsdecode(listing.read_bytes())))
     finally:
         listing.unlink(missing_ok=True)
-    # A name with a newline is listed as several lines.
-    missing = [path for path in paths if path not in found and ("\n" not in path or path.split("\n")[0] not in found)]
+    # A name may hold new lines, and a list is lines: each path is some of them.
+    found.subtract(line for path in paths for line in _lines(path))
+    missing = [path for path in paths if any(found[line] < 0 for line in _lines(path))]
     if missing:
         raise AvsError(f"the archive lacks {len(missing)} of {len(paths)} paths:", missing[:10])
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a list of paths, or of one path, in the same form."""
+    return [line.removeprefix("./").strip("/") or "." for line in text.split("\n") if line]

@@ -86,6 +86,9 @@ class Store(Protocol):
     def read(self, image: OsImage, version: Version, path: str) -> bytes:
         """One file of a version. Raises NotFoundError."""
 
+    def changed(self, image: OsImage, version: Version, path: str) -> int:
+        """The revision that last changed a path of a version. Raises NotFoundError."""
+
     def check(self) -> str:
         """Check all that the store keeps by its own means; a line that says what was checked.
 

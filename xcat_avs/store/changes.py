@@ -75,7 +75,10 @@ def special_text(entry: Entry) -> str:
     if entry.type == "link":
         return f"link {entry.link}"
     if entry.type in SPECIAL:
-        return f"{SPECIAL[entry.type]} 0x{entry.device[0]:X}:0x{entry.device[1]:X}"
+        number = os.makedev(
+            *entry.device
+        )  # FSVS takes it for one of 8 bits of minor number, and all above for the major
+        return f"{SPECIAL[entry.type]} 0x{number >> 8:x}:0x{number & 0xFF:x}"
     return ""
 
 

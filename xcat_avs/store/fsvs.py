@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,8 @@ from xcat_avs.store.subversion import EXISTS, NO_REVISION, OUT_OF_DATE, Subversi
 ATTEMPTS = 8
 REAL = "avs:real"  # revision property: who asked, as the system knows them
 COMMITTED = re.compile(r"committed revision\s+(\d+)")
+FOLLOWS = "avs:follows"  # property of trunk: the revision that its last one was made from
+MANIFEST = "build_info/manifest"
 INCOMING = "branches/.avs-incoming"  # contents that go ahead of a commit
 SPARE_FILES = 256  # what a program has open besides the contents
 STATE = 256  # bytes of memory that FSVS's own data take for a path
@@ -99,16 +100,18 @@ class FsvsStore(Subversion):
                 number = commit(image, content, author, message)
         except AvsError as err:
             if OUT_OF_DATE.search(str(err)):
-                raise AvsError(f"{image.name}: somebody else has committed to {self.url(image)}/trunk meanwhile, and nothing "
-                               "was stored; `avsimage -c create` with -b goes on from there", err.tail) from None  # fmt: skip
+                raise AvsError(f"{image.name}: somebody else has committed to {self.url(image)}/trunk meanwhile, and no revision "
+                               "of this build was stored; `avsimage -c create` with -b goes on from there",
+                               [err.text, *err.tail]) from None  # fmt: skip
             raise err.prefixed(f"{image.name}: the commit failed, nothing was stored: ") from None
         return self.revision(image, number)
 
     def _commit_whole(self, image: OsImage, content: Content, author: str, message: str) -> int:
         """The first revision: FSVS in the tree itself. Returns its number."""
         with self._fsvs(content.tree, len(content.entries)) as (env, log), self._without(content, log) as tree:
-            # FSVS would take a $ in the name for a variable.
-            options = ["-o", "empty_commit=no", "-o", "author=$AVS_AUTHOR"]
+            options = ["-o", "empty_commit=no"]
+            if self._local():  # a server knows who it is, and has no account of another name
+                options += ["-o", "author=$AVS_AUTHOR"]  # FSVS would take a $ in the name for a variable
             for words in (["initialize", self.url(image, Version())], ["sync-repos"], [*options, "ci", "-m", message]):
                 command.run(
                     ["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author}, log=log, timeout=self.timeout
@@ -147,31 +150,40 @@ class FsvsStore(Subversion):
         assert content.before is not None
         assert content.base is not None
         url, before, after = self.url(image), content.before, content.entries
-        self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=self.work, prefix="contents.") as directory, open_files() as limit:
-            sources = uploads(before, after, content.tree, Path(directory))
+        with self._scratch(f"contents.{image.name}") as scratch, open_files() as limit:
+            sources = uploads(before, after, content.tree, scratch)
             # svnmucc opens all that it is to put at its start: contents beyond what that may be go ahead.
             most = limit - SPARE_FILES
             ahead = {path: f"{url}/{INCOMING}/{number}" for number, path in enumerate(list(sources)[most:])}
-            self._remove_incoming(url, author)
+            self._remove_incoming(url, author, scratch)
+            base = content.base.number
             for start in range(0, len(ahead), most):
                 words = [] if start else ["mkdir", f"{url}/{INCOMING}"]
                 for path in list(ahead)[start : start + most]:
                     words += ["put", sources[path], ahead[path]]
-                self._mucc(words, [], author, f"{author}; Contents that go ahead of a commit")
-            words = []
+                base = self._mucc(words, [], author, f"{author}; Contents that go ahead of a commit", scratch)
+            if ahead and self._at(image, Version(revision=base)) != content.base:
+                raise AvsError("E160024: trunk was changed while contents went ahead")
+            # A property of the directory is refused where anything in it is newer, not only what is changed here.
+            words = ["propset", FOLLOWS, str(content.base.number), f"{url}/trunk"]
             for word, *more, path in actions(before, after, ahead):
                 if word == "put":
-                    word, more = ("cp", ["HEAD", ahead[path]]) if path in ahead else ("put", [sources[path]])
+                    word, more = ("cp", [str(base), ahead[path]]) if path in ahead else ("put", [sources[path]])
                 words += [word, *more, f"{url}/trunk/{quote(path)}"]
-            number = self._mucc(words, [] if ahead else ["-r", str(content.base.number)], author, message)
-        if ahead:
-            self._remove_incoming(url, author)
+            number = self._mucc(words, ["-r", str(base)], author, message, scratch)
+            if ahead:
+                self._remove_incoming(url, author, scratch)
+        if number > base + 1 and self._log(f"{url}/trunk@{number}", "-q", "-r", f"{base + 1}:{number - 1}"):
+            # What came in while ours was sent is mixed with it, and no manifest tells: the next commit looks.
+            self._mucc(["rm", f"{url}/trunk/{MANIFEST}"], [], author, f"{author}; No manifest of a mixed revision")
+            raise AvsError(f"E160024: revision {number} holds changes of others as well")
         return number
 
-    def _remove_incoming(self, url: str, author: str) -> None:
+    def _remove_incoming(self, url: str, author: str, scratch: Path) -> None:
         if self._xml(["svn", "info", "--xml", f"{url}/{INCOMING}@HEAD"]) is not None:
-            self._mucc(["rm", f"{url}/{INCOMING}"], [], author, f"{author}; Contents that went ahead of a commit")
+            self._mucc(
+                ["rm", f"{url}/{INCOMING}"], [], author, f"{author}; Contents that went ahead of a commit", scratch
+            )
 
     def export(self, image: OsImage, version: Version, target: Path) -> None:
         command_line = ["fsvs", "-q", "export"]
@@ -191,7 +203,11 @@ class FsvsStore(Subversion):
     def _damaged(self, image: OsImage, version: Version, path: str = "") -> list[str]:
         """The files of a version that cannot be read from the store; asked only where something cannot."""
         with tempfile.TemporaryDirectory(dir=self.work, prefix="damaged.") as directory:
-            for name, kind in self._children(image, version, path):
+            try:
+                children = self._children(image, version, path)
+            except AvsError:
+                return [f"damaged in the store: the directory {path or '/'}"]
+            for name, kind in children:
                 inner = f"{path}/{name}" if path else name
                 words = [
                     "svn",
@@ -218,18 +234,12 @@ class FsvsStore(Subversion):
         paths: how many it will write of; in memory, for it waits for the disk at each.
         """
         command.need("fsvs")
-        # A name that goes by the tree: what a run that was killed has left is found and removed.
-        directory = self.work / f"fsvs.{hashlib.sha256(os.fsencode(tree)).hexdigest()[:16]}"
-        shutil.rmtree(directory, ignore_errors=True)
-        try:
-            directory.mkdir(parents=True, mode=0o700)
-            with mounts.in_memory(directory, paths * STATE):
-                for name in ("conf", "waa"):
-                    (directory / name).mkdir(mode=0o700)
-                env = {"FSVS_CONF": str(directory / "conf"), "FSVS_WAA": str(directory / "waa")}
-                yield env, directory / "log"
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+        digest = hashlib.sha256(os.fsencode(tree)).hexdigest()[:16]
+        with self._scratch(f"fsvs.{digest}") as directory, mounts.in_memory(directory, paths * STATE):
+            for name in ("conf", "waa"):
+                (directory / name).mkdir(mode=0o700)
+            env = {"FSVS_CONF": str(directory / "conf"), "FSVS_WAA": str(directory / "waa")}
+            yield env, directory / "log"
 
     def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
         target = self.url(image, Version(tag=name))
@@ -264,6 +274,13 @@ class FsvsStore(Subversion):
         if self._absent():
             raise NotFoundError(f"the store {self.repository} is still empty")
         return self._svn(["svn", "cat", self._peg(image, version, path)]).stdout
+
+    def changed(self, image: OsImage, version: Version, path: str) -> int:
+        root = self._xml(["svn", "info", "--xml", self._peg(image, version, path)])
+        commit = root.find(".//commit") if root is not None else None
+        if commit is None:
+            raise NotFoundError(f"not in the store {self.repository}: {path}")
+        return int(commit.get("revision", "0"))
 
     def check(self) -> str:
         path = self._local()

@@ -88,10 +88,24 @@ class Subversion:
         root = self._xml(["svn", "log", "--xml", *options, target])
         return [] if root is None else list(root.iter("logentry"))
 
-    def _mucc(self, lines: Sequence[str], options: Sequence[str], author: str, message: str) -> int:
+    @contextmanager
+    def _scratch(self, name: str) -> Iterator[Path]:
+        """A private directory for one use; by its name, what a run that was killed has left is found and removed."""
+        directory = self.work / name
+        shutil.rmtree(directory, ignore_errors=True)
+        try:
+            directory.mkdir(parents=True, mode=0o700)
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _mucc(self, lines: Sequence[str], options: Sequence[str], author: str, message: str,
+              scratch: Optional[Path] = None) -> int:  # fmt: skip
         """One transaction of svnmucc; its revision. lines: its words, one after the other."""
         self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile("w", dir=self.work, prefix="svnmucc.", encoding="utf-8") as arguments:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=scratch or self.work, prefix="svnmucc.", encoding="utf-8"
+        ) as arguments:
             arguments.writelines(f"{line}\n" for line in lines)
             arguments.flush()
             said = self._svn(["svnmucc", *self._as(author), *options, "-m", message, "-X", arguments.name]).text

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Optional
 
-from xcat_avs import command, manifest, mounts, restore
+from xcat_avs import manifest, mounts, restore
 from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
@@ -35,11 +35,24 @@ def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[
         text = store.read(image, version, MANIFEST)
     except NotFoundError:
         return None
+    except AvsError as err:
+        raise err.prefixed(f"{image.name}: {MANIFEST} of {version} cannot be read: ") from None
     origin = f"{image.name}, the stored manifest of {version},"
     try:
         return manifest.load(text.decode("ascii"), origin)
     except UnicodeDecodeError:
         raise AvsError(f"{origin} is damaged") from None
+
+
+def _head_manifest(store: Store, image: OsImage, head: Revision) -> Optional[Manifest]:
+    """The manifest of the newest revision; None as well where somebody changed other files than the manifest since."""
+    version = Version(revision=head.number)
+    try:
+        if store.changed(image, version, MANIFEST) != head.number:
+            return None
+    except NotFoundError:
+        return None
+    return stored_manifest(store, image, version)
 
 
 def volatile(path: str) -> bool:
@@ -96,7 +109,7 @@ def commit_tree(
         mounts.remove_tree(tree / path)  # of a commit that was cut off
     present = _scan(image, tree, warn)
     head = store.head(image)
-    stored = stored_manifest(store, image, Version(revision=head.number)) if head else None
+    stored = _head_manifest(store, image, head) if head else None
     if head and stored is not None and not manifest.compare(_lasting(stored), _lasting(present)):
         return head, False
     before: Optional[Manifest] = None
@@ -106,13 +119,13 @@ def commit_tree(
         else:
             before = _held(stored, _earlier(_contents(stored, carried(stored))))
         restore.restore_times(str(tree), stored, present)
-        present = {path: _same_time(entry, stored.get(path)) for path, entry in present.items()}
+        present = _same_times(present, stored)
     aside = carried(present)
     contents = _contents(present, aside)
     for sha256, entry in contents.items():
         (tree / CARRIED).mkdir(exist_ok=True)
         with manifest.reach(str(tree), entry.path) as full:
-            command.capture(["cp", "--reflink=auto", "--", full, str(tree / CARRIED / sha256)])
+            restore.copy_content(full, str(tree / CARRIED / sha256))
     with open(tree / MANIFEST, "w", encoding="ascii") as stream:
         stream.writelines(manifest.lines(present))
     store.prepare(image, author)
@@ -159,9 +172,17 @@ def _some(items: Iterable[str]) -> str:
     return ", ".join(listed[:3]) + more
 
 
-def _same_time(entry: Entry, before: Optional[Entry]) -> Entry:
-    """entry as restore_times leaves it."""
-    return entry if before is None or entry.differs(before) else entry._replace(mtime=before.mtime)
+def _same_times(present: Mapping[str, Entry], stored: Mapping[str, Entry]) -> Manifest:
+    """present as restore_times leaves it: all names of one file have the time of the first."""
+    found: Manifest = {}
+    for path, entry in present.items():  # the first name of a file before the others
+        before = stored.get(path)
+        if entry.hardlink:
+            entry = entry._replace(mtime=found[entry.hardlink].mtime)
+        elif before is not None and not entry.differs(before):
+            entry = entry._replace(mtime=before.mtime)
+        found[path] = entry
+    return found
 
 
 def _stored_tree(store: Store, image: OsImage, revision: Revision, beside: Path) -> Manifest:
@@ -189,21 +210,33 @@ def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, 
     for old in (target, new):
         mounts.remove_tree(old)
     new.mkdir(parents=True, mode=0o700)
-    store.export(image, version, new)
+    try:
+        store.export(image, version, new)
+        if wanted is not None:
+            _prove(image, version, new, wanted)
+    except AvsError:
+        mounts.remove_tree(new)
+        raise
+    os.rename(new, target)
     if wanted is None:
         warn(f"{image.name}: {version} has no manifest, so the checkout cannot be proven")
-        os.rename(new, target)
         return manifest.scan(str(target))
-    restore.restore(str(new), wanted, new / CARRIED)
+    return wanted
+
+
+def _prove(image: OsImage, version: Version, new: Path, wanted: Manifest) -> None:
+    """Make a checkout what its manifest says, as far as the store cannot. Raises AvsError where it is not that then."""
+    text = f"{image.name}: the checkout of {version} differs from its manifest"
+    try:
+        restore.restore(str(new), wanted, new / CARRIED)
+    except AvsError as err:
+        raise err.prefixed(f"{text}; nothing was packed: ") from None
     differences = _differences(new, wanted)
     if differences:
-        mounts.remove_tree(new)
         raise AvsError(
-            f"{image.name}: the checkout of {version} differs from its manifest in {len(differences)} paths; nothing was packed:",
+            f"{text} in {len(differences)} paths; nothing was packed:",
             [ascii(line)[1:-1] for line in differences[:SHOWN]],
         )
-    os.rename(new, target)
-    return wanted
 
 
 def _is_other(target: Path, wanted: Manifest) -> bool:
