@@ -14,7 +14,6 @@ from xcat_avs.report import to_text
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 
-
 EXCLUDE = recipe.ADDON_OPTIONS["exclude"].default
 
 
