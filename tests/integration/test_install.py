@@ -65,3 +65,27 @@ def test_the_libraries_of_debian_12_are_new_enough(definitions: dict[str, str]) 
         assert expected in done.stdout
     wrong = run("/usr/bin/python3", "-m", "xcat_avs", "--nosuch", PYTHONPATH=str(TOP), **definitions)
     assert (wrong.returncode, wrong.stderr) == (1, "Error: No such option: --nosuch\n")
+
+
+@pytest.mark.slow
+def test_install_xcat_brings_the_postscript_and_takes_it_away(tmp_path: Path) -> None:
+    xcatroot, installdir = tmp_path / "xcat", tmp_path / "install"
+    (installdir / "postscripts").mkdir(parents=True)
+    (installdir / "postscripts/otherpkgs").write_text("of xCAT\n")
+    xcatroot.mkdir()
+    env = {"XCATROOT": str(xcatroot), "INSTALLDIR": str(installdir), "PYTHON": "/usr/bin/python3", "AVS_VENV_OPTIONS": "--system-site-packages",
+           "AVS_PIP_OPTIONS": "--no-index --no-deps --no-build-isolation"}  # fmt: skip
+    script = TOP / "share/xcat/avs/install-xcat"
+    for _ in range(2):  # over itself
+        done = run(script, **env)
+        assert done.returncode == 0, done.stderr
+    postscript = installdir / "postscripts/avsaddons"
+    assert postscript.read_bytes() == (TOP / "share/xcat/avs/avsaddons").read_bytes()
+    assert os.access(postscript, os.X_OK)
+    assert sorted(os.listdir(installdir / "postscripts")) == ["avsaddons", "otherpkgs"]
+    assert len(list(xcatroot.glob("share/xcat/avs/venv/lib/*/site-packages/xcat_avs/addons/common/kvm.py"))) == 1
+    done = run(script, "--remove", **env)
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(installdir / "postscripts") == ["otherpkgs"]
+    assert not (xcatroot / "bin/avsimage").exists()
+    assert (installdir / "custom/avs").is_dir()

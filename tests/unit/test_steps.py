@@ -14,6 +14,8 @@ from xcat_avs.report import to_text
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 
+EXCLUDE = recipe.ADDON_OPTIONS["exclude"].default
+
 
 @pytest.fixture
 def top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -50,8 +52,8 @@ def test_steps_and_addons_with_what_names_them(top: Path) -> None:
         ("generate_image", recipes[1]), ("mine", recipes[2]), ("cleanup", recipes[1]),
     ]  # fmt: skip
     assert report.document["addons"] == [
-        {"name": "tools", "layer": "site el9", "file": f"{site}/addons/el9/tools.py", "doc": "Tools",
-         "options": {"release": "2", "exclude": recipe.ADDON_OPTIONS["exclude"].default}, "overrides": "", "recipe": recipes[2]},
+        {"name": "tools", "layer": "site el9", "file": f"{site}/addons/el9/tools.py", "doc": "Tools", "options": {"exclude": EXCLUDE, "release": "2"},
+         "overrides": "", "recipe": recipes[2]},
     ]  # fmt: skip
     lines = [" ".join(line.split()) for line in to_text(report).splitlines()]
     assert f"mine image compute 3 {site}/images/compute/mine.py Mine" in lines
