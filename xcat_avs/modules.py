@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from xcat_avs import generate
 from xcat_avs.errors import AvsError
 from xcat_avs.inside import inside
 
@@ -19,15 +20,9 @@ def kernel(root: Path, wanted: str = "") -> str:
     Raises AvsError where the image has no modules of it.
     """
     directory = inside(root, "lib/modules", follow=True)
-    found = sorted((path.name for path in directory.glob("*") if path.is_dir()), key=_version)
+    found = sorted((path.name for path in directory.glob("*") if path.is_dir()), key=generate.version_key)
     # A directory without a kernel is left of one that was removed, or was made by what is to be looked at.
-    boot = inside(root, "boot", follow=True)
-    whole = [
-        name
-        for name in found
-        if any(os.path.lexists(boot / f"{kind}-{name}") for kind in ("vmlinuz", "vmlinux"))
-        or os.path.lexists(directory / name / "vmlinuz")
-    ]
+    whole = [name for name in generate.kernels(root) if name in found]
     names = [name for name in found if name == wanted] if wanted else whole or found
     if not names:
         there = ", ".join(found) or "none"
@@ -42,7 +37,3 @@ def missing(root: Path, release: str, names: Sequence[str]) -> list[str]:
         matches = (MODULE.fullmatch(file) for file in files)
         present |= {match.group(1).replace("-", "_") for match in matches if match}
     return [name for name in names if name.replace("-", "_") not in present]
-
-
-def _version(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -86,7 +86,8 @@ def test_flipped_bit_in_the_manifest_of_a_kept_checkout(installation: Installati
     wanted = text.read_bytes()
     position = wanted.index(b"sha256digest=", wanted.index(b"./rootimg/etc/motd ")) + 15
     flip(text, position)
-    installation.run("pack", PROFILE, "-t", "t1", "--force")
+    result = installation.run("pack", PROFILE, "-t", "t1", "--force")
+    assert "was changed since, and is made anew: build_info/manifest: not the stored one" in result.stderr
     assert served(installation) == packed
     assert text.read_bytes() == wanted
 

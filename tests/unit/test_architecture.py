@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "recipe": {"config", "procedure", "image", "errors"},
     "lent": {"errors", "generate.*", "image", "mounts"},
-    "modules": {"errors", "inside"},
+    "modules": {"errors", "generate.*", "inside"},
     "delta": {"manifest"},
     "imagetree": {"differences", "errors", "inside", "manifest", "mounts"},
     "services": {"errors", "imagetree"},

@@ -18,7 +18,7 @@ def put(root: Path, *paths: str) -> None:
 
 def test_the_newest_kernel_that_is_whole(tmp_path: Path) -> None:
     put(tmp_path, "usr/lib/modules/5.14.0-9.el9/extra/a.ko", "usr/lib/modules/5.14.0-70.el9/vmlinuz", "usr/lib/modules/6.1.0-1/extra/a.ko",
-        "boot/vmlinuz-5.14.0-9.el9")  # fmt: skip
+        "boot/vmlinuz-5.14.0-9.el9", "boot/vmlinuz-5.14.0-70.el9")  # fmt: skip
     (tmp_path / "lib").symlink_to("/usr/lib")
     assert modules.kernel(tmp_path) == "5.14.0-70.el9"
     assert modules.kernel(tmp_path, "5.14.0-9.el9") == "5.14.0-9.el9"

@@ -185,7 +185,7 @@ def kernels(root: Path) -> dict[str, Path]:
     found = {path.name.split("-", 1)[1]: path for path in boot.glob("vmlinu[xz]-*")}
     if not found:
         found = {path.parent.name: path for path in modules.glob("*/vmlinuz")}
-    return dict(sorted(found.items(), key=lambda item: _version_key(item[0])))
+    return dict(sorted(found.items(), key=lambda item: version_key(item[0])))
 
 
 def newest_kernel(root: Path) -> str:
@@ -235,7 +235,8 @@ def _copy_out(root: Path, path: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _version_key(name: str) -> list[tuple[int, str]]:
+def version_key(name: str) -> list[tuple[int, str]]:
+    """What sorts releases of kernels by their numbers."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 

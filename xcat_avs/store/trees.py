@@ -230,12 +230,13 @@ def _prove(image: OsImage, version: Version, new: Path, wanted: Manifest) -> Non
 
 
 def _is_other(target: Path, wanted: Manifest) -> bool:
-    """Whether a checkout is one of another version, by the manifest it came with."""
-    try:
-        with open(target / MANIFEST, encoding="ascii") as stream:
-            return any(line != other for line, other in zip(stream, manifest.lines(wanted)))
-    except (OSError, UnicodeDecodeError):
+    """Whether a checkout is one of another version, by a whole manifest that it came with, or by having none."""
+    if not (target / MANIFEST).is_file():
         return True
+    try:
+        return manifest.load((target / MANIFEST).read_text(encoding="ascii"), MANIFEST) != wanted
+    except (AvsError, UnicodeDecodeError):
+        return False  # damaged, whichever it was
 
 
 def _differences(target: Path, wanted: Manifest) -> list[str]:
