@@ -148,6 +148,11 @@ class Installation:
         """The build tree, laid out like a rootimgdir."""
         return self.state / "builds" / osimage_name(profile, osvers) / "tree"
 
+    @property
+    def kept(self) -> Path:
+        """The checkout that packing or verifying left for the next time."""
+        return self.state / "checkouts" / osimage_name(PROFILE) / "tree"
+
     def trunk(self, profile: str = PROFILE, osvers: str = OSVERS) -> str:
         return f"{self.url}/netboot/{osvers}/{ARCH}/{profile}/trunk"
 

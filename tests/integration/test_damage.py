@@ -15,7 +15,6 @@ from integration.harness import (
     PROFILE,
     Installation,
     Result,
-    osimage_name,
     output,
     served_set,
     wait_until,
@@ -27,10 +26,6 @@ pytestmark = pytest.mark.slow
 RSYNC = ["rsync", "-aHAXn", "--checksum", "--delete", "-i", "--numeric-ids"]
 LINE = "an unmistakable line of text\n"
 SEED = 20
-
-
-def kept(installation: Installation) -> Path:
-    return installation.state / "checkouts" / osimage_name(PROFILE) / "tree"
 
 
 def served(installation: Installation) -> dict[str, str]:
@@ -69,12 +64,12 @@ def packed(installation: Installation, source: Path) -> dict[str, str]:
 @pytest.mark.parametrize("name", ["etc/motd", "kernel of its own"])
 def test_flipped_bit_in_a_kept_checkout(installation: Installation, packed: dict[str, str], name: str) -> None:
     """Found, named, and mended from the store: what is packed is right."""
-    path = kept(installation) / ("rootimg/etc/motd" if name == "etc/motd" else "kernel")
+    path = installation.kept / ("rootimg/etc/motd" if name == "etc/motd" else "kernel")
     wanted = path.read_bytes()
     flip(path, 5)
     result = installation.run("pack", PROFILE, "-t", "t1", "--force")
     assert result.stderr.count("Warning: ") == 1
-    assert f"{path.relative_to(kept(installation))}: sha256" in result.stderr
+    assert f"{path.relative_to(installation.kept)}: sha256" in result.stderr
     assert served(installation) == packed
     assert path.read_bytes() == wanted
     assert "Warning" not in installation.run("pack", PROFILE, "-t", "t1", "--force").stderr
@@ -82,7 +77,7 @@ def test_flipped_bit_in_a_kept_checkout(installation: Installation, packed: dict
 
 def test_flipped_bit_in_the_manifest_of_a_kept_checkout(installation: Installation, packed: dict[str, str]) -> None:
     """It proves nothing, for what is compared with is the stored one."""
-    text = kept(installation) / "build_info/manifest"
+    text = installation.kept / "build_info/manifest"
     wanted = text.read_bytes()
     position = wanted.index(b"sha256digest=", wanted.index(b"./rootimg/etc/motd ")) + 15
     flip(text, position)

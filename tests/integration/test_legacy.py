@@ -21,7 +21,6 @@ from integration.harness import (
     copy,
     difference,
     look,
-    osimage_name,
     output,
     unpack_cpio,
 )
@@ -125,10 +124,6 @@ def plain_recipe(installation: Installation) -> None:
     installation.recipe("prepare_image_directory", "generate_image")
 
 
-def kept(installation: Installation) -> Path:
-    return installation.state / "checkouts" / osimage_name(PROFILE) / "tree"
-
-
 def test_what_is_there_is_listed_shown_and_packed(installation: Installation, image: Path, tmp_path: Path) -> None:
     listed = installation.run("list-tags", PROFILE, "--json").document["tags"]
     assert [(tag["name"], tag["author"]) for tag in listed] == [("v0", "carl"), ("v2", "carl")]
@@ -163,8 +158,8 @@ def test_create_goes_on_exactly(installation: Installation, image: Path, tmp_pat
     installation.run("tag", PROFILE, "-t", "new")
     installation.run("pack", PROFILE, "-t", "new")
     argv = [*RSYNC, "-tH"]
-    assert output([*argv, f"{installation.tree()}/rootimg/", f"{kept(installation)}/rootimg/"]) == ""
-    assert output([*RSYNC, f"{root}/", f"{kept(installation)}/rootimg/"]) == ""
+    assert output([*argv, f"{installation.tree()}/rootimg/", f"{installation.kept}/rootimg/"]) == ""
+    assert output([*RSYNC, f"{root}/", f"{installation.kept}/rootimg/"]) == ""
     # Just what changed was stored.
     changed = output(["svn", "log", "-q", "-v", "-r", str(before + 1), installation.url]).splitlines()
     paths = {line[3:].split("/trunk/", 1)[1] for line in changed if "/trunk/rootimg" in line}
@@ -176,7 +171,7 @@ def test_create_goes_on_exactly(installation: Installation, image: Path, tmp_pat
     # The old ones are still served, and the history is one.
     installation.run("pack", PROFILE, "-t", "v0")
     wanted = look(tmp_path / "source.0/rootimg", times=False)
-    assert difference(wanted, look(kept(installation) / "rootimg", times=False)) == {}
+    assert difference(wanted, look(installation.kept / "rootimg", times=False)) == {}
     installation.verify_repository()
 
 
@@ -211,7 +206,7 @@ def test_classic_commit_on_top_of_ours(
     installation.run("tag", PROFILE, "-t", "theirs")
     result = installation.run("pack", PROFILE, "-t", "theirs")
     assert "has no manifest" in result.stderr
-    assert (kept(installation) / "rootimg/etc/issue").read_text() == "by the old one again\n"
+    assert (installation.kept / "rootimg/etc/issue").read_text() == "by the old one again\n"
 
     head = installation.youngest()
     (image / "rootimg/etc/issue").write_text("and by the new one\n")
@@ -219,11 +214,11 @@ def test_classic_commit_on_top_of_ours(
     installation.run("tag", PROFILE, "-t", "again")
     result = installation.run("pack", PROFILE, "-t", "again")
     assert "manifest" not in result.stderr
-    assert output([*RSYNC, "-tH", f"{installation.tree()}/rootimg/", f"{kept(installation)}/rootimg/"]) == ""
-    assert output([*RSYNC, f"{image}/rootimg/", f"{kept(installation)}/rootimg/"]) == ""
+    assert output([*RSYNC, "-tH", f"{installation.tree()}/rootimg/", f"{installation.kept}/rootimg/"]) == ""
+    assert output([*RSYNC, f"{image}/rootimg/", f"{installation.kept}/rootimg/"]) == ""
     assert "no new revision" in installation.create(image).stdout
     installation.run("pack", PROFILE, "-t", "ours")
-    assert (kept(installation) / "rootimg/new\nline").read_text() == "carried\n"
+    assert (installation.kept / "rootimg/new\nline").read_text() == "carried\n"
     installation.verify_repository()
 
 

@@ -6,17 +6,13 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from integration.conftest import GID, UID, make_source
-from integration.harness import PROFILE, Installation, difference, osimage_name, output, refuse_warning, remove
-from xcat_avs.store import Version
-from xcat_avs.store.fsvs import FsvsStore
-from xcat_avs.store.trees import checkout_tree
+from integration.harness import PROFILE, Installation, difference, output, remove
 
 pytestmark = pytest.mark.slow
 
@@ -237,11 +233,6 @@ def assert_same_times(wanted: Path, found: Path) -> None:
                       {os.fsdecode(path): facts for path, facts in other.items()}) == {}  # fmt: skip
 
 
-def kept(installation: Installation) -> Path:
-    """The checkout that packing left for the next time."""
-    return installation.state / "checkouts" / osimage_name(PROFILE) / "tree"
-
-
 @pytest.fixture
 def torture(tmp_path: Path) -> Iterator[Path]:
     source = make_source(tmp_path / "source")
@@ -262,9 +253,9 @@ def test_everything_comes_back(installation: Installation, torture: Path) -> Non
     installation.recipe("prepare_image_directory", "generate_image")
     root = torture / "rootimg"
     build_and_pack(installation, torture, "t1")
-    assert_same(root, kept(installation) / "rootimg")
-    assert_same_times(root, kept(installation) / "rootimg")
-    found, wanted = blocks(kept(installation) / "rootimg"), blocks(root)
+    assert_same(root, installation.kept / "rootimg")
+    assert_same_times(root, installation.kept / "rootimg")
+    found, wanted = blocks(installation.kept / "rootimg"), blocks(root)
     assert {path: count for path, count in found.items() if count > wanted[path] + 16} == {}, "holes were filled"
     assert "no new revision" in installation.create(torture).stdout
 
@@ -272,8 +263,8 @@ def test_everything_comes_back(installation: Installation, torture: Path) -> Non
     build_and_pack(installation, torture, "t2")
     tree = installation.tree() / "rootimg"
     # Unchanged directories have their stored time back in the build: that is what was stored.
-    assert_same(tree, kept(installation) / "rootimg")
-    assert_same_times(tree, kept(installation) / "rootimg")
+    assert_same(tree, installation.kept / "rootimg")
+    assert_same_times(tree, installation.kept / "rootimg")
     argv = [
         "rsync",
         "-rlpgoDHAXn",
@@ -282,13 +273,13 @@ def test_everything_comes_back(installation: Installation, torture: Path) -> Non
         "-i",
         "--exclude=socket",
         f"{root}/",
-        f"{kept(installation)}/rootimg/",
+        f"{installation.kept}/rootimg/",
     ]
     assert output(argv) == ""
 
     # What was stored before is still what it was.
     installation.run("pack", PROFILE, "-t", "t1", "--method", "tar", "--compress", "gzip")
-    assert (kept(installation) / "rootimg/odd/file/a@").exists()
+    assert (installation.kept / "rootimg/odd/file/a@").exists()
     installation.verify_repository()
 
 
@@ -351,80 +342,3 @@ def change_much(root: Path) -> None:
     os.chown(odd / "directory.0644", 0, 0)
     os.chmod(odd / "file.4755", 0o755)
     os.chown(odd / "owner.l.1", 5, 6, follow_symlinks=False)
-
-
-def test_file_of_more_than_31_bits(installation: Installation, source: Path) -> None:
-    """Larger than 2 GiB: mostly a hole, and some hundred megabytes of it dense."""
-    installation.recipe("prepare_image_directory", "generate_image")
-    large = source / "rootimg/large"
-    block = os.urandom(1 << 20)
-    with open(large, "wb") as stream:
-        for number in range(200):
-            stream.write(number.to_bytes(4, "big") + block[4:])
-        for position in (1 << 31, (1 << 31) - 4096, 2_200_000_000):
-            stream.seek(position)
-            stream.write(block)
-        stream.truncate(2_300_000_000)
-    installation.finish(installation.start("create", PROFILE, "--from", str(source)), 300)
-    installation.run("tag", PROFILE, "-t", "t1")
-    result = installation.finish(
-        installation.start("pack", PROFILE, "-t", "t1", "--method", "tar", "--compress", "gzip"), 300
-    )
-    assert result.code == 0, str(result)
-    output(["cmp", str(large), str(kept(installation) / "rootimg/large")])
-    assert (kept(installation) / "rootimg/large").stat().st_blocks <= large.stat().st_blocks + 16
-
-
-MANY = 150_000
-
-
-def make_many(top: Path) -> None:
-    """Small files, as a large image has them: 300 a directory."""
-    here = os.getcwd()
-    try:
-        for directory in range(MANY // 300):
-            below = top / f"lib/package-{directory:04d}"
-            below.mkdir(parents=True)
-            os.chdir(below)
-            for number in range(300):
-                descriptor = os.open(f"module-{number:03d}.py", os.O_CREAT | os.O_WRONLY)
-                os.write(descriptor, b"%d.%d\n" % (directory, number) * (number % 40))
-                os.close(descriptor)
-    finally:
-        os.chdir(here)
-
-
-def test_many_files(installation: Installation, source: Path, tmp_path: Path) -> None:
-    """As many files as large images have; by far the most of the time goes to the first commit."""
-    installation.recipe("prepare_image_directory", "generate_image")
-    try:
-        make_many(source / "rootimg/many")
-        took = [time.monotonic()]
-
-        def create() -> str:
-            result = installation.finish(installation.start("create", PROFILE, "--from", str(source)), 600)
-            assert result.code == 0, str(result)
-            took.append(time.monotonic())
-            return result.stdout
-
-        assert "Stored as revision 2" in create()
-        for number in range(0, MANY // 300, 100):
-            (source / f"rootimg/many/lib/package-{number:04d}/module-007.py").write_text("changed\n")
-        shutil.rmtree(source / "rootimg/many/lib/package-0001")
-        assert "Stored as revision 3" in create()
-        target = tmp_path / "out"
-        target.mkdir()
-        store = FsvsStore(installation.url, installation.state / "fsvs")
-        checkout_tree(store, installation.image(), Version(), target / "tree", refuse_warning)
-        took.append(time.monotonic())
-        rsync = ["rsync", "-aHAXn", "--checksum", "--delete", "-i", "--numeric-ids"]
-        assert output([*rsync, f"{installation.tree()}/rootimg/", f"{target}/tree/rootimg/"]) == ""
-        took.append(time.monotonic())
-        first, second, checkout, compared = (round(after - before) for before, after in zip(took, took[1:]))
-        print(f"first create {first} s, second {second} s, checkout {checkout} s, rsync {compared} s")
-        changed = output(["svnlook", "changed", str(installation.repository)]).count("rootimg/")
-        assert changed == MANY // 300 // 100 + 1 + 1  # and lib, that has another time
-    finally:
-        subprocess.run(
-            ["rm", "-rf", str(source), str(tmp_path / "out"), str(installation.state)], check=True, timeout=900
-        )

@@ -1,0 +1,84 @@
+"""What is large: one file, and how many files there are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from integration.harness import PROFILE, Installation, output, refuse_warning
+from xcat_avs.store import Version
+from xcat_avs.store.fsvs import FsvsStore
+from xcat_avs.store.trees import checkout_tree
+
+pytestmark = pytest.mark.slow
+
+
+def test_file_of_3_gigabytes(installation: Installation, source: Path) -> None:
+    """Mostly a hole, and some hundred megabytes of it dense."""
+    installation.recipe("prepare_image_directory", "generate_image")
+    large = source / "rootimg/large"
+    block = os.urandom(1 << 20)
+    with open(large, "wb") as stream:
+        for number in range(200):
+            stream.write(number.to_bytes(4, "big") + block[4:])
+        for position in (1 << 31, (1 << 31) - 4096, 2_900_000_000):
+            stream.seek(position)
+            stream.write(block)
+        stream.truncate(3_000_000_000)
+    installation.finish(installation.start("create", PROFILE, "--from", str(source)), 300)
+    installation.run("tag", PROFILE, "-t", "t1")
+    result = installation.finish(
+        installation.start("pack", PROFILE, "-t", "t1", "--method", "tar", "--compress", "gzip"), 300
+    )
+    assert result.code == 0, str(result)
+    output(["cmp", str(large), str(installation.kept / "rootimg/large")])
+    assert (installation.kept / "rootimg/large").stat().st_blocks <= large.stat().st_blocks + 16
+
+
+MANY = 150_000
+
+
+def make_many(top: Path) -> None:
+    """Small files, as a large image has them: 300 a directory."""
+    here = os.getcwd()
+    try:
+        for directory in range(MANY // 300):
+            below = top / f"lib/package-{directory:04d}"
+            below.mkdir(parents=True)
+            os.chdir(below)
+            for number in range(300):
+                descriptor = os.open(f"module-{number:03d}.py", os.O_CREAT | os.O_WRONLY)
+                os.write(descriptor, b"%d.%d\n" % (directory, number) * (number % 40))
+                os.close(descriptor)
+    finally:
+        os.chdir(here)
+
+
+def test_many_files(installation: Installation, source: Path, tmp_path: Path) -> None:
+    """As many files as large images have; by far the most of the time goes to the first commit."""
+    installation.recipe("prepare_image_directory", "generate_image")
+    try:
+        make_many(source / "rootimg/many")
+        took = [time.monotonic()]
+        result = installation.finish(installation.start("create", PROFILE, "--from", str(source)), 600)
+        assert result.code == 0, str(result)
+        took.append(time.monotonic())
+        installation.run("tag", PROFILE, "-t", "t1")
+        target = tmp_path / "out"
+        target.mkdir()
+        store = FsvsStore(installation.url, installation.state / "fsvs")
+        checkout_tree(store, installation.image(), Version(tag="t1"), target / "tree", refuse_warning)
+        took.append(time.monotonic())
+        rsync = ["rsync", "-aHAXn", "--checksum", "--delete", "-i", "--numeric-ids"]
+        assert output([*rsync, f"{source}/rootimg/", f"{target}/tree/rootimg/"]) == ""
+        took.append(time.monotonic())
+        create, checkout, compared = (round(after - before) for before, after in zip(took, took[1:]))
+        print(f"create {create} s, checkout {checkout} s, rsync {compared} s")
+    finally:
+        subprocess.run(
+            ["rm", "-rf", str(source), str(tmp_path / "out"), str(installation.state)], check=True, timeout=900
+        )
