@@ -21,6 +21,11 @@ from .conftest import PROD, TEST, TOP, Answer, Installation
 
 MODES = ("create", "tag", "list-tags", "pack", "rollback", "status", "show", "log", "diff", "steps", "env")
 GOLDEN = Path(__file__).resolve().parent / "golden"
+# Where only root may enter, nobody else can run what is there.
+OTHERS = pytest.mark.skipif(
+    not all(path.stat().st_mode & 0o005 == 0o005 for path in Path(__file__).resolve().parents),
+    reason="the checkout lies where only root may read",
+)
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 
@@ -52,6 +57,7 @@ def test_help_of_a_mode(avs: Installation, mode: str) -> None:
     assert avs("-h", "-c", mode).out == answer.out
 
 
+@OTHERS
 def test_help_needs_no_configuration(avs: Installation) -> None:
     avs.conf.write_text("rubbish")
     assert avs("-h").code == 0
@@ -229,6 +235,7 @@ def test_a_recipe_decides_how_its_image_is_packed(built: Installation) -> None:
 # create.
 
 
+@OTHERS
 def test_create_needs_root(avs: Installation) -> None:
     for mode in ("create", "pack"):
         answer = avs("-c", mode, "example.prod", *(["-t", "v1"] if mode == "pack" else []), prefix=NOBODY)
@@ -661,6 +668,7 @@ def test_missing_tools_of_modes_that_read(built: Installation, programs: Path, p
     refused(answer, f"the program {program} is not installed; it is in the package subversion")
 
 
+@OTHERS
 @pytest.mark.parametrize(
     "argv",
     [["-c", "env", "example.prod"], ["-c", "steps", "example.prod"], ["-c", "list-tags", "example.prod"]],

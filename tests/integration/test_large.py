@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -40,6 +41,15 @@ def test_file_of_3_gigabytes(installation: Installation, source: Path) -> None:
 
 
 MANY = 150_000
+MEMORY = 250  # MB
+SCAN = """
+import resource, sys
+from xcat_avs import manifest
+found = manifest.scan(sys.argv[1])
+with open(sys.argv[2], "w", encoding="ascii") as stream:
+    stream.writelines(manifest.lines(found))
+print(len(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
 
 
 def make_many(top: Path) -> None:
@@ -58,6 +68,17 @@ def make_many(top: Path) -> None:
         os.chdir(here)
 
 
+def _scan_in_little_memory(top: Path, target: Path) -> None:
+    """The whole tree is scanned and its manifest written."""
+    argv = [sys.executable, "-c", SCAN, str(top), str(target)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
+    paths, megabytes = map(int, done.stdout.split())
+    assert paths > MANY
+    assert megabytes < MEMORY
+    with open(target, encoding="ascii") as stream:
+        assert sum(1 for _ in stream) == paths + 2
+
+
 def test_many_files(installation: Installation, source: Path, tmp_path: Path) -> None:
     """As many files as large images have; by far the most of the time goes to the first commit."""
     installation.recipe("prepare_image_directory", "generate_image")
@@ -67,6 +88,7 @@ def test_many_files(installation: Installation, source: Path, tmp_path: Path) ->
         result = installation.finish(installation.start("create", PROFILE, "--from", str(source)), 600)
         assert result.code == 0, str(result)
         took.append(time.monotonic())
+        _scan_in_little_memory(installation.tree(), tmp_path / "manifest")
         installation.run("tag", PROFILE, "-t", "t1")
         target = tmp_path / "out"
         target.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -201,7 +202,7 @@ def test_no_password(installation: Installation, guarded: Server, source: Path) 
     result = installation.finish(installation.start("create", PROFILE, "--from", str(source)), 30)
     assert result.code == 1, str(result)
     assert guarded.url in result.error
-    assert "Can't get username or password" in result.error
+    assert re.search("Can't get (username or )?password", result.error)
     assert not installation.tree().exists()
     for argv in (["list-tags", PROFILE], ["pack", PROFILE, "-t", "t1"], ["tag", PROFILE, "-t", "t1"]):
         failed = installation.run(*argv, code=1)

@@ -119,6 +119,10 @@ def test_users_that_are_taken(user: str) -> None:
     assert Identity.of(user).user == user
 
 
+@pytest.mark.skipif(
+    not all(path.stat().st_mode & 0o005 == 0o005 for path in Path(__file__).resolve().parents),
+    reason="the checkout lies where only root may read",
+)
 def test_a_uid_that_has_no_name() -> None:
     """In a container, or where the directory service is down, a uid may have no name; that is no defect of ours."""
     code = "from xcat_avs.site import Identity; i = Identity.of(''); print(i.user, i.uid)"

@@ -287,13 +287,9 @@ def test_kept_checkout_that_was_changed_is_named_and_made_anew(site: Site, chang
         text.write_text(text.read_text().replace("mode=0644", "mode=0645", 1))
     site.checkout()
     assert site.rootimg(site.kept) == wanted
-    if change == "the manifest":
-        # It says what the checkout is one of: another than that is no reason to warn.
-        assert site.warned == []
-    else:
-        assert len(site.warned) == 1
-        assert f"the checkout of trunk in {site.kept} was changed since, and is made anew: " in site.warned[0]
-        assert named in site.warned[0]
+    assert len(site.warned) == 1
+    assert f"the checkout of trunk in {site.kept} was changed since, and is made anew: " in site.warned[0]
+    assert named in site.warned[0]
     site.warned.clear()
     site.checkout()
     assert site.warned == []
