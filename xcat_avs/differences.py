@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Optional
 
-from xcat_avs.manifest import Entry, Manifest
+from xcat_avs.manifest import CAPABILITY, Entry, Manifest
 from xcat_avs.packages import PackageChanges
 
 ROOT, INFO, INPUTS = "rootimg", "build_info", "build_info/inputs"
@@ -23,7 +23,6 @@ FACTS = {
     "uid": "owner", "gid": "owner", "hardlink": "hard link",
 }  # fmt: skip
 SETUID, SETGID = 0o4000, 0o2000
-CAPABILITY = "security.capability"
 KERNEL = re.compile(rf"{ROOT}/(?:(?:usr/)?lib/modules/|boot/vmlinuz-)(?!0-rescue-)([^/]+)")
 # Their numbers are their places; see linux/capability.h.
 CAPABILITIES = (
