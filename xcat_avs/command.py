@@ -142,14 +142,13 @@ def _end(running: Sequence[Any]) -> None:
 def _wait(running: Sequence[Any], timeout: float, log: Optional[Path]) -> list[int]:
     """Wait for all; on a timeout, a signal or any exception end them all first."""
     started = time.monotonic()
-    pause = 0.002
     try:
         while any(command.process.is_alive()[0] for command in running):
             if timeout and time.monotonic() - started > timeout:
                 late = [number for number, command in enumerate(running) if command.process.is_alive()[0]]
                 raise _TimedOut(f"did not end within {timeout:g} s and was ended", late)
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.1)
+            # A twentieth of the time so far is what the end may be noticed too late.
+            time.sleep(min(max((time.monotonic() - started) / 20, 0.002), 0.1))
             if _listener:
                 _listener(None, log)
     except BaseException:
@@ -192,21 +191,41 @@ def run(argv: Sequence[str], *, log: Path, env: Optional[Mapping[str, str]] = No
 def capture(argv: Sequence[str], *, env: Optional[Mapping[str, str]] = None, cwd: Optional[Path] = None,
             timeout: float = 0, check: bool = True) -> Output:  # fmt: skip
     """Run a program and keep its output (in files while it runs). Raises CommandError as run does."""
-    with ExitStack() as stack:
-        stdin = stack.enter_context(open(os.devnull, "rb"))
-        out = stack.enter_context(tempfile.TemporaryFile())
-        err = stack.enter_context(tempfile.TemporaryFile())
-        try:
-            code = _wait([_start(argv, environment(env), cwd, stdin, out, err)], timeout, None)[0]
-        except _TimedOut as error:
-            raise CommandError(f"{argv[0]} {error}") from None
-        out.seek(0)
-        err.seek(0)
-        output = Output(code, out.read(), err.read().decode("utf-8", "replace"))
-    if code and check:
+    output = capture_all([argv], env=env, cwd=cwd, timeout=timeout)[0]
+    if output.code and check:
         lines = [line for line in (output.stderr or output.text).splitlines() if line.strip()]
-        raise CommandError(f"{argv[0]} {describe(code)}", lines[-TAIL_LINES:])
+        raise CommandError(f"{argv[0]} {describe(output.code)}", lines[-TAIL_LINES:])
     return output
+
+
+def capture_all(argvs: Sequence[Sequence[str]], *, env: Optional[Mapping[str, str]] = None, cwd: Optional[Path] = None,
+                timeout: float = 0) -> list[Output]:  # fmt: skip
+    """Run programs side by side and keep the output of each, whatever their exit codes.
+
+    timeout: seconds for all of them, 0 for none. Raises CommandError for one that is missing or too late.
+    """
+    with ExitStack() as stack:
+        files: list[tuple[IO[bytes], IO[bytes]]] = []
+        running: list[Any] = []
+        try:
+            for argv in argvs:
+                stdin = stack.enter_context(open(os.devnull, "rb"))
+                out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+                files.append((out, err))
+                running.append(_start(argv, environment(env), cwd, stdin, out, err))
+        except BaseException:
+            _end(running)
+            raise
+        try:
+            codes = _wait(running, timeout, None)
+        except _TimedOut as error:
+            raise CommandError(f"{argvs[error.late[0]][0]} {error}") from None
+        for out, err in files:
+            out.seek(0)
+            err.seek(0)
+        return [
+            Output(code, out.read(), err.read().decode("utf-8", "replace")) for code, (out, err) in zip(codes, files)
+        ]
 
 
 def pipe(argvs: Sequence[Sequence[str]], *, log: Path, stdin: Optional[Path] = None, stdout: Optional[Path] = None,
