@@ -210,9 +210,10 @@ def capture_all(argvs: Sequence[Sequence[str]], *, env: Optional[Mapping[str, st
         try:
             for argv in argvs:
                 stdin = stack.enter_context(open(os.devnull, "rb"))
-                out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
-                files.append((out, err))
-                running.append(_start(argv, environment(env), cwd, stdin, out, err))
+                files.append(
+                    (stack.enter_context(tempfile.TemporaryFile()), stack.enter_context(tempfile.TemporaryFile()))
+                )
+                running.append(_start(argv, environment(env), cwd, stdin, *files[-1]))
         except BaseException:
             _end(running)
             raise

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from xcat_avs import xcat
+from xcat_avs.definitions import Definitions, Node
 from xcat_avs.generate import INITRD, KERNEL
 from xcat_avs.image import OsImage
-from xcat_avs.manifest import digest
 from xcat_avs.pack.publish import PackedSet, read_record
 
-# Below TFTPDIR, a file a node; the archive is named in it.
-BOOT_FILES = ("xcat/xnba/nodes", "boot/grub2", "petitboot")
-ARCHIVE = re.compile(rb"rootimg\.[a-z]+(?:\.[a-z]+)?")
+# noderes.netboot up to its first dash -> where below TFTPDIR that boot loader has a file for each node.
+BOOT_FILES = {"xnba": "xcat/xnba/nodes", "grub2": "boot/grub2", "petitboot": "petitboot", "pxe": "pxelinux.cfg", "yaboot": "etc"}  # fmt: skip
+# Every form of boot file hands the kernel the URL of the archive, and names the kernel by its osimage.
+ARCHIVE = re.compile(rb"\bimgurl=(?:[a-z]+://[^/\s]*)?(/[^\s\"]*)")
+OSIMAGE = re.compile(rb"xcat/osimage/([^/\s]+)/")
+# In the order in which nodes and nodeset look for them.
+ARCHIVES = ("rootimg.cpio.gz", "rootimg.cpio.xz", "rootimg.tar.gz", "rootimg.tar.xz", "rootimg.sfs", "rootimg.gz")
 COHERENT, NODESET_DUE, NOT_THERE = "yes", "no", "-"
+BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class Served:
-    """An osimage as its nodes see it. coherent: whether TFTPDIR holds the published kernel and initrd ("-": none yet)."""
+    """An osimage as its nodes see it.
+
+    coherent: whether TFTPDIR holds the published kernel and initrd, and no boot file that names something else ("-": none yet).
+    differing: the kernel and the initrd there that do not. stale: nodes whose boot file names something else -> that file;
+    unset: those that have none. behind: service nodes with copies of their own -> the nodes that boot from these; copies:
+    of what. installdir: what they would copy.
+    """
 
     image: OsImage
     record: Optional[PackedSet]
@@ -30,6 +42,11 @@ class Served:
     coherent: str
     differing: tuple[str, ...]
     nodes: tuple[str, ...]
+    stale: Mapping[str, str] = field(default_factory=dict)
+    unset: tuple[str, ...] = ()
+    behind: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    copies: tuple[str, ...] = ()
+    installdir: Path = Path("/install")
 
     @property
     def noderange(self) -> str:
@@ -37,55 +54,162 @@ class Served:
 
     @property
     def nodeset_due(self) -> bool:
-        return self.bootable and bool(self.nodes) and self.coherent != COHERENT
+        return bool(self.due)
+
+    @property
+    def due(self) -> tuple[str, ...]:
+        """The nodes that nodeset has to be run for, as far as it can be seen here."""
+        if not self.bootable:
+            return ()
+        everyone = self.coherent == NOT_THERE or bool(self.differing)
+        return tuple(node for node in self.nodes if everyone or node in self.stale or node in self.unset)
 
     @property
     def nodeset(self) -> tuple[str, ...]:
         """The command that makes the nodes boot what is published."""
-        return ("nodeset", self.noderange, f"osimage={self.image.name}")
+        return ("nodeset", xcat.collapse(self.due or self.nodes), f"osimage={self.image.name}")
+
+    def document(self) -> dict[str, Any]:
+        """What reports say of the nodes."""
+        return {
+            "nodes": list(self.nodes), "noderange": self.noderange, "nodeset_due": self.nodeset_due,
+            "differing": [*self.differing, *self.stale.values()], "nodeset": list(self.nodeset) if self.nodeset_due else [],
+            "service_nodes": {service: list(nodes) for service, nodes in self.behind.items()},
+        }  # fmt: skip
 
 
-def look(image: OsImage, installdir: Path, tftpdir: Path, table: Mapping[str, str]) -> Served:
-    """What an osimage serves. table: node -> provmethod."""
+def look(image: OsImage, installdir: Path, tftpdir: Path, table: Mapping[str, Node]) -> Served:
+    """What an osimage serves. table: all nodes."""
     rootimgdir = image.rootimgdir(installdir)
     record = read_record(rootimgdir)
-    copies = tftpdir / "xcat/osimage" / image.name
-    nodes = tuple(xcat.parse_nodes(table, image))
+    mine = {name: table[name] for name in sorted(name for name, node in table.items() if node.provmethod == image.name)}
     names = [name for name in (KERNEL, INITRD) if (rootimgdir / name).is_file()]
-    coherent, differing = NOT_THERE, []
+    copies = tftpdir / "xcat/osimage" / image.name
+    coherent, differing, stale, unset = NOT_THERE, list[str](), dict[str, str](), list[str]()
+    if names:
+        archive = record.archive if record else next((name for name in ARCHIVES if (rootimgdir / name).is_file()), "")
+        stale, unset = _boot_files(mine, tftpdir, rootimgdir / archive, image.name)
     if names and copies.is_dir():
         differing = [str(copies / name) for name in names if not _same(rootimgdir / name, copies / name)]
-        differing += _renamed(record, tftpdir, nodes)
-        coherent = NODESET_DUE if differing else COHERENT
-    return Served(image, record, bool(names), coherent, tuple(differing), nodes)
+        coherent = NODESET_DUE if differing or stale else COHERENT
+    behind: dict[str, list[str]] = {}
+    for name, node in mine.items():
+        if node.service:
+            behind.setdefault(node.service, []).append(name)
+    kinds = next((node.copies for node in mine.values() if node.copies), ())  # the site says it, for all of them
+    return Served(
+        image, record, bool(names), coherent, tuple(differing), tuple(mine), stale, tuple(unset), behind, kinds, installdir,
+    )  # fmt: skip
 
 
-def _renamed(record: Optional[PackedSet], tftpdir: Path, nodes: Sequence[str]) -> list[str]:
-    """nodeset writes the archive's name into the boot files of nodes: those with another name need it again."""
-    if record is None:
-        return []
-    for node in nodes:
-        for directory in BOOT_FILES:
-            path = tftpdir / directory / node
-            names = ARCHIVE.findall(path.read_bytes()) if path.is_file() else []
-            if names and record.archive.encode() not in names:
-                return [str(path)]
-    return []
+def _boot_files(
+    nodes: Mapping[str, Node], tftpdir: Path, archive: Path, osimage: str
+) -> tuple[dict[str, str], list[str]]:
+    """The nodes whose boot file makes them boot something else, with that file, and those that have none."""
+    stale, unset = dict[str, str](), list[str]()
+    for name, node in nodes.items():
+        path, data = _boot_file(tftpdir, name, node)
+        if path is None:
+            unset += [name] if "TFTPDIR" not in node.copies else []  # else it is on a service node
+        elif not _boots(data, archive, osimage):
+            stale[name] = str(path)
+    return stale, unset
+
+
+def look_all(image: OsImage, definitions: Definitions) -> list[Served]:
+    """What an osimage serves, and then each other one whose rootimgdir is the same directory, by name or by a link."""
+    installdir, tftpdir, table = definitions.installdir, definitions.tftpdir, definitions.nodes()
+    real = os.path.realpath(image.rootimgdir(installdir))
+    others = [
+        other
+        for other in definitions.osimages().values()
+        if other.name != image.name and boots(other) and os.path.realpath(other.rootimgdir(installdir)) == real
+    ]
+    return [look(one, installdir, tftpdir, table) for one in (image, *others)]
+
+
+def boots(image: OsImage) -> bool:
+    """Whether nodes load the archive of an osimage: not of one that is installed or mounted, nor of an unusable definition."""
+    return bool(image.profile) and image.provmethod in ("netboot", "")
+
+
+def _boot_file(tftpdir: Path, name: str, node: Node) -> tuple[Optional[Path], bytes]:
+    """The boot file of a node and what is in it; where nobody says by which boot loader it boots, the newest that it has."""
+    known = BOOT_FILES.get(node.netboot.partition("-")[0])
+    newest: tuple[float, Optional[Path], bytes] = (-1.0, None, b"")
+    for directory in [known] if known else BOOT_FILES.values():
+        path = tftpdir / directory / name
+        try:
+            with open(path, "rb") as stream:
+                changed = os.fstat(stream.fileno()).st_mtime
+                if changed > newest[0]:
+                    newest = (changed, path, stream.read())
+        except OSError:
+            continue  # it boots by another one, or has not been told yet
+    return newest[1], newest[2]
+
+
+def _boots(data: bytes, archive: Path, osimage: str) -> bool:
+    """Whether a boot file makes a node load that archive, with the kernel of that osimage."""
+    found = {os.path.normpath(b"/" + path.lstrip(b"/")).removesuffix(b".metainfo") for path in ARCHIVE.findall(data)}
+    kernels = set(OSIMAGE.findall(data))
+    return found == {os.fsencode(os.path.normpath(archive))} and kernels <= {osimage.encode()}
 
 
 def _same(published: Path, copy: Path) -> bool:
-    if not copy.is_file() or copy.stat().st_size != published.stat().st_size:
+    try:
+        with open(published, "rb") as one, open(copy, "rb") as other:
+            if os.fstat(one.fileno()).st_size != os.fstat(other.fileno()).st_size:
+                return False
+            while block := one.read(BLOCK):
+                if block != other.read(BLOCK):
+                    return False
+    except OSError:
         return False
-    return digest(str(copy)) == digest(str(published))
+    return True
 
 
 def advice(served: Served) -> Sequence[str]:
     """Lines to print after a publish: who uses it, and what is due."""
     if not served.nodes:
         return [f"No node has provmethod {served.image.name}"]
-    lines = [f"Used by {len(served.nodes)} node{'s' if len(served.nodes) > 1 else ''}: {served.noderange}"]
-    if served.coherent == COHERENT:
-        return [*lines, "Their kernel and initrd are the published ones: a reboot is enough"]
-    for path in served.differing:
-        lines.append(f"Not the published one: {path}")
-    return [*lines, f"Before they reboot: {' '.join(served.nodeset)}"]
+    lines = [used_by(served), *(f"Not the published one: {path}" for path in served.differing)]
+    if served.stale:
+        lines.append(f"Their boot files name another image or archive: {xcat.collapse(list(served.stale))}")
+    if served.unset and served.coherent != NOT_THERE:
+        lines.append(f"They have no boot file yet: {xcat.collapse(served.unset)}")
+    lines += service_lines(served)
+    behind = {node for nodes in served.behind.values() for node in nodes}
+    direct = [node for node in served.nodes if node not in behind]
+    # Of those behind service nodes it was said just now.
+    due = [node for node in served.due if node not in behind or "TFTPDIR" not in served.copies]
+    if due:
+        lines.append(f"Before they reboot: nodeset {xcat.collapse(due)} osimage={served.image.name}")
+    elif direct and served.coherent == COHERENT:
+        which = f"The kernel and initrd of {xcat.collapse(direct)}" if behind else "Their kernel and initrd"
+        lines.append(f"{which} are the published ones: a reboot is enough")
+    return lines
+
+
+def used_by(served: Served) -> str:
+    count = len(served.nodes)
+    return f"Used by {count} node{'s' if count > 1 else ''}: {served.noderange}"
+
+
+def service_lines(served: Served) -> list[str]:
+    """What is to be done for nodes behind service nodes that hold copies, of which nothing can be seen here."""
+    lines = []
+    for service, nodes in sorted(served.behind.items()):
+        noderange, names = xcat.collapse(nodes), service.split(",")
+        which = (
+            f"service node {names[0]}, which has its"
+            if len(names) == 1
+            else f"service nodes {', '.join(names)}, which have their"
+        )
+        lines.append(f"{noderange} boot from {which} own copy of {' and '.join(served.copies)}; before a reboot:")
+        if "INSTALLDIR" in served.copies:
+            place = served.installdir
+            lines += [f"  rsync -auv --exclude autoinst {place} {name}:{place.parent}" for name in names]
+        if "TFTPDIR" in served.copies:
+            lines.append(f"  nodeset {noderange} osimage={served.image.name}")
+    return lines

@@ -65,10 +65,14 @@ class Identity:
         return f"uid {self.uid} on {self.host}{sudo}"
 
 
-def _definitions(settings: Settings) -> Definitions:
-    """The source of definitions. A broken or unusable xCAT is an error, never a silent fall-back."""
+def _definitions(settings: Settings, nodes: bool) -> Definitions:
+    """The source of definitions. A broken or unusable xCAT is an error, never a silent fall-back.
+
+    nodes: whether the nodes will be asked for as well.
+    """
     if settings.xcat == "yes" or (settings.xcat == "auto" and xcat.program("lsdef")):
-        return XcatDefinitions(xcat.need("lsdef"), settings.installdir, settings.tftpdir)
+        tables = ("osimage", "site", *(["node"] if nodes else []))
+        return XcatDefinitions(xcat.need("lsdef"), settings.installdir, settings.tftpdir, tables)
     if not settings.definitions:
         raise AvsError(
             "no osimage definitions: xCAT is not used here, and [xcat] definitions is not set in avs.conf; name a stanza file there"
@@ -90,7 +94,7 @@ class Site:
     @classmethod
     def open(cls, request: Request, progress: Progress) -> Site:
         settings = config.load()
-        definitions = _definitions(settings)
+        definitions = _definitions(settings, request.mode == "status")
         settings = config.load_site(settings, definitions.installdir)
         if request.store:
             settings = config.overlay(settings, {"paths": {"store": request.store}}, "-s")

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Optional
@@ -182,8 +182,3 @@ def collapse(nodes: Sequence[str]) -> str:
                 parts.append(names[0] if first == last else ",".join(names) if last == first + 1 else "-".join(names))
             first = last = number
     return ",".join([*parts, *plain])
-
-
-def parse_nodes(table: Mapping[str, str], image: OsImage) -> list[str]:
-    """The nodes whose provmethod is the image."""
-    return sorted(node for node, provmethod in table.items() if provmethod == image.name)

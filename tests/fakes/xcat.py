@@ -37,7 +37,7 @@ OSIMAGE = (
 )  # fmt: skip
 NODE = (
     "arch", "bmc", "bmcpassword", "bmcusername", "currstate", "groups", "initrd", "ip", "kcmdline", "kernel", "mac", "mgt", "netboot", "os",
-    "postbootscripts", "postscripts", "profile", "provmethod", "serialport", "status",
+    "postbootscripts", "postscripts", "profile", "provmethod", "serialport", "servicenode", "status", "tftpserver", "xcatmaster",
 )  # fmt: skip
 VALID = {"osimage": OSIMAGE, "node": NODE}
 TYPES = ("osimage", "node", "site", "kit", "group", "network", "policy", "passwd")
@@ -182,6 +182,9 @@ def connect(state: State, program: str) -> None:
     if mode == "badcert":
         reason = f"SSL connect attempt failed error:0A000086:SSL routines::certificate verify failed {client} 282."
         refused(address, reason, 255)
+    if mode == "foreigncert":  # the client's certificate is of another authority: xcatd ends the connection
+        complain("ERROR/WARNING: communication with the xCAT server seems to have been ended prematurely")
+        sys.exit(1)
     if mode == "nocert":
         say(
             f"warning: the client certificates under /root/.xcat/ are not setup correctly, please run '{state.root}/share/xcat/scripts/"
@@ -270,6 +273,10 @@ def lsdef(state: State, argv: list[str]) -> int:
                 code = 1
             else:
                 shown.append(name)
+    # What the real one takes for each object, which the daemon spends, not the client.
+    time.sleep(
+        float(state.knob("lsdef").get("seconds", 0)) + float(state.knob("lsdef").get(f"per_{kind}", 0)) * len(shown)
+    )
     lines: list[str] = []
     details = bool(long or names or attributes is not None or stanza) and not short
     bad = [name for name in attributes or [] if kind in VALID and name not in VALID[kind]]
@@ -450,9 +457,15 @@ def genimage(state: State, argv: list[str]) -> int:
         for file in ("initrd-stateless.gz", "initrd-statelite.gz", "kernel"):
             if os.path.isfile(f"{linux['rootimgdir']}/{file}"):
                 shutil.copyfile(f"{linux['rootimgdir']}/{file}", target / file)
+        if "daemon" in state.knob("genimage"):  # it goes away, or comes back, while this builds
+            write_json(
+                state.fake / "knobs.json", {**State(state.root).knobs, "daemon": state.knob("genimage")["daemon"]}
+            )
         if os.path.exists(tempfile_name):
             changes = json.loads(Path(tempfile_name).read_text(encoding="utf-8"))
             fresh = State(state.root)
+            # What somebody sets while this builds goes under in what it read at its start.
+            fresh.osimages[name].update(state.knob("genimage").get("meanwhile", {}))
             fresh.osimages[name].update({**updates, **changes})
             fresh.save()
     finally:
@@ -532,6 +545,7 @@ def inner_genimage(state: State, argv: list[str]) -> int:
     installdir = state.site.get("installdir", "/install")
     top = options.get("--rootimgdir") or f"{installdir}/netboot/{options['-o']}/{options['-a']}/{options['-p']}"
     rootimg = Path(top, "rootimg")
+    (rootimg / "etc").mkdir(parents=True, exist_ok=True)  # that of EL does so before it takes the lock
     try:
         holder = take_lock(str(rootimg))
     except Failure as err:

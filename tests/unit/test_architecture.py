@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "inside": {"errors"},
     "journal": set(),
     "xcat": {"command", "mounts", "image", "errors"},
-    "served": {"xcat", "generate.*", "image", "manifest", "pack.*"},
+    "served": {"xcat", "definitions.*", "generate.*", "image", "pack.*"},
     "manifest": {"errors"},
     "locks": {"errors"},
     "mounts": {"errors"},

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from xcat_avs import served
+from xcat_avs.definitions import Node
 from xcat_avs.image import OsImage
 from xcat_avs.pack.publish import RECORD, PackedSet
 from xcat_avs.served import Served
 
+BOOT = {
+    "xnba": "#!gpxe\n#netboot rocky9.4-x86_64-compute\nimgfetch -n kernel http://${{next-server}}/tftpboot/{kernel}\nimgload kernel\n"
+    "imgargs kernel imgurl=http://!myipfn!:80/{archive} XCAT=mgmt:3001 NODE=cn001 FC=0 BOOTIF=01-${{netX/mac:hexhyp}}\nimgexec kernel\n",
+    "grub2": '#netboot rocky9.4-x86_64-compute\nset timeout=5\nmenuentry "xCAT OS Deployment" {{\n    set root=http,10.0.0.1\n'
+    "    linuxefi {tftpdir}/{kernel} imgurl=http://10.0.0.1:8080/{archive} XCAT=10.0.0.1:3001 NODE=cn001 BOOTIF=$net_default_mac\n}}",
+    "petitboot": "#netboot rocky9.4-ppc64le-compute\ndefault xCAT\nlabel xCAT\n\tkernel http://10.0.0.1:80{tftpdir}/{kernel}\n"
+    '\tappend "imgurl=http://10.0.0.1:80/{archive}.metainfo XCAT=10.0.0.1:3001"\n',
+    "pxe": "#netboot rocky9.4-x86_64-compute\nDEFAULT xCAT\nLABEL xCAT\n KERNEL {kernel}\n APPEND imgurl=https://[fd00::1]:80/{archive} NODE=cn001\n",
+}
 NAME = "rocky9.4-x86_64-netboot-compute"
 IMAGE = OsImage(NAME, {"osvers": "rocky9.4", "osarch": "x86_64", "profile": "compute", "provmethod": "netboot"})
 
@@ -41,10 +52,18 @@ class Directories:
         for key, data in files.items():
             (self.copies / {"kernel": "kernel", "initrd": "initrd-stateless.gz"}[key]).write_bytes(data)
 
-    def look(self, *nodes: str) -> Served:
-        return served.look(
-            IMAGE, self.installdir, self.tftpdir, {"other": "another image", **dict.fromkeys(nodes, NAME)}
-        )
+    def boot(self, *nodes: str, kind: str = "xnba", archive: str = "", osimage: str = NAME) -> None:
+        """The boot files of nodes, as that plugin of xCAT writes them."""
+        archive = archive or f"{self.rootimgdir}/rootimg.cpio.gz"
+        kernel = f"xcat/osimage/{osimage}/kernel"
+        for node in nodes:
+            path = self.tftpdir / served.BOOT_FILES[kind] / node
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(BOOT[kind].format(kernel=kernel, archive=archive, tftpdir=self.tftpdir))
+
+    def look(self, *nodes: str, image: OsImage = IMAGE, **known: Node) -> Served:
+        table = {"other": Node("another image"), **dict.fromkeys(nodes, Node(NAME)), **known}
+        return served.look(image, self.installdir, self.tftpdir, table)
 
 
 @pytest.fixture
@@ -70,6 +89,7 @@ def test_before_the_first_nodeset(directories: Directories) -> None:
 def test_the_same_kernel_and_initrd(directories: Directories) -> None:
     directories.publish(kernel=b"k", initrd=b"i")
     directories.copy(kernel=b"k", initrd=b"i")
+    directories.boot("cn001")
     state = directories.look("cn001")
     assert (state.coherent, state.nodeset_due) == ("yes", False)
     assert "a reboot is enough" in served.advice(state)[-1]
@@ -123,4 +143,66 @@ def test_a_directory_that_packimage_left_is_looked_at_as_well(directories: Direc
     assert state.record is None
     assert (state.coherent, state.nodeset_due) == ("no", True)
     directories.copy(kernel=b"k")
+    directories.boot("cn001")
     assert directories.look("cn001").coherent == "yes"
+
+
+@pytest.mark.parametrize("kind", BOOT)
+def test_a_boot_file_of_every_loader(directories: Directories, kind: str) -> None:
+    """The whole path of the archive counts, and whose kernel it is."""
+    directories.publish(kernel=b"k", initrd=b"i")
+    directories.copy(kernel=b"k", initrd=b"i")
+    node = Node(NAME, "grub2-http" if kind == "grub2" else kind)
+    directories.boot("cn001", kind=kind)
+    assert not directories.look(cn001=node).nodeset_due
+    for other in (
+        {"archive": "/install/netboot/rocky9.4/x86_64/other/rootimg.cpio.gz"},
+        {"archive": f"{directories.rootimgdir}/rootimg.sfs"},
+        {"archive": f"{directories.rootimgdir}.v1/rootimg.cpio.gz"},
+        {"archive": f"/elsewhere{directories.rootimgdir}/rootimg.cpio.gz"},
+        {"osimage": "rocky9.4-x86_64-netboot-console"},
+    ):
+        directories.boot("cn001", kind=kind, **other)
+        state = directories.look(cn001=node)
+        assert (state.coherent, list(state.stale), state.nodeset_due) == ("no", ["cn001"], True), other
+        assert "a reboot is enough" not in "".join(served.advice(state))
+
+
+def test_a_node_that_boots_from_its_disk_or_has_no_boot_file(directories: Directories) -> None:
+    """nodeset is due for these alone."""
+    directories.publish(kernel=b"k", initrd=b"i")
+    directories.copy(kernel=b"k", initrd=b"i")
+    directories.boot("cn001", "cn003")
+    (directories.tftpdir / served.BOOT_FILES["xnba"] / "cn002").write_text("#!gpxe\n#boot\nexit\n")
+    state = directories.look("cn001", "cn002", "cn003", "cn004")
+    assert (list(state.stale), state.unset, state.coherent) == (["cn002"], ("cn004",), "no")
+    lines = served.advice(state)
+    assert lines[-1] == f"Before they reboot: nodeset cn002,cn004 osimage={NAME}"
+    assert "They have no boot file yet: cn004" in lines
+
+
+def test_the_boot_file_of_the_loader_that_a_node_has(directories: Directories) -> None:
+    """What another one left is nothing; where nobody says which it is, the newest file counts."""
+    directories.publish(kernel=b"k", initrd=b"i")
+    directories.copy(kernel=b"k", initrd=b"i")
+    directories.boot("cn001", archive="/install/netboot/old/rootimg.gz")
+    os.utime(directories.tftpdir / served.BOOT_FILES["xnba"] / "cn001", (1, 1))
+    directories.boot("cn001", kind="grub2")
+    assert not directories.look(cn001=Node(NAME, "grub2")).nodeset_due
+    assert not directories.look(cn001=Node(NAME)).nodeset_due
+    assert directories.look(cn001=Node(NAME, "xnba")).nodeset_due
+
+
+@pytest.mark.parametrize("copies", [("INSTALLDIR",), ("TFTPDIR",), ("INSTALLDIR", "TFTPDIR")])
+def test_service_nodes_with_copies_of_their_own(directories: Directories, copies: tuple[str, ...]) -> None:
+    directories.publish(kernel=b"k", initrd=b"i")
+    directories.copy(kernel=b"k", initrd=b"i")
+    directories.boot("cn001", "cn002", "cn003")
+    behind = Node(NAME, service="sn01,sn02", copies=copies)
+    lines = served.advice(directories.look("cn003", cn001=behind, cn002=behind))
+    text = "\n".join(lines)
+    assert "cn001,cn002 boot from service nodes sn01, sn02, which have their own copy of " in text
+    assert (f"rsync -auv --exclude autoinst {directories.installdir} sn02:" in text) == ("INSTALLDIR" in copies)
+    assert (f"  nodeset cn001,cn002 osimage={NAME}" in lines) == ("TFTPDIR" in copies)
+    assert lines[-1] == "The kernel and initrd of cn003 are the published ones: a reboot is enough"
+    assert "a reboot is enough" not in "\n".join(served.advice(directories.look(cn001=behind, cn002=behind)))

@@ -80,11 +80,6 @@ def test_whatever_is_collapsed_means_the_same_nodes() -> None:
         assert sorted(expand(collapsed, nodes)) == sorted(nodes), collapsed
 
 
-def test_parse_nodes() -> None:
-    table = {"cn2": NAME, "cn1": NAME, "cn3": NAME + ".test", "cn4": "netboot", "cn5": ""}
-    assert xcat.parse_nodes(table, image()) == ["cn1", "cn2"]
-
-
 def test_mending_of_a_classic_image() -> None:
     classic = OsImage(
         "SL6.3-x86_64-netboot-example.prod", {"provmethod": "netboot", "rootimgdir": "/r", "pkglist": "/p"}

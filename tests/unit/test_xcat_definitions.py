@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from xcat_avs.definitions import xcat
+from xcat_avs.definitions import Node, xcat
 from xcat_avs.definitions.xcat import XcatDefinitions
 from xcat_avs.errors import AvsError
 from xcat_avs.image import resolve
@@ -211,8 +211,8 @@ def test_each_table_is_asked_for_once_and_never_by_name(tmp_path: Path) -> None:
     for _ in range(3):
         assert len(definitions.osimages()) == 14
         assert (definitions.installdir, definitions.tftpdir) == (Path("/srv/install"), Path("/srv/tftp"))
-    assert definitions.nodes()["cn003"] == "SL6.3-x86_64-netboot-example.prod"
-    assert definitions.nodes()["login1"] == ""
+    assert definitions.nodes()["cn003"] == Node("SL6.3-x86_64-netboot-example.prod")
+    assert definitions.nodes()["login1"] == Node()
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked.count("-t osimage -z") == 1
     assert sum("site" in line for line in asked) == 1
@@ -229,5 +229,76 @@ def test_what_the_site_table_does_not_say_has_xcats_defaults(tmp_path: Path) -> 
     assert (own.installdir, own.tftpdir) == (Path("/a"), Path("/b"))
 
 
+def test_who_boots_from_a_service_node_with_copies(tmp_path: Path) -> None:
+    """By servicenode; by xcatmaster only where that is a node, and not the management node. What they mount is no copy."""
+    values = {
+        "cn001": {"servicenode": "sn01,sn02", "netboot": "xnba"}, "cn002": {"xcatmaster": "sn01"}, "cn003": {"xcatmaster": "10.0.0.1"},
+        "cn004": {"xcatmaster": "mgmt"}, "mgmt": {}, "sn01": {},
+    }  # fmt: skip
+    nodes = "".join(
+        f"{node}: {key}={value}\n"
+        for node, keys in values.items()
+        for key, value in {"provmethod": "x", **keys}.items()
+    )
+    both = ("INSTALLDIR", "TFTPDIR")
+    for site, copies in (("sharedtftp=0", both), ("sharedtftp=NO", both), ("sharedtftp=1", both[:1]), ("installloc=", both[:1]),
+                         ("installloc=/install", ()), ("installloc=/install\nclustersite: sharedtftp=no", both[1:])):  # fmt: skip
+        found = answering(tmp_path, node=nodes, site=f"clustersite: master=mgmt\nclustersite: {site}\n").nodes()
+        assert {name: node.service for name, node in found.items() if node.service} == (
+            {"cn001": "sn01,sn02", "cn002": "sn01"} if copies else {}
+        )
+        assert {node.copies for node in found.values() if node.service} == ({copies} if copies else set())
+    assert found["cn001"].netboot == "xnba"
+
+
+def test_tables_are_asked_for_side_by_side(tmp_path: Path) -> None:
+    """None waits for another; each is judged where it is used."""
+    path = tmp_path / "lsdef"
+    path.write_text(f'#!/bin/sh\ntouch {tmp_path}/"$2"\nfor n in 1 2 3 4 5 6 7 8 9; do\n'
+                    f'[ -e {tmp_path}/osimage ] && [ -e {tmp_path}/site ] && [ -e {tmp_path}/node ] && break\nsleep 1\ndone\n'
+                    '[ "$2" = osimage ] && exit 3\n[ "$2" = site ] && echo "clustersite: installdir=/i"\nexit 0\n')  # fmt: skip
+    path.chmod(0o755)
+    definitions = XcatDefinitions(str(path), together=("osimage", "site", "node"))
+    started = time.monotonic()
+    assert definitions.installdir == Path("/i")
+    assert definitions.nodes() == {}
+    assert time.monotonic() - started < 8
+    with pytest.raises(AvsError, match="exit code 3"):
+        definitions.osimages()
+
+
+def test_what_cannot_be_read_again_is_what_it_was(tmp_path: Path) -> None:
+    definitions = answering(tmp_path, osimage=STANZA + image("a", osvers="rocky9.4"))
+    assert list(definitions.osimages()) == ["a"]
+    (tmp_path / "osimage").unlink()
+    with pytest.raises(AvsError):
+        definitions.reload()
+    assert list(definitions.osimages()) == ["a"]
+
+
+def test_what_is_read_without_the_daemon_is_what_the_daemon_says(tmp_path: Path) -> None:
+    definitions = answering(tmp_path, osimage=STANZA + image("a", description="h\u00e9"))
+    definitions.reload(bypass=True)
+    assert definitions.osimages()["a"].attributes["description"] == "h??"
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "uid", "words"),
+    [
+        ("ERROR/WARNING: communication with the xCAT server seems to have been ended prematurely", 1, 0,
+         r"refuses the certificate that root has.*setup-local-client\.sh"),
+        ("Error: Permission denied for request", 1, 0, r"does not let root read.*tabdump policy"),
+        ("Error: Permission denied for request", 1, 1000, r"does not let this user read.*run as root"),
+    ],
+)  # fmt: skip
+def test_who_may_not_ask(
+    said: str, code: int, uid: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xcat.os, "geteuid", lambda: uid)
+    with pytest.raises(AvsError, match=words) as err:
+        xcat.lsdef(program(tmp_path, "", f"{said}\n", code), "-t", "osimage")
+    assert uid or "run as root" not in str(err.value)
+
+
 def test_no_nodes_are_no_nodes(tmp_path: Path) -> None:
-    assert answering(tmp_path, node=EMPTY).nodes() == {}
+    assert answering(tmp_path, node=EMPTY, site=EMPTY).nodes() == {}

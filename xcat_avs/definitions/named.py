@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xcat_avs.definitions import Definitions
+from xcat_avs.definitions import Definitions, Node
 from xcat_avs.image import OsImage, OsNames
 
 
@@ -38,8 +38,8 @@ class NamedDefinitions:
     def osimages(self) -> Mapping[str, OsImage]:
         return {name: replace(image, os_names=self.names) for name, image in self.source.osimages().items()}
 
-    def reload(self) -> None:
-        self.source.reload()
+    def reload(self, timeout: float = 0, bypass: bool = False) -> None:
+        self.source.reload(timeout, bypass)
 
-    def nodes(self) -> Mapping[str, str]:
+    def nodes(self) -> Mapping[str, Node]:
         return self.source.nodes()

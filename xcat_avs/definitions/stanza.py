@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from xcat_avs.definitions import Node
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage
 
@@ -83,10 +84,10 @@ class StanzaDefinitions:
                 images[name] = image
         return images
 
-    def reload(self) -> None:
+    def reload(self, timeout: float = 0, bypass: bool = False) -> None:
         pass  # read anew each time
 
-    def nodes(self) -> Mapping[str, str]:
+    def nodes(self) -> Mapping[str, Node]:
         return {}  # without xCAT there is nobody to ask
 
     def _files(self) -> list[Path]:

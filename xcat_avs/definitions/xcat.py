@@ -6,13 +6,18 @@ anything; so no name is ever passed, and only lines of the expected form are bel
 
 from __future__ import annotations
 
+import os
+import platform
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Optional
 
 from xcat_avs import command
+from xcat_avs.command import Output
+from xcat_avs.definitions import Node
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.image import OsImage
 
@@ -22,6 +27,13 @@ ORIGIN = "the xCAT tables"
 OBJECT = re.compile(r"(\S.*):")
 ATTRIBUTE = re.compile(r" {4}([A-Za-z][A-Za-z0-9_.]*)=(.*)")
 COMPACT = re.compile(r"(\S+): ([A-Za-z][A-Za-z0-9_.]*)=(.*)")
+NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+# table -> what lsdef is asked of it
+QUESTIONS = {
+    "osimage": ("-t", "osimage", "-z"),
+    "site": ("-t", "site", "clustersite", "-i", "installdir,installloc,master,sharedtftp,tftpdir", "-c"),
+    "node": ("-t", "node", "-i", "netboot,provmethod,servicenode,xcatmaster", "-c"),
+}
 TIMEOUT = 60.0  # seconds; a thousand images take six
 
 
@@ -82,53 +94,107 @@ def parse_compact(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def lsdef(program: str, *words: str) -> str:
-    """The standard output of lsdef. Raises AvsError that says what is wrong with xCAT."""
+def lsdef(program: str, *words: str, timeout: float = 0, env: Optional[Mapping[str, str]] = None) -> str:
+    """The standard output of lsdef. timeout: seconds. Raises AvsError that says what is wrong with xCAT."""
+    return _good(words, _ask(program, [words], timeout, env)[0])
+
+
+def _ask(program: str, questions: Sequence[Sequence[str]], timeout: float = 0,
+         env: Optional[Mapping[str, str]] = None) -> list[Output]:  # fmt: skip
+    """What lsdef answers to each of several questions that are asked at the same time."""
     try:
-        output = command.capture([program, *words], timeout=TIMEOUT, check=False)
+        return command.capture_all([[program, *words] for words in questions], timeout=timeout or TIMEOUT, env=env)
     except CommandError as err:
         raise AvsError(f"xCAT does not answer: {err.text}; look at xcatd with `systemctl status xcatd`") from None
+
+
+def _good(words: Sequence[str], output: Output) -> str:
+    """The text of an answer. Raises AvsError where it is none."""
     # What stands in a good answer is somebody's text, and no message.
     said = f"{output.text}\n{output.stderr}" if output.code else output.text.split("\n")[0]
     lines = [line for line in said.splitlines() if line.strip()]
-    if "certificates under" in said:
-        raise AvsError(
-            "this user has no certificate for xcatd in ~/.xcat; root makes one with XCATROOT/share/xcat/scripts/setup-local-client.sh USER"
-        )
-    if "certificate verify failed" in said:
-        raise AvsError(
-            "xcatd refuses this user's certificate; make it anew with setup-local-client.sh (see xcat(3))", lines[-2:]
-        )
-    if "Unable to open socket connection" in said or output.code == 111:
-        raise AvsError("the xCAT daemon xcatd cannot be reached; start it with `systemctl start xcatd`", lines[-2:])
-    if "Permission denied for request" in said:
-        raise AvsError(
-            "xCAT's policy table does not let this user read definitions; run as root, or add a policy for lsdef"
-        )
-    if "Only allow root to run XCATBYPASS" in said:
-        raise AvsError("XCATBYPASS is set, and only root may bypass xcatd; unset it, or run as root")
+    problem = _problem(said, output.code)
+    if problem:
+        raise AvsError(problem, lines[-2:])
     if output.code:
         raise AvsError(f"lsdef {' '.join(words)} {command.describe(output.code)}", lines[-5:])
     return output.text
 
 
+def _problem(said: str, code: int) -> str:
+    """What is wrong with xCAT, and what to do about it, by what its client said; "" for what nobody knows."""
+    who = "root" if os.geteuid() == 0 else "this user"
+    setup = "XCATROOT/share/xcat/scripts/setup-local-client.sh USER"
+    if "certificates under" in said:
+        return f"{who} has no certificate for xcatd in ~/.xcat; root makes one with {setup}"
+    # Of another certificate authority: xcatd refuses it, or ends the connection without a word.
+    if "certificate verify failed" in said or "ended prematurely" in said:
+        return (f"xcatd refuses the certificate that {who} has in ~/.xcat, or ended meanwhile; where `systemctl status xcatd` is well, "
+                f"make the certificate anew with {setup} (see xcat(3))")  # fmt: skip
+    if "Unable to open socket connection" in said or code == 111:
+        return "the xCAT daemon xcatd cannot be reached; start it with `systemctl start xcatd`"
+    if "Permission denied for request" in said:
+        way = "run as root, or add a policy for lsdef"
+        if who == "root":
+            way = "look at `tabdump policy`, which needs a line with the name root and the rule allow"
+        return f"xCAT's policy table does not let {who} read definitions; {way}"
+    if "Only allow root to run XCATBYPASS" in said:
+        return "XCATBYPASS is set, and only root may bypass xcatd; unset it, or run as root"
+    return ""
+
+
+def service_copies(site: Mapping[str, str]) -> tuple[str, ...]:
+    """Which directories service nodes have copies of, as the site table says: those that they do not mount."""
+    own_tftp = site.get("sharedtftp", "").lower() in ("0", "no")
+    own_install = not site.get("installloc")
+    return (*(["INSTALLDIR"] if own_install else []), *(["TFTPDIR"] if own_tftp else []))
+
+
+def parse_nodes(text: str, site: Mapping[str, str]) -> dict[str, Node]:
+    """What lsdef printed of all nodes, with what the site table says of their service nodes."""
+    table = parse_compact(text)
+    copies = service_copies(site)
+    here = {site.get("master", ""), platform.node(), platform.node().split(".")[0]}
+    found = {}
+    for name, values in table.items():
+        service = values.get("servicenode", "")
+        master = values.get("xcatmaster", "")
+        # What xcatmaster names is a service node only where it is a node, and not the management node itself.
+        if not service and master in table and master not in here:
+            service = master
+        own = copies if service else ()
+        found[name] = Node(values.get("provmethod", ""), values.get("netboot", ""), service if own else "", own)
+    return found
+
+
 @dataclass(frozen=True)
 class XcatDefinitions:
-    """The xCAT tables. program: the lsdef to use. Each table is read at most once."""
+    """The xCAT tables. program: the lsdef to use. Each table but that of the nodes is read at most once.
+
+    together: the tables that will be asked for; with the first all of them are, and none waits for another.
+    """
 
     program: str
     own_installdir: str = ""
     own_tftpdir: str = ""
+    together: tuple[str, ...] = ("osimage", "site")
     xcat: bool = True
+    _answers: dict[str, Output] = field(default_factory=dict, repr=False, compare=False)
+
+    def _table(self, kind: str) -> str:
+        if kind not in self._answers:
+            first = not self._answers
+            kinds = [kind, *(other for other in self.together if first and other != kind)]
+            self._answers.update(zip(kinds, _ask(self.program, [QUESTIONS[each] for each in kinds])))
+        return _good(QUESTIONS[kind], self._answers[kind])
 
     @cached_property
     def _images(self) -> Mapping[str, OsImage]:
-        return parse(lsdef(self.program, "-t", "osimage", "-z"))
+        return parse(self._table("osimage"))
 
     @cached_property
     def _site(self) -> dict[str, str]:
-        text = lsdef(self.program, "-t", "site", "clustersite", "-i", "installdir,tftpdir", "-c")
-        return parse_compact(text).get("clustersite", {})
+        return parse_compact(self._table("site")).get("clustersite", {})
 
     @property
     def installdir(self) -> Path:
@@ -144,10 +210,13 @@ class XcatDefinitions:
     def osimages(self) -> Mapping[str, OsImage]:
         return self._images
 
-    def reload(self) -> None:
-        self.__dict__.pop("_images", None)
+    def reload(self, timeout: float = 0, bypass: bool = False) -> None:
+        text = lsdef(self.program, *QUESTIONS["osimage"], timeout=timeout, env={"XCATBYPASS": "1"} if bypass else None)
+        if bypass:  # what xcatd would make of it
+            text = NOT_ASCII.sub(lambda match: "?" * len(match.group().encode("utf-8", "surrogateescape")), text)
+        self.__dict__["_images"] = parse(text)
 
-    def nodes(self) -> Mapping[str, str]:
-        """Every node and its provmethod, the osimage it boots."""
-        table = parse_compact(lsdef(self.program, "-t", "node", "-i", "provmethod", "-c"))
-        return {node: values.get("provmethod", "") for node, values in table.items()}
+    def nodes(self) -> Mapping[str, Node]:
+        found = parse_nodes(self._table("node"), self._site)
+        self._answers.pop("node")  # nodeset changes them
+        return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
@@ -134,37 +135,57 @@ def after_publish(request: Request, site: Site, image: OsImage) -> tuple[list[st
     if not site.definitions.xcat:
         return [], {}, 0
 
-    def look() -> Served:
-        return served.look(image, site.definitions.installdir, site.definitions.tftpdir, site.definitions.nodes())
-
     try:
-        state = look()
+        states = served.look_all(image, site.definitions)
     except AvsError as err:
         # It is published all the same, and that is what has to be said.
         return [f"Which nodes use it cannot be said: {err.text}"], {"nodes": None}, 1 if request.nodeset else 0
-    document: dict[str, Any] = {
-        "nodes": list(state.nodes), "noderange": state.noderange, "nodeset_due": state.nodeset_due,
-        "differing": list(state.differing), "nodeset": list(state.nodeset) if state.nodeset_due else [],
-    }  # fmt: skip
-    if not (request.nodeset and state.nodes):
+    document = {**states[0].document(), "shared": [_shared_document(state) for state in states[1:]]}
+    if not request.nodeset or not any(state.nodes for state in states):
+        return _shared_lines(states), document, 0
+    lines, document, code = _run_nodeset(states[0], document)
+    for state in states[1:]:
+        if state.due:
+            more, _, failed = _run_nodeset(state, {})
+            lines += [_serves_too(state), *more]
+            code = code or failed
+    states = served.look_all(image, site.definitions)
+    document.update(
+        differing=states[0].document()["differing"], shared=[_shared_document(state) for state in states[1:]]
+    )
+    return lines, document, code
+
+
+def _shared_document(state: Served) -> dict[str, Any]:
+    return {"osimage": state.image.name, **state.document()}
+
+
+def _serves_too(state: Served) -> str:
+    return f"The same directory is that of {state.image.name}:"
+
+
+def _shared_lines(states: Sequence[Served]) -> list[str]:
+    """What is to be said of an osimage, and of the others whose nodes boot the same files."""
+    lines = list(served.advice(states[0]))
+    for state in states[1:]:
+        lines += [_serves_too(state), *served.advice(state)] if state.nodes else []
+    return lines
+
+
+def _run_nodeset(state: Served, document: dict[str, Any]) -> tuple[list[str], dict[str, Any], int]:
+    """Run nodeset for the nodes that it is due for, or for all; lines, the document with what it said, its failure."""
+    if not state.nodes:
         return list(served.advice(state)), document, 0
     output = command.capture([xcat.need("nodeset"), *state.nodeset[1:]], timeout=NODESET_TIMEOUT, check=False)
     said = [line for line in (output.text + output.stderr).splitlines() if line.strip()]
-    state = look()
-    document.update(
-        nodeset_ran=list(state.nodeset), nodeset_exit=output.code, nodeset_said=said,
-        nodeset_due=output.code != 0, nodeset=[], differing=list(state.differing),
-    )  # fmt: skip
-    lines = [
-        f"Used by {len(state.nodes)} nodes: {state.noderange}",
-        f"{' '.join(state.nodeset)}:",
-        *("  " + line for line in said),
-    ]
+    ran = {"nodeset_ran": list(state.nodeset), "nodeset_exit": output.code, "nodeset_said": said,
+           "nodeset_due": output.code != 0, "nodeset": []}  # fmt: skip
+    lines = [served.used_by(state), f"{' '.join(state.nodeset)}:", *("  " + line for line in said)]
     if output.code:
         lines.append(
             f"nodeset {command.describe(output.code)}: the image is published, and these nodes would boot another kernel with it"
         )
-    return lines, document, 1 if output.code else 0
+    return lines, {**document, **ran}, 1 if output.code else 0
 
 
 def packed_lines(published: PackedSet, moved: str, rootimgdir: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ def run(request: Request, site: Site) -> Report:
     if not images:
         return Report(["(no osimage has been packed yet)"], {"osimages": []})
     table = site.definitions.nodes()
+    installdir, tftpdir = site.definitions.installdir, site.definitions.tftpdir
+    states = [served.look(image, installdir, tftpdir, table) for image in images]
+    newest = _newest(states, site)
     rows, documents, notes = [], [], []
-    for image in images:
-        state = served.look(image, site.definitions.installdir, site.definitions.tftpdir, table)
-        document = _document(state, image, site)
+    for image, state in zip(images, states):
+        document = _document(state, image, site, newest[image.name])
         live = _live(state) if request.live and state.nodes else {}
         if request.live:
             document["live"] = live
@@ -43,6 +45,7 @@ def run(request: Request, site: Site) -> Report:
             notes.append(f"{image.name} was rolled back {local(last['date'])} by {last['user']}{why}")
         if state.nodeset_due:
             notes.append(f"Due: {' '.join(state.nodeset)}")
+        notes += served.service_lines(state)
         rows.append((
             image.name, document["tag"] or "-", local(document["date"]) or "-", document["user"] or "-", document["previous"] or "-",
             state.coherent, str(len(state.nodes)), state.noderange or "-", "due" if state.nodeset_due else "-", document["newest"] or "-",
@@ -65,30 +68,38 @@ def run(request: Request, site: Site) -> Report:
 
 
 def _managed(request: Request, site: Site) -> list[OsImage]:
-    """The osimages that were published here."""
+    """The osimages that were published here, and those whose nodes boot what was published of another."""
     found = []
     for image in site.definitions.osimages().values():
         record = publish.read_record(image.rootimgdir(site.definitions.installdir)) if image.profile else None
-        published = record.osimage == image.name if record else bool(site.journal(image))
+        shares = record is not None and served.boots(image)
+        published = shares or record.osimage == image.name if record else bool(site.journal(image))
         if published and request.osvers in ("", image.osvers) and request.osarch in ("", image.osarch):
             found.append(image)
     return sorted(found, key=lambda image: image.name)
 
 
-def _document(state: Served, image: OsImage, site: Site) -> dict[str, Any]:
+def _newest(states: Sequence[Served], site: Site) -> dict[str, str]:
+    """The newest tag that each osimage could serve, "" for none: one question for all of them."""
+    images = site.definitions.osimages()
+    # An osimage that serves another's tag waits for that other's tags.
+    sources = {
+        state.image.name: images.get(state.record.source, state.image) if state.record else state.image
+        for state in states
+    }
+    tags = site.store().newest_tags(list({source.name: source for source in sources.values()}.values()))
+    return {name: tags[source.name] for name, source in sources.items()}
+
+
+def _document(state: Served, image: OsImage, site: Site, newest: str) -> dict[str, Any]:
     record = state.record
     rootimgdir = image.rootimgdir(site.definitions.installdir)
-    # An osimage that serves another's tag waits for that other's tags.
-    source = site.definitions.osimages().get(record.source, image) if record else image
-    tags = site.store().tags(source)
-    newest = tags[-1].name if tags and (record is None or tags[-1].name != record.tag) else ""
     history = site.journal(image)
     return {
         "osimage": image.name, "rootimgdir": str(rootimgdir), "tag": record.tag if record else "", "date": record.date if record else "",
         "user": record.user if record else "", "source": record.source if record else "", "revision": record.revision if record else 0,
         "previous": publish.previous(rootimgdir), "coherent": {"yes": True, "no": False}.get(state.coherent),
-        "differing": list(state.differing), "nodes": list(state.nodes), "noderange": state.noderange, "nodeset_due": state.nodeset_due,
-        "nodeset": list(state.nodeset) if state.nodeset_due else [], "newest": newest,
+        "newest": "" if record and newest == record.tag else newest, **state.document(),
         "last": {"action": history[-1].action, "date": history[-1].date, "user": history[-1].user, "message": history[-1].message} if history else {},
     }  # fmt: skip
 

@@ -85,6 +85,9 @@ class Store(Protocol):
     def tags(self, image: OsImage) -> list[Tag]:
         """All tags, the oldest first."""
 
+    def newest_tags(self, images: Sequence[OsImage]) -> dict[str, str]:
+        """Name of an image -> its newest tag, "" where it has none; the cost is that of one question."""
+
     def read(self, image: OsImage, version: Version, path: str) -> bytes:
         """One file of a version. Raises NotFoundError."""
 

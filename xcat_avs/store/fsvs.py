@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,6 +270,18 @@ class FsvsStore(Subversion):
                     source = int(path.get("copyfrom-rev") or made.number)
                     found[name] = Tag(name, made.number, source, made.date, made.author, made.message, made.real)
         return sorted(found.values(), key=lambda tag: tag.revision)
+
+    def newest_tags(self, images: Sequence[OsImage]) -> dict[str, str]:
+        found = dict.fromkeys((image.name for image in images), "")
+        for start in range(0, 0 if self._absent() else len(images), MANY):
+            part = images[start : start + MANY]
+            root = self._listings([self.url(image) + "/tags@HEAD" for image in part])
+            for image, listing in zip(part, root.iter("list")):
+                # A tag is never changed: the revision of its last change is the one that made it.
+                made = {int(item.get("revision", "0")): entry.findtext("name", "")
+                        for entry in listing.iter("entry") if entry.get("kind") == "dir" for item in entry.iter("commit")}  # fmt: skip
+                found[image.name] = made[max(made)] if made else ""
+        return found
 
     def read(self, image: OsImage, version: Version, path: str) -> bytes:
         if self._absent():

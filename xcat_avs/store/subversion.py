@@ -23,6 +23,7 @@ from xcat_avs.errors import AvsError, CommandError, NotFoundError
 # Subversion's codes: path not found; no repository there, or out of reach.
 NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
 EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
+ERRORS = re.compile(r"\bE\d{6}\b")
 NO_REVISION = re.compile(r"E160006\b")
 OUT_OF_DATE = re.compile(r"E(155011|160028|170004|160024)\b")
 TRANSACTION = 12288  # bytes of memory a path
@@ -54,8 +55,12 @@ class Subversion:
             lines = [line for line in output.stderr.splitlines() if line.strip()]
             if NO_PATH.search(output.stderr):
                 raise NotFoundError(f"not in the store {self.repository}", lines[-3:])
-            raise AvsError(f"the store {self.repository} cannot be used:", lines[-5:])
+            raise self._unusable(output.stderr)
         return output
+
+    def _unusable(self, stderr: str) -> AvsError:
+        lines = [line for line in stderr.splitlines() if line.strip()]
+        return AvsError(f"the store {self.repository} cannot be used:", lines[-5:])
 
     def _local(self) -> Optional[Path]:
         """The directory of a file:// repository, or None for one on a server."""
@@ -83,6 +88,16 @@ class Subversion:
             return ElementTree.fromstring(self._svn(argv).stdout)
         except NotFoundError:
             return None
+
+    def _listings(self, targets: Sequence[str]) -> ElementTree.Element:
+        """What `svn ls --xml` says of several directories in their order: nothing of one that does not exist."""
+        output = command.capture(
+            ["svn", "--non-interactive", "ls", "--xml", *targets], timeout=self.timeout, check=False
+        )
+        # The last error only sums up what was not there.
+        if output.code and set(ERRORS.findall(output.stderr)) != {"E200009"}:
+            raise self._unusable(output.stderr)
+        return ElementTree.fromstring(output.stdout)
 
     def _log(self, target: str, *options: str) -> list[ElementTree.Element]:
         root = self._xml(["svn", "log", "--xml", *options, target])
