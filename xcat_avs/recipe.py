@@ -190,8 +190,12 @@ def load(image: OsImage, installdir: Path, base: Settings) -> Recipe:
     changed = settings(image, installdir, base)
     parts = {name: texts for name, texts in options.items() if not name.startswith(ADDON)}
     extras = {name[len(ADDON) :].strip(): texts for name, texts in options.items() if name.startswith(ADDON)}
-    found = _found(steps, parts, procedure_layers(image, installdir), "procedure")
-    added = _found(addons, extras, procedure_layers(image, installdir, addons=True), "add-on")
+    layers, addon_layers = (procedure_layers(image, installdir, addons=kind) for kind in (False, True))
+    for section in parts.keys() & set(procedure.known(addon_layers)) - set(procedure.known(layers)):
+        path = next((item[1] for item in parts[section].values()), Path("a recipe"))
+        raise AvsError(f"{path}: [{section}] is the section of a step, and {section} is an add-on: [{ADDON}{section}]")
+    found = _found(steps, parts, layers, "procedure")
+    added = _found(addons, extras, addon_layers, "add-on")
     return Recipe(found, changed, tuple(files), added)
 
 

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage
 
 LOCK_DIRECTORY = Path("/var/lock/xcat")
+SHARED_LOCK_WAIT = 60.0  # seconds
 # Attributes that genimage and packimage put into shell lines as they are.
 UNQUOTED = ("rootimgdir", "pkglist", "otherpkglist", "exlist", "profile", "osvers", "osarch", "kernelver", "krpmver",
             "netdrivers", "nodebootif", "otherifce", "kerneldir", "permission", "rootfstype", "synclists", "environvar", "driverupdatesrc")  # fmt: skip
@@ -105,20 +107,38 @@ def refuse_incomplete(image: OsImage, rootimgdir: Path, build: bool) -> None:
 def image_lock(rootimgdir: Path, pid: int) -> Iterator[None]:
     """Hold the lock that genimage, packimage and rmimage take for an image directory.
 
-    pid: what they tell their users who holds it.
+    pid: what they tell their users who holds it. Where the directory is not there yet, xCAT takes a lock of no name, the same
+    for all images, for what is soon over: that is waited for, and shared among ourselves.
     """
-    real = os.path.join(os.path.realpath(rootimgdir), "rootimg")
+    real = os.path.realpath(rootimgdir / "rootimg")
+    with ExitStack() as stack:
+        if not os.path.isdir(os.path.dirname(real)):
+            deadline = time.monotonic() + SHARED_LOCK_WAIT
+            stack.enter_context(_lock("", fcntl.LOCK_SH, rootimgdir, pid, deadline))
+        stack.enter_context(_lock(real, fcntl.LOCK_EX, rootimgdir, pid))
+        yield
+
+
+@contextmanager
+def _lock(real: str, kind: int, rootimgdir: Path, pid: int, deadline: float = 0) -> Iterator[None]:
+    """One lock file of xCAT's: its name is made of the path of a root image, as it was resolved."""
     name = real.replace("/", ".") + "." + hashlib.md5(real.encode()).hexdigest()
     LOCK_DIRECTORY.mkdir(parents=True, exist_ok=True)
-    with open(LOCK_DIRECTORY / name, "a+", encoding="ascii") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            stream.seek(0)
-            holder = stream.read(40).strip()
-            raise AvsError(
-                f"genimage, packimage or rmimage is at work on {rootimgdir} (process {holder or 'unknown'}); wait until it is done"
-            ) from None
+    with open(LOCK_DIRECTORY / name, "a+", encoding="ascii", errors="replace") as stream:
+        while True:
+            try:
+                fcntl.flock(stream, kind | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.2)
+                    continue
+                stream.seek(0)
+                holder = stream.read(40).strip() or "unknown"
+                where = rootimgdir if real else f"an image directory that is new, as {rootimgdir} is,"
+                raise AvsError(
+                    f"genimage, packimage or rmimage is at work on {where} (process {holder}); wait until it is done"
+                ) from None
         stream.truncate(0)
         stream.write(str(pid))
         stream.flush()

@@ -166,6 +166,10 @@ def connect(state: State, program: str) -> None:
     if state.knob(program).get("hang"):
         time.sleep(3600)
     if state.bypass:
+        if state.knob(program).get("bypass_hangs"):
+            time.sleep(3600)
+        if state.knob(program).get("bypass_fails"):
+            raise Failure("Unable to open the database")
         if user != "root":
             say(f"WARNING: Only allow root to run XCATBYPASS mode, your current user ID is {user}.")
             sys.exit(0)
@@ -464,8 +468,6 @@ def genimage(state: State, argv: list[str]) -> int:
         if os.path.exists(tempfile_name):
             changes = json.loads(Path(tempfile_name).read_text(encoding="utf-8"))
             fresh = State(state.root)
-            # What somebody sets while this builds goes under in what it read at its start.
-            fresh.osimages[name].update(state.knob("genimage").get("meanwhile", {}))
             fresh.osimages[name].update({**updates, **changes})
             fresh.save()
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
+SCRIPT = TOP / "share/xcat/avs/install-xcat"
 
 
 def run(*argv: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -67,25 +68,58 @@ def test_the_libraries_of_debian_12_are_new_enough(definitions: dict[str, str]) 
     assert (wrong.returncode, wrong.stderr) == (1, "Error: No such option: --nosuch\n")
 
 
+@pytest.fixture
+def xcat(tmp_path: Path) -> dict[str, str]:
+    """An XCATROOT that has lsdef, and the environment to install into it from what is on this machine."""
+    (tmp_path / "xcat/bin").mkdir(parents=True)
+    return {"XCATROOT": str(tmp_path / "xcat"), "PYTHON": "/usr/bin/python3", "AVS_VENV_OPTIONS": "--system-site-packages",
+            "AVS_PIP_OPTIONS": "--no-index --no-deps --no-build-isolation"}  # fmt: skip
+
+
+def lsdef(tmp_path: Path, script: str) -> None:
+    path = tmp_path / "xcat/bin/lsdef"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="as root only")
+@pytest.mark.parametrize("script", ["exit 111", "", None])
+def test_install_xcat_guesses_no_installdir(tmp_path: Path, xcat: dict[str, str], script: str | None) -> None:
+    """Where xCAT does not say it, nothing is installed; where its table says nothing, that is said."""
+    if script is not None:
+        lsdef(tmp_path, script)
+    done = run(SCRIPT, **{**xcat, "INSTALLDIR": "", "AVS_VENV_OPTIONS": "--nosuchoption"})
+    if script == "":
+        assert "taking /install" in done.stdout
+    else:
+        assert "set INSTALLDIR" in done.stderr
+        assert not (tmp_path / "xcat/share").exists()
+    assert done.returncode == 1
+
+
 @pytest.mark.slow
-def test_install_xcat_brings_the_postscript_and_takes_it_away(tmp_path: Path) -> None:
+def test_install_xcat_brings_the_postscript_and_takes_it_away(tmp_path: Path, xcat: dict[str, str]) -> None:
     xcatroot, installdir = tmp_path / "xcat", tmp_path / "install"
     (installdir / "postscripts").mkdir(parents=True)
     (installdir / "postscripts/otherpkgs").write_text("of xCAT\n")
-    xcatroot.mkdir()
-    env = {"XCATROOT": str(xcatroot), "INSTALLDIR": str(installdir), "PYTHON": "/usr/bin/python3", "AVS_VENV_OPTIONS": "--system-site-packages",
-           "AVS_PIP_OPTIONS": "--no-index --no-deps --no-build-isolation"}  # fmt: skip
-    script = TOP / "share/xcat/avs/install-xcat"
+    # xcatd is down, and the table can be read all the same.
+    lsdef(tmp_path, f'[ "$XCATBYPASS" = 1 ] || exit 111\necho "clustersite: installdir={installdir}"')
     for _ in range(2):  # over itself
-        done = run(script, **env)
+        done = run(SCRIPT, **xcat, INSTALLDIR="")
         assert done.returncode == 0, done.stderr
     postscript = installdir / "postscripts/avsaddons"
     assert postscript.read_bytes() == (TOP / "share/xcat/avs/avsaddons").read_bytes()
     assert os.access(postscript, os.X_OK)
     assert sorted(os.listdir(installdir / "postscripts")) == ["avsaddons", "otherpkgs"]
     assert len(list(xcatroot.glob("share/xcat/avs/venv/lib/*/site-packages/xcat_avs/addons/common/kvm.py"))) == 1
-    done = run(script, "--remove", **env)
+    recipe = xcatroot / "share/xcat/avs/recipes/default.conf"
+    assert list(xcatroot.rglob("recipes/debian.conf")) == [recipe.with_name("debian.conf")]  # no second copy
+    code = "from xcat_avs import config; print((config.share_dir() / 'recipes/default.conf').resolve())"
+    read = run(xcatroot / "share/xcat/avs/venv/bin/python", "-I", "-c", code)
+    assert read.stdout.strip() == str(recipe)
+    done = run(SCRIPT, "--remove", **xcat, INSTALLDIR="")
     assert done.returncode == 0, done.stderr
     assert os.listdir(installdir / "postscripts") == ["otherpkgs"]
     assert not (xcatroot / "bin/avsimage").exists()
+    assert not (xcatroot / "share/xcat/avs").exists()
     assert (installdir / "custom/avs").is_dir()

@@ -160,9 +160,10 @@ def test_the_classic_runbook(fresh: ManagementNode, tmp_path: Path) -> None:
 BROKEN = {
     "down": r"daemon xcatd cannot be reached.*systemctl start xcatd",
     "badhost": r"xcatd.* cannot be reached",
-    "badcert": r"refuses this user's certificate",
+    "badcert": r"refuses the certificate",
+    "foreigncert": r"refuses the certificate.*setup-local-client",
     "nocert": r"certificate",
-    "denied": r"policy table does not let this user",
+    "denied": r"policy table does not let root.*tabdump policy",
     "garbage": r"did not answer with osimage definitions but with: <html>",
 }
 
@@ -181,7 +182,9 @@ def test_a_broken_xcat_is_its_own_error_and_never_a_fall_back(node: ManagementNo
         assert "no osimage" not in error
         assert "stand-in" not in error
         said.add(error.splitlines()[0])
-    assert len(said) == len(BROKEN) - 1  # a host that has no address cannot be reached either
+    assert (
+        len(said) == len(BROKEN) - 2
+    )  # a host that has no address cannot be reached either; a certificate is no good twice
     node.daemon("down")
     for words in (["status"], ["create", "example.prod"], ["pack", "example.prod", "-t", "v1"]):
         assert re.search(BROKEN["down"], node.run(*words, code=1).error, re.DOTALL)
@@ -474,6 +477,76 @@ def test_a_resumed_build_does_not_repeat_genimage_for_what_genimage_changed(fres
     (fresh.top / "mended").touch()
     fresh.run("create", "example.prod", "-b")
     assert len(fresh.calls("inner genimage")) == 1
+
+
+def failing_step(made: ManagementNode, script: str) -> None:
+    """A recipe whose last step is a script, after genimage."""
+    step = made.installdir / "custom/avs/procedures/common/mine.sh"
+    step.parent.mkdir(parents=True)
+    step.write_text(f"#!/bin/sh\n{script}\n")
+    step.chmod(0o755)
+    recipe = made.installdir / "custom/avs/images/example.prod/recipe.conf"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text("[recipe]\nsteps = prepare_image_directory, generate_image, mine\n")
+
+
+def test_a_daemon_that_goes_away_during_a_build(fresh: ManagementNode) -> None:
+    """The build is committed; what was read at its start counts where even the tables cannot be read."""
+    fresh.define(PROD, permission="")
+    failing_step(fresh, f"test -e {fresh.top}/fixed")
+    fresh.knob("genimage", daemon="down")
+    result = fresh.run("create", "example.prod", code=1)
+    assert "step mine failed" in result.error
+    assert re.search("^Warning: .*read without xcatd.*cannot be reached", result.stderr, re.MULTILINE)
+    (fresh.top / "fixed").touch()
+    fresh.knobs.update(daemon="up", genimage={})
+    fresh.save()
+    fresh.reload()
+    assert fresh.run("create", "example.prod", "-b", "--json").document["revision"] == 2
+    assert len(fresh.calls("inner genimage")) == 1  # the seed was noted all the same
+    fresh.knobs.update(genimage={"daemon": "down", "issue": "another"}, lsdef={"bypass_fails": True})
+    fresh.save()
+    result = fresh.run("create", "example.prod")
+    assert "Stored as revision 3" in result.stdout
+    assert re.search("^Warning: .*what was read at the start counts", result.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("when", ["in a step", "while a failed step is noted"])
+def test_an_interrupt_is_not_held_by_a_daemon_that_hangs(fresh: ManagementNode, when: str) -> None:
+    script = "touch {0}/there; sleep 600" if when == "in a step" else "echo of the step; exit 1"
+    failing_step(fresh, script.format(fresh.top))
+    fresh.knob("genimage", daemon="hang")
+    fresh.knob("lsdef", bypass_hangs=True)
+    process = fresh.avsimage("create", "example.prod")
+    if when == "in a step":
+        wait_for(fresh.top / "there")
+    else:
+        wait_for(fresh.tree() / "kernel")
+        deadline = time.monotonic() + 30
+        while not (
+            fresh.calls("lsdef") and fresh.calls("lsdef")[-1]["time"] > fresh.calls("genimage")[0]["time"] + 0.2
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.5)
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    result = fresh.finish(process)
+    assert time.monotonic() - started < 15
+    if when == "in a step":
+        assert result.code == 128 + signal.SIGINT, str(result)
+    else:
+        assert "step mine failed" in result.error  # the first error is the one that is told
+
+
+def test_what_genimage_wrote_over_is_a_warning(fresh: ManagementNode) -> None:
+    """It writes back what it read at its start, also over what somebody has set meanwhile."""
+    old, new = fresh.tables["osimage"][PROD]["pkgdir"], "/install/newer"
+    fresh.knob("genimage", attributes={"pkgdir": "/install/older"})
+    result = fresh.run("create", "example.prod")
+    assert re.search(rf"^Warning: .*pkgdir was '{old}'.*'/install/older' now", result.stderr, re.MULTILINE)
+    assert "The definition was changed by the build: pkgdir" in result.stdout
+    assert new not in result.stderr
 
 
 def test_a_build_that_fails_shows_the_end_of_its_log(fresh: ManagementNode) -> None:
@@ -812,6 +885,7 @@ def test_a_pack_ended_by_a_signal_leaves_nothing_behind(packed: ManagementNode) 
 def test_the_real_directory_is_kept_and_can_be_served_again(node: ManagementNode, tmp_path: Path) -> None:
     node.knob("genimage", issue="by hand")
     plain_build(node)
+    node.program("nodeset", "cn001-cn003", f"osimage={PROD}")
     real = {path.removeprefix(str(node.served())): fact for path, fact in contents(node.served()).items()}
     result = node.run("pack", "example.prod", "-t", "v1")
     match = re.search(r"^The directory that was there is kept as (.*)$", result.stdout, re.MULTILINE)
@@ -888,7 +962,7 @@ def test_a_tag_served_already_whose_nodeset_is_due(node: ManagementNode) -> None
     node.forget()
     again = node.run("pack", "example.prod", "-t", "v1", "--nodeset")
     assert not node.calls("packimage")
-    assert [call["argv"] for call in node.calls("nodeset")] == [["cn001-cn003", f"osimage={PROD}"]]
+    assert [call["argv"] for call in node.calls("nodeset")] == [["cn002", f"osimage={PROD}"]]  # the others have theirs
     assert "cn002: netboot rocky9.4-x86_64-example.prod" in again.stdout
 
 
@@ -1039,6 +1113,59 @@ def test_status_in_words_and_as_a_document(node: ManagementNode) -> None:
     assert (other["source"], other["coherent"]) == (PROD, None)
     assert len(node.run("status", "example.test", "--json").document["osimages"]) == 1
     assert "bmcpassword" not in json.dumps(node.calls("lsdef"))
+
+
+def test_osimages_that_share_a_rootimgdir(node: ManagementNode) -> None:
+    """They differ in their kernel command line, say; a new kernel concerns the nodes of both."""
+    other = node.image("example.console", rootimgdir=str(node.served()), addkcmdline="console=ttyS1")
+    node.nodes(other, "gn001", "gn002")
+    node.run("pack", "example.prod", "-t", "v1", "--nodeset")
+    node.program("nodeset", "gn001,gn002", f"osimage={other}")
+    assert node.run("status", "--json").document["osimages"][0]["nodeset_due"] is False
+    packed = node.run("pack", "example.prod", "-t", "v2").stdout
+    back = node.run("rollback", "example.prod", "--json").document
+    again = node.run("rollback", "example.prod").stdout
+    for text in (packed, again):
+        assert f"nodeset cn001-cn003 osimage={PROD}" in text
+        assert f"The same directory is that of {other}:" in text
+        assert f"nodeset gn001,gn002 osimage={other}" in text
+    assert [(entry["osimage"], entry["nodes"]) for entry in back["shared"]] == [(other, ["gn001", "gn002"])]
+    one, two = node.run("status", "--json").document["osimages"]
+    assert (one["osimage"], two["osimage"]) == (other, PROD)
+    assert (one["tag"], one["nodeset_due"], two["nodeset_due"]) == ("v2", True, True)
+    done = node.run("pack", "example.prod", "-t", "v1", "--nodeset").stdout
+    assert "gn002: netboot" in done
+    assert not any(document["nodeset_due"] for document in node.run("status", "--json").document["osimages"])
+    # Moved to another osimage of the same files: its boot file has the other's kernel and command line.
+    node.reload()
+    node.nodes(other, "cn001")
+    assert f"Due: nodeset cn001 osimage={other}" in node.run("status").stdout
+
+
+def test_a_node_moved_by_chdef_keeps_its_old_boot_file(packed: ManagementNode) -> None:
+    packed.run("pack", "example.prod", "-t", "v1", "-x", "example.test", "--nodeset")
+    packed.run("pack", "example.prod", "-t", "v1", "--force", "--nodeset")
+    packed.reload()
+    packed.nodes(PROD, "cn009", "cn010")
+    assert f"Due: nodeset cn009,cn010 osimage={PROD}" in packed.run("status").stdout
+    said = packed.run("pack", "example.prod", "-t", "v1", "--force").stdout
+    assert f"Before they reboot: nodeset cn009,cn010 osimage={PROD}" in said
+    assert "a reboot is enough" not in said
+
+
+def test_nodes_behind_a_service_node(packed: ManagementNode) -> None:
+    packed.tables["site"]["sharedtftp"] = "0"
+    for name in ("cn001", "cn002", "cn003"):
+        packed.tables["node"][name].update(servicenode="sn01", xcatmaster="sn01")
+    packed.save()
+    text = packed.run("pack", "example.prod", "-t", "v2", "--nodeset").stdout
+    assert "a reboot is enough" not in text
+    for said in (text, packed.run("status").stdout):
+        assert "cn001-cn003 boot from service node sn01, which has its own copy of INSTALLDIR and TFTPDIR" in said
+        assert f"rsync -auv --exclude autoinst {packed.installdir} sn01:{packed.installdir.parent}" in said
+    assert packed.run("status", "--json").document["osimages"][0]["service_nodes"] == {
+        "sn01": ["cn001", "cn002", "cn003"]
+    }
 
 
 def test_status_lists_who_was_packed_not_who_shares_a_directory(packed: ManagementNode) -> None:

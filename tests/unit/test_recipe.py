@@ -322,6 +322,9 @@ def test_options_of_an_addon_that_do_not_exist(install: Path) -> None:
     path = put(install, "recipes/el9.conf", "[recipe]\naddons = tools\n[addon tools]\nverson = 2\n")
     with pytest.raises(AvsError, match=f"{path}: add-on 'tools' has no option 'verson'.*did you mean version"):
         load(install)
+    path.write_text("[recipe]\naddons = tools\n[tools]\nversion = 2\n")
+    with pytest.raises(AvsError, match=rf"{path}: \[tools\] .*tools is an add-on: \[addon tools\]"):
+        load(install)
     path.write_text("[addon tols]\nversion = 2\n")
     with pytest.raises(AvsError, match=rf"{path}: unknown add-on \[tols\].*did you mean tools"):
         load(install)

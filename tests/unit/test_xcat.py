@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,39 @@ def test_the_lock_is_that_of_the_directory_behind_a_link(locks: Path, tmp_path: 
         assert (locks / lock_name(real / "rootimg")).read_text() == str(os.getpid())
     with open(locks / lock_name(real / "rootimg")) as stream:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+NO_NAME = ".d41d8cd98f00b204e9800998ecf8427e"  # as it was recorded
+
+
+def test_the_lock_of_a_directory_that_is_not_there_yet(locks: Path, tmp_path: Path) -> None:
+    """xCAT resolves its path to nothing: first builds of different images share it, and ours do not fail for each other."""
+    with xcat.image_lock(tmp_path / "one", 11), xcat.image_lock(tmp_path / "two", 22):
+        assert {path.name for path in locks.iterdir()} == {
+            NO_NAME, lock_name(tmp_path / "one/rootimg"), lock_name(tmp_path / "two/rootimg"),
+        }  # fmt: skip
+        with open(locks / NO_NAME) as stream, pytest.raises(BlockingIOError):  # xCAT's own programs find it taken
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(AvsError, match="process 11"), xcat.image_lock(tmp_path / "one", 33):
+            pass
+    (tmp_path / "there").mkdir()
+    (locks / NO_NAME).unlink()
+    with xcat.image_lock(tmp_path / "there", 11):
+        assert not (locks / NO_NAME).exists()
+
+
+def test_a_lock_of_no_name_is_waited_for(locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locks.mkdir(parents=True)
+    monkeypatch.setattr(xcat, "SHARED_LOCK_WAIT", 0.3)
+    (locks / NO_NAME).write_text("4711")
+    with open(locks / NO_NAME) as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(AvsError, match=r"directory that is new.*process 4711"), xcat.image_lock(tmp_path / "a", 1):
+            pass
+        monkeypatch.setattr(xcat, "SHARED_LOCK_WAIT", 30)
+        threading.Timer(0.5, lambda: fcntl.flock(stream, fcntl.LOCK_UN)).start()
+        with xcat.image_lock(tmp_path / "a", 1):
+            pass
 
 
 def test_a_lock_that_genimage_holds_is_an_error_at_once(locks: Path, tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_what_is_read_without_the_daemon_is_what_the_daemon_says(tmp_path: Path)
 def test_who_may_not_ask(
     said: str, code: int, uid: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(xcat.os, "geteuid", lambda: uid)
+    monkeypatch.setattr("os.geteuid", lambda: uid)
     with pytest.raises(AvsError, match=words) as err:
         xcat.lsdef(program(tmp_path, "", f"{said}\n", code), "-t", "osimage")
     assert uid or "run as root" not in str(err.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from xcat_avs.addons import AddonResult
 from xcat_avs.build import StepResult
 from xcat_avs.config import Settings
 from xcat_avs.context import BuildContext, BuildPaths
-from xcat_avs.errors import AvsError, UsageError
+from xcat_avs.errors import AvsError, Interrupted, UsageError
 from xcat_avs.generate import Generator, Job, Wishes, genimage
 from xcat_avs.generate.genimage import Genimage
 from xcat_avs.image import OsImage, check_tag_name
@@ -32,6 +33,9 @@ from xcat_avs.store.trees import commit_tree
 
 STORE_PROGRAMS = ("fsvs", "svn", "svnmucc")
 CHDEF_TIMEOUT = 60.0  # seconds
+# Seconds for reading the definition again: at the end of a build, and of one that was interrupted.
+READ_BACK, READ_BACK_INTERRUPTED = 20.0, 5.0
+OPTIONS = frozenset({"kernelver", "netdrivers", "nodebootif"})  # what settings have genimage write
 
 
 class CreateFailed(AvsError):
@@ -71,8 +75,9 @@ def run(request: Request, site: Site) -> Report:
         stack.enter_context(site.lock(image, "build"))
         store = site.store()
         store.prepare(image, site.identity.user)  # a store that cannot be used is known before the work, not after it
-        results, added = _build(image, recipe, generator, source, paths, request, site)
-        image, changes = _written_back(image, site)
+        results, added, after = _build(image, recipe, generator, source, paths, request, site)
+        changes = _changes(image, after, site)
+        image = after
         completed = report.utc_now()
         said = build.step_reports(paths, recipe)
         text = _report_blocks(image, completed, message, results, added, said)
@@ -144,15 +149,40 @@ def _wishes(image: OsImage, settings: Settings) -> Wishes:
     return Wishes(settings.install_docs, settings.install_locales, settings.package_manager_args, Path(base))
 
 
-def _written_back(image: OsImage, site: Site) -> tuple[OsImage, list[str]]:
-    """The definition as genimage left it, and what it changed in it."""
-    site.definitions.reload()
-    after = site.definitions.osimages().get(image.name, image)
-    keys = sorted(image.attributes.keys() | after.attributes.keys())
+def _written_back(image: OsImage, site: Site, interrupted: bool) -> OsImage:
+    """The definition as genimage left it; where xCAT does not tell, as it was read at the start.
+
+    interrupted: nobody is kept waiting for xcatd, which may hang.
+    """
+    problem = ""
+    # xcatd may have gone away meanwhile; its tables have not.
+    for bypass in (True,) if interrupted else (False, True):
+        try:
+            site.definitions.reload(READ_BACK_INTERRUPTED if interrupted else READ_BACK, bypass)
+            break
+        except AvsError as err:
+            problem = problem or err.text
+    else:
+        site.progress.warn(
+            f"{image.name}: its definition cannot be read again, what was read at the start counts: {problem}"
+        )
+        return image
+    if problem:
+        site.progress.warn(f"{image.name}: its definition was read without xcatd: {problem}")
+    return site.definitions.osimages().get(image.name, image)
+
+
+def _changes(image: OsImage, after: OsImage, site: Site) -> list[str]:
+    """What a build changed in its definition; a warning where a value that stood there is another one now."""
     old, new = image.attributes, after.attributes
-    return after, [
-        f"{key}: {old.get(key, '')!r} -> {new.get(key, '')!r}" for key in keys if old.get(key) != new.get(key)
-    ]
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    for key in changed:
+        if old.get(key) and key not in OPTIONS:
+            site.progress.warn(
+                f"{image.name}: {key} was {old[key]!r} when the build began, and is {new.get(key, '')!r} now: genimage writes back what "
+                f"it has read, also over what chdef has set meanwhile; set what is meant with `chdef -t osimage {image.name} {key}=VALUE`"
+            )
+    return [f"{key}: {old.get(key, '')!r} -> {new.get(key, '')!r}" for key in changed]
 
 
 class _Copy:
@@ -210,7 +240,9 @@ def _message(request: Request, site: Site, image: OsImage, settings: Settings) -
 
 
 def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optional[Path], paths: BuildPaths, request: Request,
-           site: Site) -> tuple[list[StepResult], list[AddonResult]]:  # fmt: skip
+           site: Site) -> tuple[list[StepResult], list[AddonResult], OsImage]:  # fmt: skip
+    """The results of the steps and of the add-ons, and the definition as the build left it."""
+
     def context(step: Step, log: Path, where: BuildPaths = paths) -> BuildContext:
         procedure: Procedure = step.procedure
         return BuildContext(
@@ -230,14 +262,24 @@ def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optiona
     seed = build.build_seed(image, generator, source, installdir)
     if request.resume:
         seed = build.earlier_seed(paths, seed)
+
+    def remember(interrupted: bool) -> OsImage:
+        # What the build itself changed in the definition is no reason to begin again.
+        after = _written_back(image, site, interrupted)
+        with contextlib.suppress(OSError):  # a file that it names is gone: the next run says so
+            build.remember_seed(paths, seed, build.build_seed(after, generator, source, installdir))
+        return after
+
     try:
         try:
             results = build.run_steps(context, recipe, paths, seed, request.resume, site.progress)
-            return results, addons.run_addons(context, recipe, paths, results, request.resume, site.progress)
-        finally:
-            # What the build itself changed in the definition is no reason to begin again.
-            after, _ = _written_back(image, site)
-            build.remember_seed(paths, seed, build.build_seed(after, generator, source, installdir))
+            added = addons.run_addons(context, recipe, paths, results, request.resume, site.progress)
+        except BaseException as err:
+            # The first error is the one to be told, whatever comes while this is noted.
+            with contextlib.suppress(AvsError, OSError, Interrupted):
+                remember(isinstance(err, Interrupted))
+            raise
+        return results, added, remember(interrupted=False)
     except build.StepFailed as err:
         failed = CreateFailed(
             f"{image.name}: {err.text}", err.tail, err.log,

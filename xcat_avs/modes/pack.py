@@ -149,6 +149,7 @@ def after_publish(request: Request, site: Site, image: OsImage) -> tuple[list[st
             more, _, failed = _run_nodeset(state, {})
             lines += [_serves_too(state), *more]
             code = code or failed
+    lines += [line for state in states for line in served.service_lines(state)]
     states = served.look_all(image, site.definitions)
     document.update(
         differing=states[0].document()["differing"], shared=[_shared_document(state) for state in states[1:]]

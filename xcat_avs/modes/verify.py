@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Optional
 
@@ -19,6 +19,7 @@ from xcat_avs.site import Site
 from xcat_avs.store import Store, Version
 from xcat_avs.store.trees import checkout_tree, stored_manifest
 
+MOST = 40  # lines of differences
 OK, WARN, FAIL = "[ OK ]", "[WARN]", "[FAIL]"
 
 
@@ -30,8 +31,13 @@ class Finding:
     text: str
     details: tuple[str, ...] = ()
 
-    def lines(self) -> list[str]:
-        return [f"{self.result} {self.text}", *(f"       {line}" for line in self.details)]
+    def lines(self, most: int) -> list[str]:
+        """In words, with at most so many details; a document has all of them."""
+        shown = list(self.details)
+        if len(shown) > most:
+            left = len(shown) - max(most - 1, 0)
+            shown = [*shown[: max(most - 1, 0)], f"and {left} more; --json has them all"]
+        return [f"{self.result} {self.text}", *(f"       {line}" for line in shown)]
 
 
 def run(request: Request, site: Site) -> Report:
@@ -44,7 +50,16 @@ def run(request: Request, site: Site) -> Report:
     failed = any(finding.result == FAIL for finding in findings)
     document = {"osimage": image.name, "version": str(version), "tag": version.tag, "revision": version.revision,
                 "whole": not failed, "findings": [asdict(finding) for finding in findings]}  # fmt: skip
-    return Report(["\n".join(line for finding in findings for line in finding.lines())], document, 1 if failed else 0)
+    return Report(["\n".join(to_lines(findings))], document, 1 if failed else 0)
+
+
+def to_lines(findings: Iterable[Finding]) -> list[str]:
+    """The findings in words, with MOST lines of differences at most."""
+    lines, left = list[str](), MOST
+    for finding in findings:
+        lines += finding.lines(left)
+        left -= min(left, len(finding.details))
+    return lines
 
 
 def _version(request: Request, site: Site, store: Store, image: OsImage) -> Version:
