@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,13 @@ def test_all_below_a_carried_directory_is_carried() -> None:
 
 def test_fifos_are_carried() -> None:
     assert trees.carried(listed(f="fifo", d="dir", **{"d/f": "fifo"})) == {"f", "d/f"}
+
+
+@pytest.mark.parametrize("kind", ["char", "block"])
+def test_devices_that_fsvs_cannot_make_are_carried(kind: str) -> None:
+    """It keeps a number in 32 bits with a sign."""
+    for device, aside in (((0, 0), False), ((4095, 0x7FFFF), False), ((5, 0x80000), True), ((0, 0xFFFFF), True)):
+        assert trees.carried({"d": Entry("d", kind, 0o600, 0, 0, 0, device=device)}) == ({"d"} if aside else set())
 
 
 def test_long_paths_are_carried() -> None:
@@ -201,6 +209,38 @@ def test_what_only_the_manifest_tells_is_a_change(site: Site, change: str) -> No
     earlier = site.checkout(Version(revision=first.number))
     assert manifest.compare(earlier, trees.stored_manifest(site.store, IMAGE, Version()) or {}) != []
     assert (site.rootimg(site.kept) == site.rootimg(site.tree)) is (change == "inputs")
+    assert site.warned == []
+
+
+@pytest.mark.slow
+def test_devices_of_every_number(site: Site) -> None:
+    """By the first commit, which is FSVS's, and by a later one; one that an older release stored comes out again."""
+
+    def make(name: str, kind: int, *number: int) -> None:
+        os.mknod(site.root / f"etc/{name}.{kind:o}", kind | 0o600, os.makedev(*number))
+
+    for kind in (stat.S_IFCHR, stat.S_IFBLK):
+        for number, device in enumerate([(0, 0), (4095, 0x7FFFF), (5, 0x80000), (5, 0xFFFFF)]):
+            make(f"first{number}", kind, *device)
+    os.link(site.root / "etc/first3.20000", site.root / "etc/another.20000")
+    site.commit()
+    for kind in (stat.S_IFCHR, stat.S_IFBLK):
+        make("later", kind, 0, 0xFFFFF)
+        make("zero", kind, 0, 0)
+    site.commit()
+    site.checkout()
+    assert site.rootimg(site.kept) == site.rootimg(site.tree)
+    url = f"{site.store.url(IMAGE, Version())}/rootimg/etc/later.20000"
+    (site.top / "text").write_text("cdev 0xfff000:0xff")
+    words = ["put", str(site.top / "text"), url, "propset", "svn:special", "*", url]
+    manifest_url = f"{site.store.url(IMAGE, Version())}/build_info/manifest"
+    words += ["propset", "svn:mime-type", "text/plain", manifest_url]
+    subprocess.run(["svnmucc", "-m", "m", *words], check=True)
+    with pytest.raises(AvsError):
+        site.checkout(target=site.top / "other/tree")
+    (site.root / "etc/passwd").write_text("changed\n")
+    assert site.commit()[1]
+    site.checkout(target=site.top / "other/tree")
     assert site.warned == []
 
 

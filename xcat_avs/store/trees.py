@@ -23,6 +23,7 @@ CARRIED = f"{INFO}/carried"
 OWN = (MANIFEST, CARRIED)  # written after the tree is known
 NAME_LIMIT = 248  # bytes; FSVS makes a longer one of a file's while it checks out
 PATH_LIMIT = 3000  # bytes; FSVS writes whole paths
+MINOR_LIMIT = 1 << 19  # FSVS makes devices from 32 bits with a sign, and fails at those of higher minor numbers
 SHOWN = 10  # differing paths that an error lists
 
 Warn = Callable[[str], None]
@@ -59,13 +60,17 @@ def _fits(path: str, entry: Entry) -> bool:
         size = len(path.encode("utf-8"))
     except UnicodeEncodeError:
         return False
-    if size > PATH_LIMIT or (entry.type != "dir" and len(name.encode("utf-8")) > NAME_LIMIT):
+    if (
+        size > PATH_LIMIT
+        or entry.device[1] >= MINOR_LIMIT
+        or (entry.type != "dir" and len(name.encode("utf-8")) > NAME_LIMIT)
+    ):
         return False
     return entry.type != "fifo" and not any(char < " " or char == "\x7f" for char in name)
 
 
 def carried(found: Mapping[str, Entry]) -> set[str]:
-    """The paths that the manifest alone brings back: names FSVS cannot store, what is below them, FIFOs."""
+    """The paths that the manifest alone brings back: names FSVS cannot store, what is below them, FIFOs, some devices."""
     aside: set[str] = set()
     for path, entry in sorted(found.items()):
         if path.rpartition("/")[0] in aside or not _fits(path, entry):
@@ -107,7 +112,10 @@ def commit_tree(
         if stored is None:
             stored = before = _stored_tree(store, image, head, tree.parent)
         else:
-            before = _held(stored, _earlier(_contents(stored, carried(stored))))
+            before = {
+                **_held(stored, _earlier(_contents(stored, carried(stored)))),
+                **_wrongly_held(store, image, head, stored),
+            }
         restore.restore_times(str(tree), stored, present)
         present = _same_times(present, stored)
     aside = carried(present)
@@ -121,6 +129,19 @@ def commit_tree(
     store.prepare(image, author)
     content = Content(tree, _held(present, _own(tree)), before, head, sorted(aside))
     return store.commit(image, content, author, message), True
+
+
+def _wrongly_held(store: Store, image: OsImage, head: Revision, stored: Mapping[str, Entry]) -> Manifest:
+    """Devices that earlier versions of avsimage stored though FSVS cannot make them: they have to go from trunk."""
+    names = carried({path: entry._replace(device=(0, 0)) for path, entry in stored.items()})
+    found = {}
+    for path in carried(stored) - names:
+        try:
+            store.read(image, Version(revision=head.number), path)
+        except NotFoundError:
+            continue
+        found[path] = stored[path]
+    return found
 
 
 def _own(tree: Path) -> Manifest:
