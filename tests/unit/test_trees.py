@@ -428,6 +428,17 @@ def test_commit_on_one_without_a_manifest(site: Site) -> None:
 
 
 @pytest.mark.slow
+def test_what_a_killed_commit_left_beside_the_tree_goes(site: Site) -> None:
+    for name in (".before.x/rootimg", ".plain.x/tree"):
+        (site.top / name).mkdir(parents=True)
+    (site.top / "work/fsvs.0123/conf").mkdir(parents=True)
+    (site.top / "work/svnmucc.x").touch()
+    site.commit()
+    assert sorted(path.name for path in site.top.iterdir()) == ["repo", "tree", "work"]
+    assert list((site.top / "work").iterdir()) == []
+
+
+@pytest.mark.slow
 def test_commit_on_one_that_others_changed_by_hand(site: Site) -> None:
     """Its manifest is of an earlier one, and says nothing of it: what it holds is learned by a checkout."""
     site.commit()

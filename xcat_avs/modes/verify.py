@@ -64,7 +64,7 @@ def _tree(version: Version, site: Site, store: Store, image: OsImage) -> Finding
     warnings: list[str] = []
     site.progress.begin(f"checking out {version}")
     try:
-        with site.checkout(image, site.settings.state / "staging" / f"{image.name}.verify") as checkout:
+        with site.checkout(image) as checkout:
             found = checkout_tree(store, image, version, checkout, warnings.append)
             known = stored_manifest(store, image, version) is not None
     except AvsError as err:

@@ -10,6 +10,8 @@ from typing import Any, Optional, Protocol
 from xcat_avs.image import OsImage, Tag
 from xcat_avs.manifest import Manifest
 
+MANIFEST = "build_info/manifest"
+PLAIN = ".plain."  # how the directory beside a tree begins that has a copy without names no store takes
 PROVENANCE = "build_info/provenance.json"
 
 

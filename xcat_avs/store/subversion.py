@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import re
 import resource
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -19,6 +17,7 @@ from xml.etree import ElementTree
 
 from xcat_avs import command, mounts
 from xcat_avs.errors import AvsError, CommandError, NotFoundError
+from xcat_avs.scratch import own_directory
 
 # Subversion's codes: path not found; no repository there, or out of reach.
 NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
@@ -88,27 +87,16 @@ class Subversion:
         root = self._xml(["svn", "log", "--xml", *options, target])
         return [] if root is None else list(root.iter("logentry"))
 
-    @contextmanager
-    def _scratch(self, name: str) -> Iterator[Path]:
-        """A private directory for one use; by its name, what a run that was killed has left is found and removed."""
-        directory = self.work / name
-        shutil.rmtree(directory, ignore_errors=True)
-        try:
-            directory.mkdir(parents=True, mode=0o700)
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+    def _scratch(self) -> AbstractContextManager[Path]:
+        """A private directory for one use."""
+        return own_directory(self.work, "")
 
-    def _mucc(self, lines: Sequence[str], options: Sequence[str], author: str, message: str,
-              scratch: Optional[Path] = None) -> int:  # fmt: skip
+    def _mucc(self, lines: Sequence[str], options: Sequence[str], author: str, message: str) -> int:
         """One transaction of svnmucc; its revision. lines: its words, one after the other."""
-        self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=scratch or self.work, prefix="svnmucc.", encoding="utf-8"
-        ) as arguments:
-            arguments.writelines(f"{line}\n" for line in lines)
-            arguments.flush()
-            said = self._svn(["svnmucc", *self._as(author), *options, "-m", message, "-X", arguments.name]).text
+        with self._scratch() as scratch:
+            arguments = scratch / "arguments"
+            arguments.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            said = self._svn(["svnmucc", *self._as(author), *options, "-m", message, "-X", str(arguments)]).text
         found = re.search(r"r(\d+) committed", said)
         if found is None:
             raise AvsError(f"svnmucc ended well and says nothing of a revision in {self.repository}", said.splitlines())
@@ -122,9 +110,7 @@ class Subversion:
         """Make the repository beside its place and rename it there: it is whole or not there."""
         command.need("svnadmin")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new."))
-            try:
+            with own_directory(path.parent, f".{path.name}.new.") as temporary:
                 command.capture(["svnadmin", "create", str(temporary)], timeout=self.timeout)
                 conf = temporary / "db/fsfs.conf"
                 text = conf.read_text(encoding="utf-8")
@@ -136,8 +122,6 @@ class Subversion:
                 except OSError:
                     if not (path / "format").exists():  # else another first create was faster
                         raise
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
         except FileExistsError as err:
             raise AvsError(f"cannot make the store {self.repository}: {err.filename}: Not a directory") from None
         except OSError as err:

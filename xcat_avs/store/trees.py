@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Optional
@@ -12,10 +11,10 @@ from xcat_avs import manifest, mounts, restore
 from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
-from xcat_avs.store import Content, Revision, Store, Version
+from xcat_avs.scratch import own_directory, sweep
+from xcat_avs.store import MANIFEST, PLAIN, Content, Revision, Store, Version
 
 INFO = "build_info"
-MANIFEST = f"{INFO}/manifest"
 # What says how a version was built, and is a part of it: a change of these is a change.
 INPUTS = f"{INFO}/inputs"
 # Contents that Subversion cannot keep under their own name, by SHA-256.
@@ -24,6 +23,7 @@ OWN = (MANIFEST, CARRIED)  # written after the tree is known
 NAME_LIMIT = 248  # bytes; FSVS makes a longer one of a file's while it checks out
 PATH_LIMIT = 3000  # bytes; FSVS writes whole paths
 MINOR_LIMIT = 1 << 19  # FSVS makes devices from 32 bits with a sign, and fails at those of higher minor numbers
+BEFORE = ".before."  # how the directory beside a tree begins that a commit checks out to
 SHOWN = 10  # differing paths that an error lists
 
 Warn = Callable[[str], None]
@@ -98,6 +98,8 @@ def commit_tree(
     Returns the revision that trunk is at and whether it is a new one. Where nothing but the time
     of a path changed, it gets the stored time back, so that it is not stored again.
     """
+    for prefix in (BEFORE, PLAIN):
+        sweep(tree.parent, prefix)
     for path in OWN:
         mounts.remove_tree(tree / path)  # of a commit that was cut off
     present = _scan(image, tree, warn)
@@ -198,9 +200,9 @@ def _same_times(present: Mapping[str, Entry], stored: Mapping[str, Entry]) -> Ma
 
 def _stored_tree(store: Store, image: OsImage, revision: Revision, beside: Path) -> Manifest:
     """What a revision without a manifest holds: it is checked out, once."""
-    with tempfile.TemporaryDirectory(dir=beside, prefix=".before.") as directory:
-        store.export(image, Version(revision=revision.number), Path(directory))
-        return manifest.scan(directory)
+    with own_directory(beside, BEFORE) as directory:
+        store.export(image, Version(revision=revision.number), directory)
+        return manifest.scan(str(directory))
 
 
 def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, warn: Warn) -> Manifest:
