@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 import subprocess
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from xcat_avs import manifest
-from xcat_avs.errors import AvsError, NotFoundError
+from xcat_avs.errors import AvsError, DamageError, NotFoundError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
 from xcat_avs.store import Revision, Version, trees
@@ -130,7 +132,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    for program in ("svn", "svnmucc", "svnadmin", "fsvs"):
+    for program in ("svn", "svnmucc", "svnadmin", "svnserve", "fsvs"):
         if shutil.which(program) is None:
             pytest.skip(f"not installed: {program}")
     if os.geteuid() != 0:
@@ -384,6 +386,95 @@ def test_tampered_tree_is_named_and_nothing_is_kept(site: Site, words: list[str]
     assert not any(site.kept.parent.glob("tree*"))
 
 
+def refused(site: Site, store: FsvsStore | None = None, target: Path | None = None) -> str:
+    with pytest.raises(AvsError) as caught:
+        trees.checkout_tree(
+            store or site.store, IMAGE, Version(), target or site.top / "other/tree", site.warned.append
+        )
+    return str(caught.value)
+
+
+@pytest.mark.slow
+def test_damage_is_what_a_check_has_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that FSVS failed: the server may have died, a disk be full, the time be over."""
+    site.store.prepare(IMAGE, "ann")
+    conf = site.top / "repo/db/fsfs.conf"
+    conf.write_text(conf.read_text().replace("compression = lz4", "compression = none"))  # or no bytes are found
+    site.commit()
+    assert site.store.check() == f"svnadmin verify {site.top}/repo"
+    slow = site.top / "bin"
+    slow.mkdir()
+    (slow / "fsvs").write_text("#!/bin/sh\nexec sleep 60\n")
+    (slow / "fsvs").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{slow}:{os.environ['PATH']}")
+        text = refused(site, replace(site.store, timeout=1))
+    assert "fsvs did not end within 1 s" in text
+    assert "damaged" not in text
+    full = site.top / "full"
+    full.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(full)], check=True)
+    try:
+        text = refused(site, target=full / "tree")
+    finally:
+        subprocess.run(["umount", str(full)], check=True)
+    assert "No space left on device" in text
+    assert "damaged" not in text
+
+    text = server_that_dies(site, slow)
+    assert "damaged" not in text
+
+    revision = site.top / "repo/db/revs/0/2"
+    data = revision.read_bytes()
+    position = data.index(b"K 6\npasswd\nV ") + 5
+    revision.chmod(0o644)
+    revision.write_bytes(data[:position] + b"P" + data[position + 1 :])
+    assert "damaged in the store: rootimg/etc" in refused(site)
+    with pytest.raises(DamageError, match=f"the store is damaged: svnadmin verify {site.top}/repo failed"):
+        site.store.check()
+    revision.write_bytes(data)
+    (slow / "fsvs").rename(slow / "svnadmin").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setenv("PATH", f"{slow}:{os.environ['PATH']}")
+    with pytest.raises(AvsError, match="svnadmin did not end within") as caught:
+        replace(site.store, timeout=1).check()
+    assert not isinstance(caught.value, DamageError)
+
+
+def server_that_dies(site: Site, programs: Path) -> str:
+    """What a checkout says when svnserve is killed once FSVS begins."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = int(listener.getsockname()[1])
+    argv = [
+        "svnserve",
+        "-d",
+        "--foreground",
+        "-r",
+        str(site.top),
+        "--listen-host",
+        "127.0.0.1",
+        "--listen-port",
+        str(port),
+    ]
+    server = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    (programs / "fsvs").write_text(f'#!/bin/sh\nkill {server.pid}\nexec {shutil.which("fsvs")} "$@"\n')
+    store = replace(site.store, repository=f"svn://127.0.0.1:{port}/repo")
+    path = os.environ["PATH"]
+    try:
+        while server.poll() is None:
+            try:
+                store.head(IMAGE)
+                break
+            except AvsError:
+                time.sleep(0.05)
+        os.environ["PATH"] = f"{programs}:{path}"
+        return refused(site, store)
+    finally:
+        os.environ["PATH"] = path
+        server.kill()
+        server.wait()
+
+
 @pytest.mark.slow
 def test_damaged_manifest_is_named(site: Site) -> None:
     site.commit()
@@ -451,8 +542,6 @@ def test_commit_on_one_that_others_changed_by_hand(site: Site) -> None:
 
 @pytest.mark.slow
 def test_sockets_are_left_out_and_said(site: Site) -> None:
-    import socket
-
     here = os.getcwd()
     os.chdir(site.root / "etc")
     with socket.socket(socket.AF_UNIX) as listener:

@@ -128,7 +128,7 @@ def _store(site: Site, store: Store) -> Finding:
     except NotFoundError as err:
         return Finding(WARN, err.text)
     except AvsError as err:
-        return Finding(FAIL, f"the store is damaged: {err.text}", err.tail)
+        return Finding(FAIL, err.text, err.tail)
     finally:
         site.progress.end()
 

@@ -108,5 +108,6 @@ class Store(Protocol):
     def check(self) -> str:
         """Check all that the store keeps by its own means; a line that says what was checked.
 
-        Raises AvsError for damage, NotFoundError where this store cannot be checked from here.
+        Raises DamageError for damage, NotFoundError where this store cannot be checked from here, AvsError where
+        the check itself fails.
         """

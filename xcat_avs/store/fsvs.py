@@ -13,13 +13,13 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from xcat_avs import command, mounts
-from xcat_avs.errors import AvsError, CommandError, NotFoundError
+from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.image import OsImage, Tag
 from xcat_avs.manifest import reach
 from xcat_avs.scratch import own_directory
 from xcat_avs.store import MANIFEST, PLAIN, PROVENANCE, Content, Revision, Version, answers
 from xcat_avs.store.changes import actions, uploads
-from xcat_avs.store.subversion import EXISTS, NO_REVISION, OUT_OF_DATE, Subversion, open_files, quote
+from xcat_avs.store.subversion import CORRUPT, EXISTS, NO_REVISION, OUT_OF_DATE, Subversion, open_files, quote
 
 ATTEMPTS = 8
 MANY = 500  # targets of one command
@@ -192,30 +192,35 @@ class FsvsStore(Subversion):
             except CommandError as err:
                 raise AvsError(
                     f"{image.name}: the checkout of {version} failed: {err.text}",
-                    [*err.tail, *self._damaged(image, version)],
+                    [*err.tail, *self._damage(image, version)],
                 ) from None
 
-    def _damaged(self, image: OsImage, version: Version, path: str = "") -> list[str]:
-        """The files of a version that cannot be read from the store; asked only where something cannot."""
+    def _damage(self, image: OsImage, version: Version) -> list[str]:
+        """A line that names what a second reading of a version finds corrupt; none where it finds no such thing.
+
+        That FSVS failed says nothing of the store: the server may have died, or a disk be full.
+        """
+        try:
+            path = self._corrupt(image, version, "", "dir")
+        except AvsError:
+            return []
+        return [] if path is None else [f"damaged in the store: {path or 'the directory of this version'}"]
+
+    def _corrupt(self, image: OsImage, version: Version, path: str, kind: str) -> Optional[str]:
+        """The file below a path, or else the directory, whose reading fails as that of corrupt data does."""
+        words = ["export", "-q", "--force", self._peg(image, version, path)]
         with self._scratch() as directory:
-            try:
-                children = self._children(image, version, path)
-            except AvsError:
-                return [f"damaged in the store: the directory {path or '/'}"]
-            for name, kind in children:
-                inner = f"{path}/{name}" if path else name
-                words = [
-                    "svn",
-                    "--non-interactive",
-                    "export",
-                    "-q",
-                    "--force",
-                    self._peg(image, version, inner),
-                    f"{directory}/it",
-                ]
-                if command.capture(words, timeout=self.timeout, check=False).code:
-                    return self._damaged(image, version, inner) if kind == "dir" else [f"damaged in the store: {inner}"]
-        return []
+            said = command.capture(
+                ["svn", "--non-interactive", *words, f"{directory}/it"], timeout=self.timeout, check=False
+            )
+        if not CORRUPT.search(said.stderr):
+            return None
+        try:
+            children = self._children(image, version, path) if kind == "dir" else []
+        except AvsError:
+            children = []
+        below = (self._corrupt(image, version, f"{path}/{name}".lstrip("/"), kind) for name, kind in children)
+        return next((found for found in below if found is not None), path)
 
     def _children(self, image: OsImage, version: Version, path: str) -> list[tuple[str, str]]:
         listing = self._xml(["svn", "ls", "--xml", self._peg(image, version, path)])
@@ -316,8 +321,14 @@ class FsvsStore(Subversion):
         path = self._local()
         if path is None:
             raise NotFoundError(f"the store {self.repository} is on a server: `svnadmin verify` has to be run there")
-        if not self._absent():
-            command.capture(["svnadmin", "verify", "-q", "--keep-going", str(path)], timeout=self.timeout)
+        said = command.capture(
+            ["svnadmin", "verify", "-q", "--keep-going", str(path)], timeout=self.timeout, check=False
+        )
+        if said.code:
+            lines = [line for line in said.stderr.splitlines() if line.strip()]
+            damaged = "the store is damaged: " if CORRUPT.search(said.stderr) else ""
+            what = f"{damaged}svnadmin verify {path} {command.describe(said.code)}"
+            raise (DamageError if damaged else AvsError)(what, lines[-command.TAIL_LINES :])
         return f"svnadmin verify {path}"
 
 

@@ -24,6 +24,8 @@ NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
 EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
 NO_REVISION = re.compile(r"E160006\b")
 OUT_OF_DATE = re.compile(r"E(155011|160028|170004|160024)\b")
+# What has been read, and is not what was written: checksums, damaged records and indexes, files that end too early.
+CORRUPT = re.compile(r"E(160004|160009|160051|16005[4-8]|16006[1245]|200014|200002|140001|18500\d|070014)\b", re.ASCII)
 TRANSACTION = 12288  # bytes of memory a path
 DEAD_AFTER = 600.0  # seconds without a byte written, for a commit that goes on
 # What costs most of a first commit is looking for equal contents; compression by lz4 is almost free.
