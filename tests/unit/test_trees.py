@@ -487,6 +487,41 @@ def test_damaged_manifest_is_named(site: Site) -> None:
 
 
 @pytest.mark.slow
+def test_damaged_manifest_of_the_newest_revision_does_not_stop_the_next(site: Site) -> None:
+    """Whether somebody has committed it, or a disk has changed it: a checkout says what trunk holds, if there can be one."""
+    site.store.prepare(IMAGE, "ann")
+    conf = site.top / "repo/db/fsfs.conf"
+    conf.write_text(conf.read_text().replace("compression = lz4", "compression = none"))  # or no bytes are found
+    site.commit()
+    put(site, "build_info/manifest", site.cat("build_info/manifest").replace(b"mode=0644", b"mode=0645", 1))
+    revision, changed = site.commit()
+    assert changed, "though the tree is the same: the newest revision is to have a manifest"
+    assert len(site.warned) == 1
+    text = "the stored manifest of revision 3, is damaged or not whole: it does not have the checksum that its last line names. Revision 3 stays as it is"
+    assert text in site.warned.pop()
+    site.checkout()
+    assert site.rootimg(site.kept) == site.rootimg(site.tree)
+    assert site.commit() == (revision, False)
+    assert site.warned == []
+
+    path = site.top / "repo/db/revs/0/2"  # the later ones are kept as differences from it
+    data = path.read_bytes()
+    position = data.index(b"./rootimg/etc/hosts type=")
+    path.chmod(0o644)
+    path.write_bytes(data[:position] + b":" + data[position + 1 :])
+    with pytest.raises(AvsError) as caught:
+        site.commit()
+    assert "damaged in the store: build_info/manifest" in str(caught.value)
+    url = site.store.url(IMAGE, Version())
+    assert f"remove it from the newest revision with `svn rm -m damaged {url}`, and create with -b" in str(caught.value)
+    site.warned.clear()
+    subprocess.run(["svn", "rm", "-q", "-m", "damaged", url], check=True)
+    assert site.commit()[1]
+    site.checkout(target=site.top / "other/tree")
+    assert site.warned == []
+
+
+@pytest.mark.slow
 def test_commit_on_one_without_a_manifest(site: Site) -> None:
     """Made by avs_image_mgr: what it holds is learned by a checkout, and only what changed is stored."""
     os.utime(site.root / "etc/hosts", ns=(1, 10**18))  # FSVS itself gives no time before 1970 back

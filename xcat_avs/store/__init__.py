@@ -76,7 +76,7 @@ class Store(Protocol):
         """
 
     def export(self, image: OsImage, version: Version, target: Path) -> None:
-        """Write a version into the empty directory target."""
+        """Write a version into the empty directory target. Raises DamageError where the store is found damaged."""
 
     def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
         """Make an immutable tag of trunk at a revision; real: who that is to the system.

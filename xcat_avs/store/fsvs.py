@@ -190,10 +190,8 @@ class FsvsStore(Subversion):
                     [*command_line, self.url(image, version)], cwd=target, env=env, log=log, timeout=self.timeout
                 )
             except CommandError as err:
-                raise AvsError(
-                    f"{image.name}: the checkout of {version} failed: {err.text}",
-                    [*err.tail, *self._damage(image, version)],
-                ) from None
+                text, damage = f"{image.name}: the checkout of {version} failed: {err.text}", self._damage(image, version)
+                raise (DamageError if damage else AvsError)(text, [*err.tail, *damage]) from None
 
     def _damage(self, image: OsImage, version: Version) -> list[str]:
         """A line that names what a second reading of a version finds corrupt; none where it finds no such thing.

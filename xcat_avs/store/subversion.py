@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
 from xcat_avs import command, mounts
-from xcat_avs.errors import AvsError, CommandError, NotFoundError
+from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.scratch import own_directory
 
 # Subversion's codes: path not found; no repository there, or out of reach.
@@ -49,13 +49,14 @@ class Subversion:
         self._local()  # refuses what is no URL
 
     def _svn(self, argv: Sequence[str]) -> command.Output:
-        """Run a Subversion client. NotFoundError for a missing path, AvsError that names the store otherwise."""
+        """Run a Subversion client. NotFoundError for a missing path, AvsError (DamageError) that names the store otherwise."""
         output = command.capture([argv[0], "--non-interactive", *argv[1:]], timeout=self.timeout, check=False)
         if output.code:
             lines = [line for line in output.stderr.splitlines() if line.strip()]
             if NO_PATH.search(output.stderr):
                 raise NotFoundError(f"not in the store {self.repository}", lines[-3:])
-            raise AvsError(f"the store {self.repository} cannot be used:", lines[-5:])
+            kind = DamageError if CORRUPT.search(output.stderr) else AvsError
+            raise kind(f"the store {self.repository} cannot be used:", lines[-5:])
         return output
 
     def _local(self) -> Optional[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Optional
 
 from xcat_avs import manifest, mounts, restore
-from xcat_avs.errors import AvsError, NotFoundError
+from xcat_avs.errors import AvsError, DamageError, NotFoundError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
 from xcat_avs.scratch import own_directory, sweep
@@ -30,7 +30,7 @@ Warn = Callable[[str], None]
 
 
 def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[Manifest]:
-    """The manifest of a version, or None where it has none. Raises AvsError for a damaged one."""
+    """The manifest of a version, or None where it has none. Raises DamageError for a damaged one."""
     try:
         text = store.read(image, version, MANIFEST)
     except NotFoundError:
@@ -41,7 +41,9 @@ def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[
     try:
         return manifest.load(text.decode("ascii"), origin)
     except UnicodeDecodeError:
-        raise AvsError(f"{origin} is damaged") from None
+        raise DamageError(f"{origin} is damaged") from None
+    except AvsError as err:
+        raise DamageError(err.text) from None
 
 
 def volatile(path: str) -> bool:
@@ -106,7 +108,7 @@ def commit_tree(
     head = store.head(image)
     # One that did not change with trunk is not that of what somebody else has put there since.
     known = head is not None and store.brought(image, head.number, MANIFEST)
-    stored = stored_manifest(store, image, Version(revision=head.number)) if head and known else None
+    stored = _head_manifest(store, image, head, warn) if head and known else None
     if head and stored is not None and not manifest.compare(_lasting(stored), _lasting(present)):
         return head, False
     before: Optional[Manifest] = None
@@ -144,6 +146,18 @@ def _wrongly_held(store: Store, image: OsImage, head: Revision, stored: Mapping[
             continue
         found[path] = stored[path]
     return found
+
+
+def _head_manifest(store: Store, image: OsImage, head: Revision, warn: Warn) -> Optional[Manifest]:
+    """The manifest of the newest revision; None for a damaged one, which the next revision does not need.
+
+    What trunk holds is learned by a checkout then, and the new revision has a whole manifest: nothing is lost by it.
+    """
+    try:
+        return stored_manifest(store, image, Version(revision=head.number))
+    except DamageError as err:
+        warn(f"{err.text}. Revision {head.number} stays as it is, and what it holds is read by a checkout; the new one has its own manifest")
+        return None
 
 
 def _own(tree: Path) -> Manifest:
@@ -201,7 +215,12 @@ def _same_times(present: Mapping[str, Entry], stored: Mapping[str, Entry]) -> Ma
 def _stored_tree(store: Store, image: OsImage, revision: Revision, beside: Path) -> Manifest:
     """What a revision without a manifest holds: it is checked out, once."""
     with own_directory(beside, BEFORE) as directory:
-        store.export(image, Version(revision=revision.number), directory)
+        try:
+            store.export(image, Version(revision=revision.number), directory)
+        except DamageError as err:
+            url = store.url(image, Version())
+            advice = f"; to go on, remove it from the newest revision with `svn rm -m damaged {url}`, and create with -b: tags and older revisions stay"
+            raise err.prefixed("", advice) from None
         return manifest.scan(str(directory))
 
 
