@@ -190,7 +190,10 @@ class FsvsStore(Subversion):
                     [*command_line, self.url(image, version)], cwd=target, env=env, log=log, timeout=self.timeout
                 )
             except CommandError as err:
-                text, damage = f"{image.name}: the checkout of {version} failed: {err.text}", self._damage(image, version)
+                text, damage = (
+                    f"{image.name}: the checkout of {version} failed: {err.text}",
+                    self._damage(image, version),
+                )
                 raise (DamageError if damage else AvsError)(text, [*err.tail, *damage]) from None
 
     def _damage(self, image: OsImage, version: Version) -> list[str]:

@@ -156,7 +156,9 @@ def _head_manifest(store: Store, image: OsImage, head: Revision, warn: Warn) -> 
     try:
         return stored_manifest(store, image, Version(revision=head.number))
     except DamageError as err:
-        warn(f"{err.text}. Revision {head.number} stays as it is, and what it holds is read by a checkout; the new one has its own manifest")
+        warn(
+            f"{err.text}. Revision {head.number} stays as it is, and what it holds is read by a checkout; the new one has its own manifest"
+        )
         return None
 
 
