@@ -42,6 +42,10 @@ class NotFoundError(AvsError):
     """Something the user named does not exist."""
 
 
+class DamageError(AvsError):
+    """A check has found something damaged."""
+
+
 class CommandError(AvsError):
     """A program that was run failed, was killed, or is missing."""
 

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -526,6 +527,39 @@ def test_output_to_a_terminal_of_another_encoding(built: Installation) -> None:
         answer = built("-c", "list-tags", "example.prod", env={"PYTHONIOENCODING": encoding})
         assert (answer.code, answer.err) == (0, "")
         assert "v2" in answer.out
+
+
+@pytest.mark.slow
+def test_verify_where_the_record_of_what_is_served_cannot_be_trusted(built: Installation) -> None:
+    """Nothing says then what was packed, and the archive may be any: that is never OK."""
+    assert built("-c", "pack", "example.prod", "-t", "v1").code == 0
+    assert built("-c", "pack", "example.prod", "-t", "v1", "-x", "example.test").code == 0
+    place = built.install / "netboot/debian12/x86_64"
+    archive = next((place / "example.prod").glob("rootimg.*"))
+    archive.write_bytes(archive.read_bytes() + b"x")
+    records = {name: place / profile / "avs.json" for profile, name in (("example.prod", PROD), ("example.test", TEST))}
+    whole = {name: record.read_text() for name, record in records.items()}
+    for old, new, words in (
+        ("{", "", "NAME: the record RECORD of what was packed is damaged; by the journal it is tag v1"),
+        ('"tag": "v1"', '"tag": "v3"', f"NAME: RECORD says NAME {PROD} v3, and the journal NAME {PROD} v1"),
+        (f'"source": "{PROD}"', '"source": "x"', f"NAME: RECORD says NAME x v1, and the journal NAME {PROD} v1"),
+        ("", None, "NAME: the record RECORD of what was packed is gone; by the journal it is tag v1"),
+    ):
+        for name, record in records.items():
+            record.unlink() if new is None else record.write_text(whole[name].replace(old, new, 1))
+        answer = built("-c", "verify", "example.prod", "-t", "v1")
+        assert (answer.code, answer.out.count("[FAIL]")) == (1, 2), answer.out
+        for name, record in records.items():
+            assert f"[FAIL] {words.replace('NAME', name).replace('RECORD', str(record))}" in answer.out
+    records[TEST].write_text(whole[TEST])
+    built.put("install/netboot/debian12/x86_64/example.prod/avs.json", "{")
+    shutil.rmtree(built.top / "state/journal")
+    answer = built("-c", "verify", "example.prod", "-t", "v1")
+    assert (answer.code, answer.out.count("[FAIL]")) == (1, 1)
+    assert "avs.json of what was packed is damaged; pack it again with --force" in answer.out
+    assert built("-c", "pack", "example.prod", "-t", "v1", "--force").code == 0
+    answer = built("-c", "verify", "example.prod", "-t", "v1")
+    assert (answer.code, answer.out.count("[ OK ]")) == (0, 3)
 
 
 # The store.

@@ -31,16 +31,17 @@ ALLOWED: dict[str, set[str]] = {
     "manifest": {"errors"},
     "locks": {"errors"},
     "mounts": {"errors"},
+    "scratch": {"mounts"},
     "procedure": {"errors"},
     "command": {"errors"},
     "progress": {"command", "errors"},
     "definitions.*": {"image", "command", "errors", "definitions.*"},
     "generate.*": {"mounts", "command", "image", "inside", "manifest", "packages", "pkglist", "errors", "xcat", "generate.*"},
     "restore": {"command", "errors", "manifest"},
-    "store.*": {"manifest", "restore", "mounts", "command", "image", "errors", "store.*"},
+    "store.*": {"manifest", "restore", "mounts", "scratch", "command", "image", "errors", "store.*"},
     "pack.*": {
         "delta", "store.*", "generate.*", "manifest", "restore", "mounts", "command", "image", "progress", "report", "errors",
-        "pack.*", "xcat",
+        "pack.*", "scratch", "xcat",
     },
     "recipe": {"config", "procedure", "image", "errors"},
     "lent": {"errors", "generate.*", "image", "mounts"},
@@ -61,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "site": {
         "config", "definitions.*", "errors", "image", "journal", "locks", "progress", "xcat", "recipe", "report", "request",
-        "store.*",
+        "scratch", "store.*",
     },
     "modes.*": {
         "", "addons", "build", "command", "config", "context", "definitions.*", "differences", "diffreport", "errors",

@@ -22,8 +22,8 @@ from xcat_avs.packages import PackageList
 from xcat_avs.report import LEFT, RIGHT, Report, Table
 from xcat_avs.request import Request
 from xcat_avs.site import Site
-from xcat_avs.store import Store, Version
-from xcat_avs.store.trees import INPUTS, MANIFEST, stored_manifest
+from xcat_avs.store import MANIFEST, Store, Version
+from xcat_avs.store.trees import INPUTS, stored_manifest
 
 STANZA = f"{INPUTS}/osimage.stanza"
 

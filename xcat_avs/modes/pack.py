@@ -81,7 +81,7 @@ def publish_tag(
         other.rootimgdir(site.definitions.installdir) for other in site.definitions.osimages().values()
     )
     staging = site.settings.state / "staging" / target.name
-    with site.lock(target, "pack"), site.image_lock(rootimgdir), site.checkout(image, staging) as checkout:
+    with site.lock(target, "pack"), site.image_lock(rootimgdir), site.checkout(image) as checkout:
         packing = Packing(
             store, image, tag, target, rootimgdir, packer(site, wanted), wanted.method, wanted.compress, checkout, staging,
             site.settings.logs / target.name / "pack.log", site.identity.user, site.progress, reserved, site.settings.timeout,

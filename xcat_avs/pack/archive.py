@@ -6,7 +6,6 @@ import ctypes
 import os
 import re
 import stat
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Callable
 from xcat_avs import command, manifest
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import SOURCE_DATE_EPOCH
+from xcat_avs.scratch import own_directory
 
 CPIO_LIMIT = 2**32 - 1  # bytes of a file in the newc form
 EXIST_DIRECTIVE = re.compile(r"#INCLUDE:([^#]+)#")
@@ -155,14 +155,14 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, 
         options = ["-noappend", "-no-progress", "-comp", form.compress, "-mkfs-time", SOURCE_DATE_EPOCH]
         command.run(["mksquashfs", str(root), str(archive), *options], log=log, timeout=timeout)
     else:
-        with tempfile.NamedTemporaryFile(dir=log.parent, prefix="names.") as names:
-            names.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
-            names.flush()
+        with own_directory(log.parent, "names.") as directory:
+            names = directory / "names"
+            names.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in paths))
             if form.method == "cpio":
                 packer = ["cpio", "--quiet", "-o", "-H", "newc", "--null", "--reproducible"]
                 command.pipe(
                     [packer, form.compressor()],
-                    stdin=Path(names.name),
+                    stdin=names,
                     stdout=archive,
                     cwd=root,
                     log=log,
@@ -171,7 +171,7 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, 
             else:
                 packer = ["tar", "--create", "--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
                           "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--no-recursion", "--null", "--verbatim-files-from",
-                          f"--files-from={names.name}"]  # fmt: skip
+                          f"--files-from={names}"]  # fmt: skip
                 command.pipe([packer, form.compressor()], stdout=archive, cwd=root, log=log, timeout=timeout)
     check_complete(archive, form, paths, log, timeout)
 
