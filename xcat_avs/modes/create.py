@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from xcat_avs import __version__, addons, build, command, config, generate, report, xcat
+from xcat_avs import __version__, addons, build, command, config, generate, kernels, report, xcat
 from xcat_avs.addons import AddonResult
 from xcat_avs.build import StepResult
 from xcat_avs.config import Settings
@@ -72,6 +72,10 @@ def run(request: Request, site: Site) -> Report:
         store = site.store()
         store.prepare(image, site.identity.user)  # a store that cannot be used is known before the work, not after it
         results, added = _build(image, recipe, generator, source, paths, request, site)
+        try:
+            kernels.check_modules(paths.tree)
+        except AvsError as err:
+            raise err.prefixed(f"{image.name}: ", "; nothing was committed") from None
         image, changes = _written_back(image, site)
         completed = report.utc_now()
         said = build.step_reports(paths, recipe)
@@ -126,7 +130,7 @@ def _generator(source: Optional[Path], site: Site, image: OsImage, settings: Set
             raise AvsError(f"{image.name}: [image] pkglist = minimal, and there is no {minimal}")
     installdir, tftpdir = site.definitions.installdir, site.definitions.tftpdir
     modules = settings.net_modules + settings.storage_modules + settings.filesystem_modules
-    kernel = settings.kernel + settings.kernel_suffix
+    kernel = settings.kernel and settings.kernel + settings.kernel_suffix
     return Genimage(
         image.rootimgdir(installdir),
         tftpdir,
