@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from xcat_avs import __version__, addons, build, command, config, generate, report, xcat
+from xcat_avs import __version__, addons, build, command, config, generate, kernels, report, xcat
 from xcat_avs.addons import AddonResult
 from xcat_avs.build import StepResult
 from xcat_avs.config import Settings
@@ -76,6 +76,10 @@ def run(request: Request, site: Site) -> Report:
         store = site.store()
         store.prepare(image, site.identity.user)  # a store that cannot be used is known before the work, not after it
         results, added, after = _build(image, recipe, generator, source, paths, request, site)
+        try:
+            kernels.check_modules(paths.tree)
+        except AvsError as err:
+            raise err.prefixed(f"{image.name}: ", "; nothing was committed") from None
         changes = _changes(image, after, site)
         image = after
         completed = report.utc_now()
@@ -131,7 +135,7 @@ def _generator(source: Optional[Path], site: Site, image: OsImage, settings: Set
             raise AvsError(f"{image.name}: [image] pkglist = minimal, and there is no {minimal}")
     installdir, tftpdir = site.definitions.installdir, site.definitions.tftpdir
     modules = settings.net_modules + settings.storage_modules + settings.filesystem_modules
-    kernel = settings.kernel + settings.kernel_suffix
+    kernel = settings.kernel and settings.kernel + settings.kernel_suffix
     return Genimage(
         image.rootimgdir(installdir),
         tftpdir,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcat_avs import command, generate, mounts, restore, xcat
+from xcat_avs import command, kernels, mounts, restore, xcat
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, Tag
 from xcat_avs.manifest import SELINUX, Manifest
@@ -24,7 +24,7 @@ from xcat_avs.store.trees import checkout_tree
 
 RELEASE = "etc/avs-release"
 XCATINFO = "opt/xcat/xcatinfo"
-INITRDS = (generate.INITRD, "initrd-statelite.gz")
+INITRDS = (kernels.INITRD, "initrd-statelite.gz")
 
 
 def own_form(method: str, compress: str) -> Form:
@@ -192,7 +192,11 @@ class Packing:
                 os.utime(made, (0, 0))
 
     def _kernel(self, tree: Path, new: Path) -> None:
-        for name in (generate.KERNEL, *INITRDS):
+        try:
+            kernels.check_modules(tree)
+        except AvsError as err:
+            raise err.prefixed(f"{self.source.name}, tag {self.tag.name}: ") from None
+        for name in (kernels.KERNEL, *INITRDS):
             if (tree / name).is_file():
                 shutil.copyfile(tree / name, new / name)
             elif name != INITRDS[1]:
