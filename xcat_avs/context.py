@@ -119,7 +119,7 @@ class BuildContext(ImageServices):
 
     def read_pkglist(self, *paths: Path) -> pkglist.PackageList:
         """Package lists of the host, in the syntax of pkglist: include, exclude, environment, files."""
-        return pkglist.read(paths)
+        return pkglist.read(paths, generate.variables(self.image))
 
     def leave_out(self, directories: Sequence[str], keep: Sequence[str] = ()) -> None:
         """Have rpm leave documentation, or dpkg what is in the directories but keep, out of what is installed later."""

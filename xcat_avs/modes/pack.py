@@ -13,7 +13,7 @@ from xcat_avs.image import OsImage, Tag
 from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
-from xcat_avs.pack import Packing, addons, archive, own_form, packimage, publish
+from xcat_avs.pack import Packing, addons, own_form, packimage, patterns, publish
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.report import Report, mebibytes, utc_precise
 from xcat_avs.request import Request
@@ -58,7 +58,7 @@ def check_tools(request: Request, site: Site, target: OsImage) -> None:
         xcat.refuse_incomplete(target, target.rootimgdir(site.definitions.installdir), build=False)
         xcat.refuse_unsafe(target)
         packimage.refuse_compress(wanted.compress)
-    archive.read_exlist(target.paths("exlist"))
+    patterns(target, packer(site, wanted))
     check_nodeset(request, site)
 
 
