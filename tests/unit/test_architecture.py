@@ -15,15 +15,16 @@ PACKAGE = TOP / "xcat_avs"
 ALLOWED: dict[str, set[str]] = {
     "": set(),
     "__main__": {"cli"},
-    "errors": set(),
+    "escape": set(),
+    "errors": {"escape"},
     "request": set(),
-    "report": set(),
+    "report": {"escape"},
     "image": {"errors"},
     "config": {"errors", "image"},
     "pkglist": {"definitions.*", "errors"},
     "packages": {"command", "errors"},
     "differences": {"manifest", "packages"},
-    "diffreport": {"differences", "manifest", "packages", "report", "request", "store.*"},
+    "diffreport": {"differences", "escape", "manifest", "packages", "report", "request", "store.*"},
     "inside": {"errors"},
     "journal": set(),
     "xcat": {"command", "mounts", "image", "errors"},
@@ -33,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "mounts": {"errors"},
     "procedure": {"errors"},
     "command": {"errors"},
-    "progress": {"command", "errors"},
+    "progress": {"command", "errors", "escape"},
     "definitions.*": {"image", "command", "errors", "manifest", "definitions.*"},
     "generate.*": {"definitions.*", "mounts", "command", "image", "inside", "manifest", "packages", "pkglist", "errors", "xcat", "generate.*"},
     "restore": {"command", "errors", "manifest"},
@@ -64,11 +65,11 @@ ALLOWED: dict[str, set[str]] = {
         "store.*",
     },
     "modes.*": {
-        "", "addons", "build", "command", "config", "context", "definitions.*", "differences", "diffreport", "errors",
+        "", "addons", "build", "command", "config", "context", "definitions.*", "differences", "diffreport", "errors", "escape",
         "generate.*", "image", "journal", "locks", "manifest", "modes.*", "mounts", "pack.*", "packages", "pkglist",
         "procedure", "progress", "recipe", "report", "request", "served", "site", "store.*", "xcat",
     },
-    "cli": {"", "command", "errors", "modes.*", "mounts", "progress", "report", "request", "site"},
+    "cli": {"", "command", "errors", "escape", "modes.*", "mounts", "progress", "report", "request", "site"},
 }  # fmt: skip
 PROCESS_CALLS = ("system", "popen", "exec", "spawn", "posix_spawn", "fork", "forkpty")
 

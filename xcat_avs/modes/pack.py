@@ -15,7 +15,7 @@ from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
 from xcat_avs.pack import Packing, addons, own_form, packimage, patterns, publish
 from xcat_avs.pack.publish import PackedSet
-from xcat_avs.report import Report, mebibytes, utc_precise
+from xcat_avs.report import Report, as_lines, mebibytes, utc_precise
 from xcat_avs.request import Request
 from xcat_avs.served import Served
 from xcat_avs.site import Site
@@ -90,7 +90,7 @@ def publish_tag(
             assert record is not None
             text = f"{target.name} serves tag {tag.name} of {image.name} already; nothing was done (--force packs it again)"
             more, document, code = after_publish(request, site, target)
-            return ["\n".join([text, *more])], {**asdict(record), "changed": False, **document}, code
+            return [as_lines([text, *more])], {**asdict(record), "changed": False, **document}, code
         before = publish.current(rootimgdir) or ""
         record, final, moved = packing.run()
         record_publish(site, target, "pack", record, final.name, moved or before, tag.message.partition("\n")[2])
@@ -101,7 +101,7 @@ def publish_tag(
         site.progress.say(f"{target.name} tag {tag.name} is published")
         raise
     return (
-        ["\n".join([*lines, *more])],
+        [as_lines([*lines, *more])],
         {**asdict(record), "changed": True, "previous": publish.previous(rootimgdir), **document},
         code,
     )
