@@ -12,7 +12,7 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from xcat_avs import command, generate, lent, modules, mounts, pkglist
+from xcat_avs import command, generate, lent, modules, mounts, pkglist, trust
 from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Generator, Job
@@ -158,7 +158,7 @@ class BuildContext(ImageServices):
         site = self.installdir / "custom/avs"
         for directory in (site / "images" / self.image.profile / "files", site / "files"):
             if (directory / name).exists():
-                return directory / name
+                return self.host_file(directory / name)
         return None
 
     def site_files(self, pattern: str) -> list[Path]:
@@ -167,7 +167,14 @@ class BuildContext(ImageServices):
         found = {}
         for directory in (site / "files", site / "images" / self.image.profile / "files"):
             found.update({path.relative_to(directory): path for path in directory.glob(pattern) if path.is_file()})
-        return [path for _, path in sorted(found.items())]
+        return [self.host_file(path) for _, path in sorted(found.items())]
+
+    def host_file(self, path: Path) -> Path:
+        """A file of this machine, or a directory of them, that root alone may change. Raises AvsError for any other."""
+        trust.refuse(path)
+        for item in path.rglob("*") if path.is_dir() else ():
+            trust.refuse(item)
+        return path
 
     def generate(self) -> None:
         """Fill the empty root from package repositories, or from --from DIR."""

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xcat_avs import config, journal, locks, recipe, xcat
+from xcat_avs import config, journal, locks, recipe, trust, xcat
 from xcat_avs.config import Settings
 from xcat_avs.definitions import Definitions
 from xcat_avs.definitions.named import NamedDefinitions
@@ -25,6 +25,8 @@ from xcat_avs.report import utc_now
 from xcat_avs.request import Request
 from xcat_avs.store import Store
 from xcat_avs.store.fsvs import FsvsStore
+
+DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
 
 
 def login_name() -> str:
@@ -92,6 +94,8 @@ class Site:
         settings = config.load()
         definitions = _definitions(settings)
         settings = config.load_site(settings, definitions.installdir)
+        trust.refuse_foreign(settings.state, DIRECTORIES)
+        trust.refuse_foreign(settings.logs)
         if request.store:
             settings = config.overlay(settings, {"paths": {"store": request.store}}, "-s")
         if settings.os_names:

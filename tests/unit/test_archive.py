@@ -155,7 +155,7 @@ def test_a_missing_member_with_a_new_line_in_its_name_is_found(
     wrapper.write_text(f'#!/bin/sh\ncase "$*" in *--list*) exec {real} "$@" ;; esac\nexec {real} {option}\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", str(wrapper.parent))
-    with pytest.raises(AvsError, match=r"the archive lacks 1 of \d+ paths:\n  a/new\nline$"):
+    with pytest.raises(AvsError, match=r"the archive lacks 1 of \d+ paths:\n  a/new\\nline$"):
         archive.write(root, tmp_path / "1", Form(method, "gzip"), tmp_path / "log")
 
 

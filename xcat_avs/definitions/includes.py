@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from xcat_avs import trust
 from xcat_avs.errors import AvsError
 
 INCLUDE = re.compile(r"#INCLUDE:([^#^\n]+)#")
@@ -45,6 +46,7 @@ class Source:
         try:
             if Path(os.path.realpath(self.path)) in self.above:
                 raise AvsError(f"{self.asker}: {self.path} includes itself")
+            trust.refuse(self.path)
             return self.path.read_text(encoding="utf-8", errors="surrogateescape")
         except ValueError:
             reason = "a NUL byte is in its name"

@@ -43,6 +43,7 @@ class CreateFailed(AvsError):
 def run(request: Request, site: Site) -> Report:
     image = _defined(request, site)
     recipe = site.recipe(image)
+    config.refuse_writable(image, recipe.settings)
     if request.base:
         recipe = replace(recipe, addons=())
     source = _source(request, site)

@@ -50,6 +50,7 @@ def packer(site: Site, wanted: Settings) -> str:
 def check_tools(request: Request, site: Site, target: OsImage) -> None:
     """Refuse before any work what would fail after it."""
     wanted = wanted_form(request, site, target)
+    config.refuse_writable(target, wanted)
     own = () if packer(site, wanted) == "packimage" else own_form(wanted.method, wanted.compress).programs()
     for program in ("fsvs", "svn", *own):
         command.need(program)
