@@ -12,7 +12,7 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from xcat_avs import command, generate, kernels, lent, mounts, pkglist
+from xcat_avs import command, generate, kernels, lent, mounts, pkglist, trust
 from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Generator, Job
@@ -121,7 +121,7 @@ class BuildContext(ImageServices):
 
     def read_pkglist(self, *paths: Path) -> pkglist.PackageList:
         """Package lists of the host, in the syntax of pkglist: include, exclude, environment, files."""
-        return pkglist.read(paths)
+        return pkglist.read(paths, generate.variables(self.image))
 
     def leave_out(self, directories: Sequence[str], keep: Sequence[str] = ()) -> None:
         """Have rpm leave documentation, or dpkg what is in the directories but keep, out of what is installed later."""
@@ -160,7 +160,7 @@ class BuildContext(ImageServices):
         site = self.installdir / "custom/avs"
         for directory in (site / "images" / self.image.profile / "files", site / "files"):
             if (directory / name).exists():
-                return directory / name
+                return self.host_file(directory / name)
         return None
 
     def site_files(self, pattern: str) -> list[Path]:
@@ -169,7 +169,14 @@ class BuildContext(ImageServices):
         found = {}
         for directory in (site / "files", site / "images" / self.image.profile / "files"):
             found.update({path.relative_to(directory): path for path in directory.glob(pattern) if path.is_file()})
-        return [path for _, path in sorted(found.items())]
+        return [self.host_file(path) for _, path in sorted(found.items())]
+
+    def host_file(self, path: Path) -> Path:
+        """A file of this machine, or a directory of them, that root alone may change. Raises AvsError for any other."""
+        trust.refuse(path)
+        for item in path.rglob("*") if path.is_dir() else ():
+            trust.refuse(item)
+        return path
 
     def generate(self) -> None:
         """Fill the empty root from package repositories, or from --from DIR."""

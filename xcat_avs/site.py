@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xcat_avs import config, journal, locks, recipe, scratch, xcat
+from xcat_avs import config, journal, locks, recipe, scratch, trust, xcat
 from xcat_avs.config import Settings
 from xcat_avs.definitions import Definitions
 from xcat_avs.definitions.named import NamedDefinitions
@@ -27,6 +27,7 @@ from xcat_avs.store import Store
 from xcat_avs.store.fsvs import FsvsStore
 
 OWN_CHECKOUT = "own."  # how the directory of a checkout that is not kept begins
+DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
 
 
 def login_name() -> str:
@@ -98,6 +99,8 @@ class Site:
         settings = config.load()
         definitions = _definitions(settings, request.mode == "status")
         settings = config.load_site(settings, definitions.installdir)
+        trust.refuse_foreign(settings.state, DIRECTORIES)
+        trust.refuse_foreign(settings.logs)
         if request.store:
             settings = config.overlay(settings, {"paths": {"store": request.store}}, "-s")
         if settings.os_names:

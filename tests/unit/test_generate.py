@@ -114,6 +114,24 @@ def test_package_set(tmp_path: Path) -> None:
         generate.package_set(image("debian12", pkglist=f"{tmp_path}/none"))
 
 
+def test_the_lists_of_a_definition_with_what_they_include(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As genimage resolves them; what it does not find hides none of the others."""
+    monkeypatch.setenv("XCATROOT", str(tmp_path / "xcat"))
+    texts = {
+        "p": "#INCLUDE:none#\n#INCLUDE:${LISTS}/gpu#\n", "lists/gpu": "#INCLUDE:$XCATROOT/base#\n", "xcat/base": "bash\n",
+        "o": "a\n", "e": "#INCLUDE:e2#  # common\n", "e2": "./usr*\n",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    attributes = {key: str(tmp_path / key[0]) for key in ("pkglist", "otherpkglist", "exlist")}
+    image = OsImage("debian12-x86_64-netboot-x", {**attributes, "environvar": f"A=b, LISTS = {tmp_path}/lists,C"})
+    files, problems = generate.lists(image)
+    assert files == [tmp_path / name for name in ("p", "lists/gpu", "xcat/base", "o", "e", "e2")]
+    assert problems == [f"{tmp_path}/p, line 1 names the package list {tmp_path}/none: No such file or directory"]
+    assert generate.list_files(image) == files[:4]
+
+
 def test_count_packages_of_dpkg(tmp_path: Path) -> None:
     assert generate.count_packages(tmp_path) == 0
     status = tmp_path / "var/lib/dpkg/status"

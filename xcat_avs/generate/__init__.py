@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Callable, Optional, Protocol
 
 from xcat_avs import command, kernels, mounts, packages, pkglist
+from xcat_avs.definitions import exlist, includes
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage
 
@@ -17,6 +18,7 @@ KERNEL, INITRD, newest_kernel = kernels.KERNEL, kernels.INITRD, kernels.newest_k
 rpm_database = packages.rpm_database
 # The build is a function of its inputs: what takes a time from the clock takes this one.
 SOURCE_DATE_EPOCH = "1000000000"
+LISTS = ("pkglist", "otherpkglist", "exlist")
 ARCHIVES = re.compile(r"rootimg\.[a-z0-9.]+")
 
 
@@ -130,8 +132,8 @@ def package_set(image: OsImage) -> PackageSet:
     if not paths:
         raise AvsError(f"{image.name} names no pkglist; set pkglist in {image.origin}")
     try:
-        base = pkglist.read(paths)
-        other = pkglist.read(image.paths("otherpkglist"), strip_directory=True)
+        base = pkglist.read(paths, variables(image))
+        other = pkglist.read(image.paths("otherpkglist"), variables(image), strip_directory=True)
     except AvsError as err:
         raise err.prefixed(f"{image.name}: ") from None
     exclude = tuple(dict.fromkeys(base.exclude + other.exclude))
@@ -139,12 +141,28 @@ def package_set(image: OsImage) -> PackageSet:
     return PackageSet(include, exclude, {**dict(base.environment), **dict(other.environment)})
 
 
-def list_files(image: OsImage) -> tuple[Path, ...]:
-    """Every package list of a definition, with those they include; those that cannot be read left to the build."""
-    try:
-        return pkglist.read(image.paths("pkglist")).files + pkglist.read(image.paths("otherpkglist"), True).files
-    except AvsError:
-        return ()
+def variables(image: OsImage) -> dict[str, str]:
+    """What `${NAME}` stands for in the #INCLUDE: lines of an image's lists: genimage's environment, and environvar."""
+    pairs = [entry.split("=") for entry in image.attributes.get("environvar", "").split(",") if "=" in entry]
+    return {**command.environment(), **{name.strip(): value.strip() for name, value, *_ in pairs}}
+
+
+def lists(image: OsImage, attributes: Sequence[str] = LISTS) -> tuple[list[Path], list[str]]:
+    """Every list that attributes name, with those they include, and what is wrong with those that cannot be read."""
+    found: list[Path] = []
+    problems: list[str] = []
+    for attribute in attributes:
+        kind = exlist.KIND if attribute == exlist.KIND else pkglist.KIND
+        sources = [includes.source(path, kind, variables(image)) for path in image.paths(attribute)]
+        files, wrong = includes.files(sources, comments=kind == exlist.KIND)
+        found += files
+        problems += wrong
+    return found, problems
+
+
+def list_files(image: OsImage) -> list[Path]:
+    """Every package list of a definition, with those they include; those that cannot be read are left out."""
+    return lists(image, LISTS[:2])[0]
 
 
 def directories(image: OsImage, attribute: str) -> list[str]:

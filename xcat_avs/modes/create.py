@@ -47,6 +47,7 @@ class CreateFailed(AvsError):
 def run(request: Request, site: Site) -> Report:
     image = _defined(request, site)
     recipe = site.recipe(image)
+    config.refuse_writable(image, recipe.settings)
     if request.base:
         recipe = replace(recipe, addons=())
     source = _source(request, site)
@@ -330,7 +331,7 @@ def _report_blocks(
         message,
         report.step_table(results, image.version.packages),
         *([report.addon_table(added, image.version.packages)] if added else []),
-        *("\n".join([f"{name}:", *(f"  {line}" for line in lines)]) for name, lines in said.items()),
+        *(report.as_lines([f"{name}:", *(f"  {line}" for line in lines)]) for name, lines in said.items()),
         f"Image {image.profile} created",
     ]
 
@@ -359,12 +360,12 @@ def _finish(request: Request, site: Site, image: OsImage, target: OsImage, store
             failed = CreateFailed(
                 f"{err.text}; the image is stored and tagged: pack it with -c pack -t {tag.name}", err.tail, err.log
             )
-            failed.report = Report([*blocks, "\n".join(lines)], document)
+            failed.report = Report([*blocks, report.as_lines(lines)], document)
             raise failed from None
-        lines += map(str, packed)
+        lines += [line for block in packed for line in str(block).split("\n")]
     else:
         lines.append(f"Next: avsimage -c tag {request.image or image.name}")
-    return Report([*blocks, "\n".join(lines)], document, code)
+    return Report([*blocks, report.as_lines(lines)], document, code)
 
 
 MODE = Mode(

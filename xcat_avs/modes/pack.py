@@ -14,9 +14,9 @@ from xcat_avs.image import OsImage, Tag
 from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
-from xcat_avs.pack import Packing, addons, archive, own_form, packimage, publish
+from xcat_avs.pack import Packing, addons, own_form, packimage, patterns, publish
 from xcat_avs.pack.publish import PackedSet
-from xcat_avs.report import Report, mebibytes, utc_precise
+from xcat_avs.report import Report, as_lines, mebibytes, utc_precise
 from xcat_avs.request import Request
 from xcat_avs.served import Served
 from xcat_avs.site import Site
@@ -51,6 +51,7 @@ def packer(site: Site, wanted: Settings) -> str:
 def check_tools(request: Request, site: Site, target: OsImage) -> None:
     """Refuse before any work what would fail after it."""
     wanted = wanted_form(request, site, target)
+    config.refuse_writable(target, wanted)
     own = () if packer(site, wanted) == "packimage" else own_form(wanted.method, wanted.compress).programs()
     for program in ("fsvs", "svn", *own):
         command.need(program)
@@ -59,7 +60,7 @@ def check_tools(request: Request, site: Site, target: OsImage) -> None:
         xcat.refuse_incomplete(target, target.rootimgdir(site.definitions.installdir), build=False)
         xcat.refuse_unsafe(target)
         packimage.refuse_compress(wanted.compress)
-    archive.read_exlist(target.paths("exlist"))
+    patterns(target, packer(site, wanted))
     check_nodeset(request, site)
 
 
@@ -91,7 +92,7 @@ def publish_tag(
             assert record is not None
             text = f"{target.name} serves tag {tag.name} of {image.name} already; nothing was done (--force packs it again)"
             more, document, code = after_publish(request, site, target)
-            return ["\n".join([text, *more])], {**asdict(record), "changed": False, **document}, code
+            return [as_lines([text, *more])], {**asdict(record), "changed": False, **document}, code
         before = publish.current(rootimgdir) or ""
         record, final, moved = packing.run()
         record_publish(site, target, "pack", record, final.name, moved or before, tag.message.partition("\n")[2])
@@ -102,7 +103,7 @@ def publish_tag(
         site.progress.say(f"{target.name} tag {tag.name} is published")
         raise
     return (
-        ["\n".join([*lines, *more])],
+        [as_lines([*lines, *more])],
         {**asdict(record), "changed": True, "previous": publish.previous(rootimgdir), **document},
         code,
     )

@@ -16,7 +16,7 @@ from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_revision, find_tag
 from xcat_avs.pack import publish
 from xcat_avs.pack.publish import PackedSet
-from xcat_avs.report import Report
+from xcat_avs.report import Report, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 from xcat_avs.store import MANIFEST, Store, Version
@@ -54,7 +54,7 @@ def run(request: Request, site: Site) -> Report:
     failed = any(finding.result == FAIL for finding in findings)
     document = {"osimage": image.name, "version": str(version), "tag": version.tag, "revision": version.revision,
                 "whole": not failed, "findings": [asdict(finding) for finding in findings]}  # fmt: skip
-    return Report(["\n".join(to_lines(findings))], document, 1 if failed else 0)
+    return Report([as_lines(to_lines(findings))], document, 1 if failed else 0)
 
 
 def to_lines(findings: Iterable[Finding]) -> list[str]:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcat_avs import command, kernels, mounts, restore, xcat
+from xcat_avs import command, generate, kernels, mounts, restore, xcat
+from xcat_avs.definitions import exlist
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, Tag
 from xcat_avs.manifest import SELINUX, Manifest
@@ -65,7 +66,7 @@ class Packing:
     def inputs(self) -> str:
         """A hash of what decides, besides the tag, how the archive comes out."""
         sha = hashlib.sha256(f"{self.packer}\0{self.method}\0{self.compress}\0{self.target.stanza()}".encode())
-        sha.update(repr(archive.read_exlist(self.target.paths("exlist"))).encode())  # with what they include
+        sha.update(repr(patterns(self.target, self.packer)).encode())  # with what they include
         for path in sorted(self.target.named_files()):
             sha.update(path.read_bytes())
         return sha.hexdigest()
@@ -149,9 +150,9 @@ class Packing:
             )
             shutil.move(str(made), str(new / made.name))
             return made.name
-        excluded, included = archive.read_exlist(self.target.paths("exlist"))
+        excluded, included = patterns(self.target, self.packer)
         with _kept_times(tree, stored):
-            archive.prune(root, excluded, included)
+            exlist.prune(root, excluded, included)
         form = own_form(method or self.method, self.compress)
         archive.write(root, new / form.filename, form, log, self.timeout)
         return form.filename
@@ -203,6 +204,12 @@ class Packing:
                 self.progress.warn(
                     f"{self.source.name}: tag {self.tag.name} holds no {name}; nodes cannot boot this image"
                 )
+
+
+def patterns(image: OsImage, packer: str) -> tuple[list[str], list[str]]:
+    """What the exlists of an image leave out and take in; packimage puts no variables into the names of lists."""
+    variables = {} if packer == "packimage" else generate.variables(image)
+    return exlist.read(image.paths("exlist"), variables)
 
 
 def _lines(facts: Mapping[str, str]) -> str:
