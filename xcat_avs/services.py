@@ -23,6 +23,10 @@ class ImageServices(ImageTree):
         """Whether the image has a systemd unit or an init script of that name."""
         return bool(self._unit_directories(name)) or self._has_script(name)
 
+    def unit(self, name: str) -> str:
+        """The text of the systemd unit `ssh.service`, as the image's systemd finds it; "" where there is none."""
+        return next(filter(None, (self.read(f"/{top}/{name}") for top in UNITS)), "")
+
     def service(self, name: str, enable: bool = True) -> None:
         """Have a service start at boot, or not: a systemd unit, or an init script by the image's own programs.
 
