@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "modules": {"errors", "generate.*", "inside"},
     "delta": {"manifest"},
     "imagetree": {"differences", "errors", "inside", "manifest", "mounts"},
-    "services": {"errors", "imagetree"},
+    "services": {"command", "errors", "imagetree"},
     "context": {
         "command", "config", "errors", "generate.*", "image", "lent", "modules", "mounts",
         "pkglist", "procedure", "progress", "recipe", "services",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from xcat_avs import command
 from xcat_avs.context import BuildContext
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Job
@@ -80,7 +81,7 @@ DEBS = ("debian12", "ubuntu24.04")
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What would be run in the image."""
     found: list[list[str]] = []
-    monkeypatch.setattr(BuildContext, "chroot", lambda self, argv, **_: found.append(list(argv)))
+    monkeypatch.setattr(BuildContext, "chroot", lambda self, argv, env=None, check=True: found.append(list(argv)))
     return found
 
 
@@ -167,6 +168,13 @@ def test_setup_nrpe_configuration(ctx: BuildContext, osvers: str, config: str) -
     ctx = of(ctx, osvers)
     shipped(ctx, "setup_nrpe", allowed_hosts=("a", "b"))
     assert (ctx.root / config).read_text() == "allowed_hosts=a,b\n"
+
+
+def test_a_host_without_systemd(ctx: BuildContext, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container to build in is; the image has one."""
+    monkeypatch.setattr(command, "find", lambda program: None)
+    shipped(of(ctx, "debian12"), "setup_autofs")
+    assert asked == [["systemctl", "enable", "autofs"]]
 
 
 def test_setup_sshd_leaves_a_socket_to_start_it(ctx: BuildContext, asked: list[list[str]]) -> None:

@@ -11,7 +11,8 @@ def run(ctx):
     if not patterns:
         ctx.fail("[setup_network] interfaces names none")
     if ctx.exists("/sbin/ifup") and ctx.image.version.packages == "deb":
-        lines = [f"auto /{pattern}={FILE}\n" for pattern in patterns]  # the name in /sys/class/net, as ifupdown has patterns
+        # As ifupdown has patterns: those that match are set up as the stanza of that name says.
+        lines = [f"auto /{pattern}={FILE}\n" for pattern in patterns]
         ctx.install_file("".join([*lines, f"iface {FILE} inet dhcp\n"]), f"/etc/network/interfaces.d/{FILE}")
     elif ctx.has_service("NetworkManager"):
         ctx.say("NetworkManager asks for an address on each wired interface by itself")
@@ -21,4 +22,6 @@ def run(ctx):
         ctx.install_file(text, f"/etc/systemd/network/80-{FILE}.network")
         ctx.service("systemd-networkd")
     else:
-        ctx.fail("the image has neither ifupdown (Debian, Ubuntu), NetworkManager nor systemd-networkd; add one to its pkglist")
+        ctx.fail(
+            "the image has neither ifupdown (Debian, Ubuntu), NetworkManager nor systemd-networkd; add one to its pkglist"
+        )

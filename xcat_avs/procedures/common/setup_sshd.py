@@ -9,7 +9,10 @@ OPTIONS = {
     "use_dns": ("", "UseDNS, yes or no"),
     "max_startups": ("", "MaxStartups, such as 100:30:300 for many connections at once"),
     "settings": ((), "KEYWORD=VALUE for any other keyword of sshd_config(5)"),
-    "host_keys": (True, "where the distribution makes none at boot (Debian, Ubuntu): have a node without host keys make its own"),
+    "host_keys": (
+        True,
+        "where the distribution makes none at boot (Debian, Ubuntu): have a node without host keys make its own",
+    ),
     "check": (True, "have the image's own sshd say whether it can read the result"),
 }
 KEYWORDS = {
