@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "restore": {"command", "errors", "manifest"},
     "store.*": {"manifest", "restore", "mounts", "command", "image", "errors", "store.*"},
     "pack.*": {
-        "delta", "store.*", "generate.*", "manifest", "restore", "mounts", "command", "image", "progress", "report", "errors",
+        "delta", "store.*", "generate.*", "manifest", "restore", "mounts", "command", "image", "inside", "progress", "report", "errors",
         "pack.*", "xcat",
     },
     "recipe": {"config", "procedure", "image", "errors"},
