@@ -56,8 +56,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "mounts": {"errors"},
     "pack.*": {
-        "command", "definitions.*", "delta", "errors", "generate.*", "image", "kernels", "manifest",
-        "mounts", "pack.*", "progress", "report", "restore", "scratch", "store.*", "xcat",
+        "command", "definitions.*", "delta", "errors", "generate.*", "image", "inside", "kernels",
+        "manifest", "mounts", "pack.*", "progress", "report", "restore", "scratch", "store.*",
+        "xcat",
     },
     "packages": {"command", "errors"},
     "pkglist": {"definitions.*", "errors"},
@@ -69,7 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     "restore": {"command", "errors", "manifest"},
     "scratch": {"mounts"},
     "served": {"definitions.*", "generate.*", "image", "pack.*", "xcat"},
-    "services": {"errors", "imagetree"},
+    "services": {"command", "errors", "imagetree"},
     "site": {
         "config", "definitions.*", "errors", "image", "journal", "locks", "progress", "recipe",
         "report", "request", "scratch", "store.*", "trust", "xcat",

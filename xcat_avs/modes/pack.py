@@ -14,7 +14,7 @@ from xcat_avs.image import OsImage, Tag
 from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
-from xcat_avs.pack import Packing, addons, own_form, packimage, patterns, publish
+from xcat_avs.pack import Packing, addons, forms, packimage, patterns, publish
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.report import Report, as_lines, mebibytes, utc_precise
 from xcat_avs.request import Request
@@ -52,7 +52,7 @@ def check_tools(request: Request, site: Site, target: OsImage) -> None:
     """Refuse before any work what would fail after it."""
     wanted = wanted_form(request, site, target)
     config.refuse_writable(target, wanted)
-    own = () if packer(site, wanted) == "packimage" else own_form(wanted.method, wanted.compress).programs()
+    own = () if packer(site, wanted) == "packimage" else forms.own(wanted.method, wanted.compress).programs()
     for program in ("fsvs", "svn", *own):
         command.need(program)
     if not own:
@@ -86,6 +86,7 @@ def publish_tag(
         packing = Packing(
             store, image, tag, target, rootimgdir, packer(site, wanted), wanted.method, wanted.compress, checkout, staging,
             site.settings.logs / target.name / "pack.log", site.identity.user, site.progress, reserved, site.settings.timeout,
+            site.definitions.xcat,
         )  # fmt: skip
         if not request.force and packing.served_already():
             record = publish.read_record(rootimgdir)
@@ -97,6 +98,8 @@ def publish_tag(
         record, final, moved = packing.run()
         record_publish(site, target, "pack", record, final.name, moved or before, tag.message.partition("\n")[2])
     lines = packed_lines(record, moved, rootimgdir)
+    if not site.definitions.xcat:
+        lines.append(forms.how_to_boot(rootimgdir, record.archive))
     try:
         more, document, code = after_publish(request, site, target)
     except Interrupted:

@@ -48,7 +48,10 @@ class Form:
                 if command.find(argv[0]):
                     return argv
             return ["gzip", "-n", "-c"]
-        return {"zstd": ["zstd", "-q", "-3", "-T0", "-c"], "xz": ["xz", "-6", "-T0", "-c"]}[self.compress]
+        # Of the checks of xz a kernel that unpacks its initramfs knows only this one.
+        return {"zstd": ["zstd", "-q", "-3", "-T0", "-c"], "xz": ["xz", "-6", "-T0", "--check=crc32", "-c"]}[
+            self.compress
+        ]
 
     def decompressor(self) -> list[str]:
         return [self.compressor()[0], "-d", "-c"]
