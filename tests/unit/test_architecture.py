@@ -35,9 +35,10 @@ ALLOWED: dict[str, set[str]] = {
     "command": {"errors"},
     "progress": {"command", "errors"},
     "definitions.*": {"image", "command", "errors", "definitions.*"},
-    "generate.*": {"mounts", "command", "image", "kernels", "manifest", "packages", "pkglist", "errors", "xcat", "generate.*"},
+    "generate.*": {"mounts", "command", "image", "inside", "kernels", "manifest", "packages", "pkglist", "errors", "xcat", "generate.*"},
     "restore": {"command", "errors", "manifest"},
-    "store.*": {"manifest", "restore", "mounts", "command", "image", "errors", "store.*"},
+    "initrd": {"command", "errors"},
+    "store.*": {"initrd", "manifest", "restore", "mounts", "command", "image", "errors", "store.*"},
     "pack.*": {
         "delta", "store.*", "generate.*", "kernels", "manifest", "restore", "mounts", "command", "image", "progress", "report", "errors",
         "pack.*", "xcat",
