@@ -79,7 +79,7 @@ def run_addons(
         progress.begin(f"add-on {step.name}")
         try:
             with build.failing(f"add-on {step.name}", log, steps):
-                before = packages.read(paths.root) if before is None else before
+                before = packages.examine(paths.root)[0] if before is None else before
                 result = _build(ctx_for, step, identity, paths, log, before)
         finally:
             progress.end()
@@ -122,7 +122,7 @@ def _build(
         beside = sorted(set(os.listdir(work)) - {"upper", "work", VIEW})
         if beside:
             raise AvsError(f"it wrote {', '.join(beside)} beside the root; kernel and initrd are those of the steps")
-        after = packages.read(ctx.root)
+        after = packages.examine(ctx.root)[0]
     mounts.remove_tree(work)
     changes = package_changes(before, after)
     (target / REMOVED).write_text(delta.dump(removed), encoding="ascii")

@@ -37,11 +37,12 @@ ALLOWED: dict[str, set[str]] = {
     "errors": {"escape"},
     "escape": set(),
     "generate.*": {
-        "command", "definitions.*", "errors", "generate.*", "image", "kernels", "manifest", "mounts",
-        "packages", "pkglist", "xcat",
+        "command", "definitions.*", "errors", "generate.*", "image", "inside", "kernels", "manifest",
+        "mounts", "packages", "pkglist", "xcat",
     },
     "image": {"errors"},
     "imagetree": {"differences", "errors", "inside", "manifest", "mounts"},
+    "initrd": {"command", "errors"},
     "inside": {"errors"},
     "journal": set(),
     "kernels": {"errors", "inside", "packages"},
@@ -75,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
         "config", "definitions.*", "errors", "image", "journal", "locks", "progress", "recipe",
         "report", "request", "scratch", "store.*", "trust", "xcat",
     },
-    "store.*": {"command", "errors", "image", "manifest", "mounts", "restore", "scratch", "store.*"},
+    "store.*": {"command", "errors", "image", "initrd", "manifest", "mounts", "restore", "scratch", "store.*"},
     "trust": {"errors"},
     "xcat": {"command", "errors", "image", "mounts"},
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from fakes import xcat
 
 from xcat_avs import manifest
 from xcat_avs.errors import AvsError, DamageError, NotFoundError
@@ -187,6 +189,35 @@ def test_unchanged_is_not_committed_and_gets_no_new_times(site: Site) -> None:
     assert site.cat("build_info/report") == b"built again\n"
     site.checkout()
     assert site.rootimg(site.kept) == found
+
+
+@pytest.mark.slow
+def test_an_initrd_with_the_same_files_gets_the_stored_bytes_back(site: Site) -> None:
+    """Each run of what makes it gives others, by its times and inode numbers."""
+    paths = [site.tree / "initrd-stateless.gz", site.root / "boot/initramfs-6.1.img"]
+    paths[1].parent.mkdir()
+
+    def make(text: bytes = b"#!/bin/sh\n") -> list[bytes]:
+        for path in paths:
+            path.write_bytes(gzip.compress(xcat.newc({"init": text})))
+        return [path.read_bytes() for path in paths]
+
+    made = make()
+    first, _ = site.commit()
+    assert make() != made
+    assert site.commit() == (first, False)
+    assert [path.read_bytes() for path in paths] == made
+    assert make() != made
+    os.chmod(paths[0], 0o600)
+    second, changed = site.commit()
+    assert (changed, [path.read_bytes() for path in paths]) == (True, made), "its own mode is no part of what it holds"
+    changes = site.store.changes(IMAGE, Version(revision=first.number), Version(revision=second.number))
+    assert ("initrd-stateless.gz", "properties") in changes
+    assert not [path for path, _ in changes if path.startswith("rootimg")]
+    assert make(b"#!/bin/ksh\n") != made
+    assert site.commit()[1]
+    site.checkout()
+    assert site.rootimg(site.kept) == site.rootimg(site.tree)
 
 
 @pytest.mark.slow

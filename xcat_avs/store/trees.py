@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Optional
 
-from xcat_avs import manifest, mounts, restore
+from xcat_avs import initrd, manifest, mounts, restore
 from xcat_avs.errors import AvsError, DamageError, NotFoundError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
@@ -98,7 +99,8 @@ def commit_tree(
     """Commit a built tree if it differs from the newest revision in more than times.
 
     Returns the revision that trunk is at and whether it is a new one. Where nothing but the time
-    of a path changed, it gets the stored time back, so that it is not stored again.
+    of a path changed, it gets the stored time back, so that it is not stored again; an initrd that
+    holds the same files gets the stored bytes back.
     """
     for prefix in (BEFORE, PLAIN):
         sweep(tree.parent, prefix)
@@ -109,6 +111,8 @@ def commit_tree(
     # One that did not change with trunk is not that of what somebody else has put there since.
     known = head is not None and store.brought(image, head.number, MANIFEST)
     stored = _head_manifest(store, image, head, warn) if head and known else None
+    if head and stored is not None:
+        present = _same_initrds(store, image, head, tree, present, stored)
     if head and stored is not None and not manifest.compare(_lasting(stored), _lasting(present)):
         return head, False
     before: Optional[Manifest] = None
@@ -211,6 +215,27 @@ def _same_times(present: Mapping[str, Entry], stored: Mapping[str, Entry]) -> Ma
         elif before is not None and not entry.differs(before):
             entry = entry._replace(mtime=before.mtime)
         found[path] = entry
+    return found
+
+
+def _same_initrds(
+    store: Store, image: OsImage, head: Revision, tree: Path, present: Manifest, stored: Mapping[str, Entry]
+) -> Manifest:
+    """present, once initrds that only differ from the stored ones by times and inode numbers are the stored ones."""
+    found = dict(present)
+    for path in filter(initrd.PATH.fullmatch, present):
+        before, file = stored.get(path), tree / path
+        if before is None or (present[path].type, before.type) != ("file", "file") or file.stat().st_nlink > 1:
+            continue
+        if present[path].sha256 == before.sha256:
+            continue
+        try:
+            data = store.read(image, Version(revision=head.number), path)
+        except AvsError:
+            continue  # then it is stored anew
+        if hashlib.sha256(data).hexdigest() == before.sha256 and initrd.same(data, file.read_bytes()):
+            file.write_bytes(data)
+            found[path] = present[path]._replace(size=before.size, sha256=before.sha256)
     return found
 
 
