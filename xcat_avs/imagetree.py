@@ -6,12 +6,12 @@ import fnmatch
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Callable, Optional, Union
 
 from xcat_avs import differences, manifest, mounts
+from xcat_avs.descent import Descent, write_file
 from xcat_avs.errors import AvsError
 from xcat_avs.inside import inside
 
@@ -91,18 +91,8 @@ class ImageTree:
         data = (
             source.read_bytes() if isinstance(source, Path) else source.encode() if isinstance(source, str) else source
         )
-        path = self.inside(target)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                os.fchown(descriptor, uid, gid)
-                os.fchmod(descriptor, mode)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        path = self.inside(target).relative_to(self.root)
+        write_file(str(self.root), str(path), data, mode, (uid, gid))
         self.say(f"installed {target}")
 
     def remove(self, path: str) -> None:
@@ -120,7 +110,7 @@ class ImageTree:
         for part in pattern.strip("/").split("/"):
             directories = [path for path in found if path.is_dir() and not path.is_symlink()]
             if part == "**":
-                found = [Path(top) for path in directories for top, _, _ in os.walk(path)]
+                found = [item for path in directories for item in [path, *_directories(path)]]
             else:
                 found = [
                     path / name for path in directories for name in os.listdir(path) if fnmatch.fnmatchcase(name, part)
@@ -130,12 +120,12 @@ class ImageTree:
     def privileged(self) -> list[tuple[str, str]]:
         """The programs of the image that run with other rights than those of who starts them, and these rights in words."""
         found = []
-        for path, status in manifest.walk(str(self.root)):
-            if stat.S_ISREG(status.st_mode):
-                with manifest.reach(str(self.root), path) as full:
-                    xattrs = manifest.read_xattrs(full)
-                words = differences.rights(status.st_mode, status.st_uid, status.st_gid, xattrs)
-                found += [(f"/{path}", words)] if words else []
+        with Descent(str(self.root)) as tree:
+            for path, status in manifest.walk(str(self.root)):
+                if stat.S_ISREG(status.st_mode):
+                    xattrs = manifest.read_xattrs(tree.name(path))
+                    words = differences.rights(status.st_mode, status.st_uid, status.st_gid, xattrs)
+                    found += [(f"/{path}", words)] if words else []
         return sorted(found)
 
     def empty_directories(self, patterns: Iterable[str], keep: Sequence[str] = ()) -> int:
@@ -154,3 +144,7 @@ class ImageTree:
                 path.rmdir()
         self.say(f"removed {removed} files" if removed else "nothing to remove")
         return removed
+
+
+def _directories(top: Path) -> list[Path]:
+    return [top / path for path, status in manifest.walk(str(top)) if stat.S_ISDIR(status.st_mode)]

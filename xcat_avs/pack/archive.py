@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Callable
 
 from xcat_avs import command, manifest
+from xcat_avs.descent import Descent
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import SOURCE_DATE_EPOCH
 
+LONGEST = 4093  # bytes of a path, so that the kernel takes it with a `./`
 CPIO_LIMIT = 2**32 - 1  # bytes of a file in the newc form
 EXIST_DIRECTIVE = re.compile(r"#INCLUDE:([^#]+)#")
 SUFFIXES = {"gzip": "gz", "zstd": "zst", "xz": "xz"}
@@ -114,17 +116,18 @@ def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
     paths = [path for path, _ in manifest.walk(str(root))]
     kept: set[str] = set()
     removed = 0
-    for path in sorted(paths, reverse=True):  # what is in a directory before the directory
-        name = "./" + path
-        full = root / path
-        if path in kept or not out(name) or keep(name):
-            kept.add(os.path.dirname(path))
-            continue
-        removed += 1
-        if full.is_dir() and not full.is_symlink():
-            full.rmdir()
-        else:
-            full.unlink()
+    with Descent(str(root)) as tree:
+        for path in sorted(paths, reverse=True):  # what is in a directory before the directory
+            name = "./" + path
+            if path in kept or not out(name) or keep(name):
+                kept.add(os.path.dirname(path))
+                continue
+            removed += 1
+            directory, last = tree.parent(path)
+            if stat.S_ISDIR(os.stat(last, dir_fd=directory, follow_symlinks=False).st_mode):
+                os.rmdir(last, dir_fd=directory)
+            else:
+                os.unlink(last, dir_fd=directory)
     return removed
 
 
@@ -149,6 +152,10 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, 
     for path, status in manifest.walk(str(root)):
         if form.method == "cpio" and stat.S_ISREG(status.st_mode) and status.st_size > CPIO_LIMIT:
             raise AvsError(f"{path} is larger than 4 GiB, which cpio cannot hold; take --method tar or squashfs")
+        if len(path) > LONGEST // 4 and len(os.fsencode(path)) > LONGEST:
+            raise AvsError(
+                f"{path[:60]!a}... is longer than {LONGEST} bytes, which no archive can hold; leave it out by an exlist, or remove it from the image"
+            )
         paths.append(path)
     paths.sort(reverse=onto)
     if form.method == "squashfs":

@@ -15,9 +15,10 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from xcat_avs import command, mounts
+from xcat_avs.descent import link_tree
 from xcat_avs.errors import AvsError, CommandError, NotFoundError
 from xcat_avs.image import OsImage, Tag
-from xcat_avs.manifest import reach
+from xcat_avs.restore import restore
 from xcat_avs.store import PROVENANCE, Content, Revision, Version, answers
 from xcat_avs.store.changes import actions, uploads
 from xcat_avs.store.subversion import EXISTS, NO_REVISION, OUT_OF_DATE, Subversion, open_files, quote
@@ -109,7 +110,7 @@ class FsvsStore(Subversion):
 
     def _commit_whole(self, image: OsImage, content: Content, author: str, message: str) -> int:
         """The first revision: FSVS in the tree itself. Returns its number."""
-        with self._fsvs(content.tree, len(content.entries)) as (env, log), self._without(content, log) as tree:
+        with self._fsvs(content.tree, len(content.entries)) as (env, log), self._without(content) as tree:
             options = ["-o", "empty_commit=no"]
             if self._local():  # a server knows who it is, and has no account of another name
                 options += ["-o", "author=$AVS_AUTHOR"]  # FSVS would take a $ in the name for a variable
@@ -123,7 +124,7 @@ class FsvsStore(Subversion):
         return int(number[-1])
 
     @contextmanager
-    def _without(self, content: Content, log: Path) -> Iterator[Path]:
+    def _without(self, content: Content) -> Iterator[Path]:
         """The tree without the names that FSVS would fail on: where it has such, a copy made of hard links."""
         if not content.aside:
             yield content.tree
@@ -131,13 +132,10 @@ class FsvsStore(Subversion):
         copy = content.tree.with_name(f".{content.tree.name}.plain")
         mounts.remove_tree(copy)
         try:
-            command.run(["cp", "-al", "--", content.tree.name, copy.name], cwd=content.tree.parent, log=log)
-            for path in reversed(content.aside):  # what is in a directory before the directory
-                with reach(str(copy), path) as full:
-                    if os.path.isdir(full) and not os.path.islink(full):
-                        os.rmdir(full)
-                    else:
-                        os.unlink(full)
+            link_tree(str(content.tree), str(copy), content.aside)
+            # FSVS stores owner, mode and time of a directory as well.
+            found = {path: entry for path, entry in content.entries.items() if entry.type == "dir"}
+            restore(str(copy), found, copy)
             yield copy
         finally:
             mounts.remove_tree(copy)
