@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcat_avs import command, generate, mounts, restore, xcat
+from xcat_avs import command, descent, generate, mounts, restore, xcat
+from xcat_avs.descent import Descent
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, Tag
+from xcat_avs.inside import inside
 from xcat_avs.manifest import SELINUX, Manifest
 from xcat_avs.pack import addons, archive, packimage, publish
 from xcat_avs.pack.archive import Form
@@ -137,7 +139,7 @@ class Packing:
         """Write the archive into the new set; returns its name."""
         log = self.log
         root = tree / "rootimg"
-        if not root.is_dir():
+        if "rootimg" not in stored:
             raise AvsError(f"{self.source.name}: tag {self.tag.name} holds no rootimg")
         with _kept_times(tree, stored):
             self._release(root)
@@ -179,22 +181,21 @@ class Packing:
         """Write /etc/avs-release and /opt/xcat/xcatinfo; packimage writes the latter anew."""
         text = _lines(self.facts())
         for name, content in ((RELEASE, text), (XCATINFO, _lines({"IMAGENAME": self.target.name}) + text)):
-            path = root / name
-            # Not through a link of the image's to somewhere on this machine.
-            real = os.path.realpath(path.parent)
-            if real != str(path.parent) and not real.startswith(os.path.realpath(root) + os.sep):
+            # Links are the image's; what xCAT's packimage writes goes where they lead on this machine.
+            directory = inside(root, os.path.dirname(name), follow=True)
+            if os.path.realpath(root / os.path.dirname(name)) != os.path.realpath(directory):
                 raise AvsError(f"{self.source.name}: /{os.path.dirname(name)} of the image leads out of it")
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-            path.unlink(missing_ok=True)
-            path.write_text(content, encoding="utf-8")
-            path.chmod(0o644)
-            for made in (path, path.parent, path.parent.parent):
-                os.utime(made, (0, 0))
+            path = directory.relative_to(root) / os.path.basename(name)
+            descent.write_file(str(root), str(path), content.encode())
+            with Descent(str(root)) as image:
+                for made in (path, path.parent, path.parent.parent):
+                    place, last = image.parent("" if str(made) == "." else str(made))
+                    os.utime(last, (0, 0), dir_fd=place, follow_symlinks=False)
 
     def _kernel(self, tree: Path, new: Path) -> None:
         for name in (generate.KERNEL, *INITRDS):
-            if (tree / name).is_file():
-                shutil.copyfile(tree / name, new / name)
+            if os.path.lexists(tree / name):
+                restore.copy_content(str(tree / name), str(new / name))  # a regular file, by check_layout
             elif name != INITRDS[1]:
                 self.progress.warn(
                     f"{self.source.name}: tag {self.tag.name} holds no {name}; nodes cannot boot this image"
@@ -209,5 +210,4 @@ def _lines(facts: Mapping[str, str]) -> str:
 def _kept_times(tree: Path, stored: Manifest) -> Iterator[None]:
     """Undo what changes in a checkout do to the times of directories, and so to the bytes of the archive."""
     yield
-    left = {path: entry for path, entry in stored.items() if entry.type == "dir" and os.path.lexists(tree / path)}
-    restore.restore_times(str(tree), left)
+    restore.restore_times(str(tree), {path: entry for path, entry in stored.items() if entry.type == "dir"})

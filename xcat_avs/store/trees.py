@@ -13,7 +13,7 @@ from xcat_avs.descent import reach, read_file
 from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
-from xcat_avs.store import Content, Revision, Store, Version
+from xcat_avs.store import Content, Revision, Store, Version, layout
 
 INFO = "build_info"
 MANIFEST = f"{INFO}/manifest"
@@ -42,6 +42,7 @@ def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[
         found = manifest.load(text.decode("ascii"), origin)
     except UnicodeDecodeError:
         raise AvsError(f"{origin} is damaged") from None
+    layout.check(found, f"{image.name}, {version}")
     return found
 
 
@@ -98,6 +99,7 @@ def commit_tree(
     for path in OWN:
         mounts.remove_tree(tree / path)  # of a commit that was cut off
     present = _scan(image, tree, warn)
+    layout.check(present, f"{image.name}, what was built")
     head = store.head(image)
     # One that did not change with trunk is not that of what somebody else has put there since.
     known = head is not None and store.brought(image, head.number, MANIFEST)
@@ -209,6 +211,7 @@ def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, 
         else:
             warn(f"{image.name}: {version} has no manifest, so the checkout cannot be proven")
             wanted = manifest.scan(str(new))
+            layout.check(wanted, f"{image.name}, {version}")
     except AvsError:
         mounts.remove_tree(new)
         raise
