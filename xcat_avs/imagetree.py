@@ -106,16 +106,19 @@ class ImageTree:
 
     def glob(self, pattern: str) -> list[Path]:
         """The paths of the image that a pattern matches (`**`: any directories), reached through no link at all."""
-        found = [self.root]
-        for part in pattern.strip("/").split("/"):
-            directories = [path for path in found if path.is_dir() and not path.is_symlink()]
-            if part == "**":
-                found = [item for path in directories for item in [path, *_directories(path)]]
-            else:
-                found = [
-                    path / name for path in directories for name in os.listdir(path) if fnmatch.fnmatchcase(name, part)
-                ]
-        return sorted(found)
+        found = [""]
+        with Descent(str(self.root)) as tree:
+            for part in pattern.strip("/").split("/"):
+                if part == "**":
+                    found = [item for path in found for item in _directories(tree, path)]
+                else:
+                    found = [
+                        f"{path}/{name}".lstrip("/")
+                        for path in found
+                        for name in _names(tree, path)
+                        if fnmatch.fnmatchcase(name, part)
+                    ]
+        return sorted(self.root / path for path in found)
 
     def privileged(self) -> list[tuple[str, str]]:
         """The programs of the image that run with other rights than those of who starts them, and these rights in words."""
@@ -134,17 +137,42 @@ class ImageTree:
         keep: patterns (`*` matches slashes as well) of paths that stay.
         """
         removed = 0
-        for path in reversed([path for top in patterns for path in self.glob(f"{top}/**/*")]):
-            if any(fnmatch.fnmatch(str(path.relative_to(self.root)), pattern) for pattern in keep):
-                continue
-            if path.is_symlink() or not path.is_dir():
-                path.unlink()
-                removed += 1
-            elif not any(path.iterdir()):
-                path.rmdir()
+        found = [path for top in patterns for path in self.glob(f"{top}/**/*")]
+        with Descent(str(self.root)) as tree:
+            for path in reversed([str(path.relative_to(self.root)) for path in found]):
+                if any(fnmatch.fnmatch(path, pattern) for pattern in keep):
+                    continue
+                directory, name = tree.parent(path)
+                if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                    os.unlink(name, dir_fd=directory)
+                    removed += 1
+                elif not _names(tree, path):
+                    directory, name = tree.parent(path)
+                    os.rmdir(name, dir_fd=directory)
         self.say(f"removed {removed} files" if removed else "nothing to remove")
         return removed
 
 
-def _directories(top: Path) -> list[Path]:
-    return [top / path for path, status in manifest.walk(str(top)) if stat.S_ISDIR(status.st_mode)]
+def _names(tree: Descent, path: str) -> list[str]:
+    """What is in a directory of the tree; nothing where that is none."""
+    try:
+        return os.listdir(tree.directory(path))
+    except NotADirectoryError:
+        return []
+
+
+def _directories(tree: Descent, top: str) -> list[str]:
+    """A directory of the tree and all that are below it; none where it is none."""
+    found = []
+    pending = [top]
+    while pending:
+        path = pending.pop()
+        try:
+            descriptor = tree.directory(path)
+        except NotADirectoryError:
+            continue
+        found.append(path)
+        with os.scandir(descriptor) as entries:
+            inner = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        pending += [f"{path}/{name}".lstrip("/") for name in inner]
+    return found

@@ -36,6 +36,7 @@ BATCH, AHEAD = 256, 16  # paths that a thread takes at a time, and how many such
 SHA256 = re.compile(r"[0-9a-f]{64}")
 NOBODY = 0xFFFFFFFF  # as an owner: leave it as it is
 SECONDS = 1 << 63
+LONGEST = 4093  # bytes of a path in an image that an archive can hold: the kernel takes it with a `./`
 HOLE = 4096  # bytes; what a file lacks on disk before it counts as sparse
 GETFLAGS, IMMUTABLE, APPEND_ONLY = 0x80086601, 0x10, 0x20  # linux/fs.h
 CAPABILITY, SELINUX = "security.capability", "security.selinux"

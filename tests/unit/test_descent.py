@@ -6,10 +6,9 @@ import ctypes
 import errno
 import os
 import stat
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,7 +111,7 @@ def test_remove_and_link_tree_do_not_follow(hostile: Path) -> None:
 
 
 @pytest.fixture
-def deepest(tmp_path: Path) -> Iterator[Path]:
+def deepest(tmp_path: Path, deep_is_removed: None) -> Path:
     """Directories in one another, each with a file and another directory beside it."""
     top = tmp_path / "deep"
     top.mkdir()
@@ -125,8 +124,7 @@ def deepest(tmp_path: Path) -> Iterator[Path]:
         os.close(descriptor)
         descriptor = following
     os.close(descriptor)
-    yield top
-    subprocess.run(["rm", "-rf", str(top)], check=True)
+    return top
 
 
 def test_any_depth_in_linear_time_and_few_descriptors(deepest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,20 +156,17 @@ def test_any_depth_in_linear_time_and_few_descriptors(deepest: Path, monkeypatch
     assert manifest.load(manifest.dump(found), "it") == found
 
 
-@pytest.mark.usefixtures("_either_way")
+@pytest.mark.usefixtures("_either_way", "deep_is_removed")
 @pytest.mark.parametrize("name", [b"d" * 200, b"\xff" * 99, b"s"])
 def test_paths_longer_than_a_system_call_takes(tmp_path: Path, name: bytes) -> None:
     path = os.fsdecode(deep(tmp_path, name, 5000))
-    try:
-        with descent.reach(str(tmp_path), f"{path}/file") as full:
-            assert Path(full).read_bytes() == b"deep"
-        for before in ("", path, os.fsdecode(name)):
-            with Descent(str(tmp_path)) as tree:
-                tree.directory(before)
-                assert sorted(os.listdir(tree.directory(path))) == ["file", "link", "other"]
-                assert tree.directory("") >= 0
-    finally:
-        descent.remove(f"{tmp_path}/{os.fsdecode(name)}")
+    with descent.reach(str(tmp_path), f"{path}/file") as full:
+        assert Path(full).read_bytes() == b"deep"
+    for before in ("", path, os.fsdecode(name)):
+        with Descent(str(tmp_path)) as tree:
+            tree.directory(before)
+            assert sorted(os.listdir(tree.directory(path))) == ["file", "link", "other"]
+            assert tree.directory("") >= 0
 
 
 # -- while somebody else changes the tree

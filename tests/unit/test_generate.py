@@ -174,6 +174,22 @@ def test_take_kernel_from_modules(tmp_path: Path) -> None:
     assert (target / "initrd-stateless.gz").read_text() == "i10"
 
 
+def test_take_kernel_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """Of a procedure before it, to a file of the machine."""
+    root, target = tmp_path / "root", tmp_path / "target"
+    (root / "boot").mkdir(parents=True)
+    (root / "boot/vmlinuz-6.1.0-1").write_text("new")
+    (root / "lib/modules/6.1.0-1").mkdir(parents=True)
+    target.mkdir()
+    (tmp_path / "host").write_text("host")
+    (target / "kernel").symlink_to(tmp_path / "host")
+    generate.take_kernel(root, target)
+    assert (tmp_path / "host").read_text() == "host"
+    assert (target / "kernel").read_text() == "new"
+    assert not (target / "kernel").is_symlink()
+    assert os.listdir(target) == ["kernel"]
+
+
 def test_take_kernel_follows_links_in_the_image_not_on_the_host(tmp_path: Path) -> None:
     """/boot/vmlinuz-* may be an absolute link into /usr/lib/modules."""
     root, target = tmp_path / "root", tmp_path / "target"

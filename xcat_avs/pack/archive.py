@@ -18,7 +18,6 @@ from xcat_avs.descent import Descent
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import SOURCE_DATE_EPOCH
 
-LONGEST = 4093  # bytes of a path, so that the kernel takes it with a `./`
 CPIO_LIMIT = 2**32 - 1  # bytes of a file in the newc form
 EXIST_DIRECTIVE = re.compile(r"#INCLUDE:([^#]+)#")
 SUFFIXES = {"gzip": "gz", "zstd": "zst", "xz": "xz"}
@@ -152,9 +151,10 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, 
     for path, status in manifest.walk(str(root)):
         if form.method == "cpio" and stat.S_ISREG(status.st_mode) and status.st_size > CPIO_LIMIT:
             raise AvsError(f"{path} is larger than 4 GiB, which cpio cannot hold; take --method tar or squashfs")
-        if len(path) > LONGEST // 4 and len(os.fsencode(path)) > LONGEST:
+        if len(os.fsencode(path)) > manifest.LONGEST:
             raise AvsError(
-                f"{path[:60]!a}... is longer than {LONGEST} bytes, which no archive can hold; leave it out by an exlist, or remove it from the image"
+                f"{path[:60]!a}... is longer than {manifest.LONGEST} bytes, which no archive can hold; "
+                "have an exlist leave it out, or remove it from the image"
             )
         paths.append(path)
     paths.sort(reverse=onto)

@@ -157,6 +157,10 @@ def _scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
         warn(f"{image.name}: sockets are left out: {_some(sockets)}")
     for path in sockets:
         del found[path]
+    long = [path for path in found if len(os.fsencode(path)) > manifest.LONGEST + len("rootimg/")]
+    if long:
+        warn(f"{image.name}: no archive can hold paths longer than {manifest.LONGEST} bytes; have an exlist leave them "
+             f"out, or remove them: {len(long)} from {long[0][:60]!a}... on")  # fmt: skip
     return found
 
 
