@@ -60,6 +60,8 @@ def run_addons(
     """
     names = {step.name for step in recipe.addons}
     top = paths.tree / DIRECTORY
+    if top.is_symlink() or not top.is_dir():
+        mounts.remove_tree(top)  # a link would lead to what is not of the image
     for old in sorted(top.iterdir()) if top.is_dir() else ():
         if not resume or old.name not in names:
             mounts.remove_tree(old)

@@ -19,7 +19,7 @@ from xcat_avs import manifest
 from xcat_avs.errors import AvsError, DamageError, NotFoundError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
-from xcat_avs.store import Revision, Version, trees
+from xcat_avs.store import Revision, Version, layout, trees
 from xcat_avs.store.fsvs import FsvsStore
 
 IMAGE = OsImage(
@@ -633,3 +633,35 @@ def test_carried_content_of_a_commit_that_was_cut_off_is_removed(site: Site) -> 
     assert len(list((site.kept / "build_info/carried").iterdir())) == 2
     assert sorted(path.name for path in site.top.iterdir()) == ["kept", "repo", "tree", "work"]
     assert list((site.top / "work").iterdir()) == []
+
+
+# -- the layout
+
+
+def entry(path: str, kind: str) -> Entry:
+    return Entry(path, kind, 0o644, 0, 0, 0, link="/etc/shadow" if kind == "link" else "")
+
+
+@pytest.mark.parametrize(
+    ("path", "good"),
+    [
+        ("kernel", "file"), ("initrd-stateless.gz", "file"), ("initrd\nx", "file"), ("rootimg", "dir"), ("addons", "dir"),
+        ("addons/kvm", "dir file"), ("addons/kvm/rootimg", "dir"), ("addons/kvm/removed", "file"), ("addons/kvm/packages", "file"),
+        ("build_info", "dir file"), ("build_info/report", "dir file"), ("build_info/inputs/files/a/b", "dir file"),
+    ],
+)  # fmt: skip
+def test_layout(path: str, good: str) -> None:
+    for kind in ("file", "dir", "link", "char", "block", "fifo"):
+        found = {path: entry(path, kind)}
+        if kind in good.split():
+            layout.check(found, "it")
+        else:
+            with pytest.raises(AvsError, match=rf"^it: {path!a} is (a|a link to '/etc/shadow')".replace("\\", "\\\\")):
+                layout.check(found, "it")
+
+
+@pytest.mark.parametrize(
+    "path", ["rootimg/kernel", "rootimg/build_info/x", "kernel.old", "addons/kvm/rootimg/kernel", "x"]
+)
+def test_layout_leaves_alone_what_is_the_images(path: str) -> None:
+    layout.check({path: entry(path, "link")}, "it")
