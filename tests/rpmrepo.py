@@ -18,7 +18,9 @@ COMPS = """<?xml version="1.0" encoding="UTF-8"?>
 <packagereq type="mandatory">setup</packagereq></packagelist></group></comps>
 """
 LUA_POST = """%post -p <lua>
-io.open("/var/lib/with-scriptlet.ran", "w"):write("ran\\n"):close()
+io.open("/dev/null", "w"):write("noise"):close()
+local seen = io.open("/proc/self/status") and posix.stat("/sys/kernel") and "ran\\n" or "without /proc or /sys\\n"
+io.open("/var/lib/with-scriptlet.ran", "w"):write(seen):close()
 """
 
 
@@ -51,6 +53,7 @@ def packages() -> list[Package]:
     dirs += " usr/share usr/share/doc var var/lib var/log var/tmp"
     links = {"/bin": "usr/bin", "/lib": "usr/lib", "/sbin": "usr/sbin"}
     modes = {"/tmp": sticky, "/var/tmp": sticky, "/root": "%attr(0550, root, root)"}
+    modes |= dict.fromkeys(("/proc", "/sys"), "%attr(0555, root, root)")
     passwd = b"root:x:0:0:root:/root:/bin/bash\n"
     shadow = {"/etc/shadow": b"root:*:19000:0:99999:7:::\n"}
     hidden = {"/etc/shadow": "%attr(0000, root, root) %config(noreplace)"}

@@ -82,7 +82,7 @@ def build_seed(image: OsImage, generator: Generator, source: Optional[Path], ins
         for path in top.rglob("*")
         if path.is_file()
     ]
-    for path in sorted({*image.named_files(), *generate.list_files(image), *site_files}):
+    for path in sorted({*image.named_files(), *generate.lists(image)[0], *site_files}):
         sha.update(str(path).encode() + b"\0" + path.read_bytes() + b"\0")
     return sha.hexdigest()
 
@@ -263,7 +263,7 @@ def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(layer.source)
             layer = layer.overridden
-    for path in sorted({*image.named_files(), *generate.list_files(image)}):
+    for path in sorted({*image.named_files(), *generate.lists(image)[0]}):
         target = inputs / "files" / str(path).lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)

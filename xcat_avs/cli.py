@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 from xcat_avs import __version__, command, modes, mounts, report
 from xcat_avs.errors import AvsError, Interrupted, UsageError, nearest
+from xcat_avs.escape import printable, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.progress import Progress
 from xcat_avs.request import EVERY_FILE, Request
@@ -268,7 +269,7 @@ def _run_mode(request: Request, mode: Mode) -> int:
         if code is not None:
             return code
     result = mode.run(request, site)
-    _answer(report.to_json(result) if request.json else report.to_text(result))
+    _answer(report.to_json(result) if request.json else report.to_text(result, sys.stdout.isatty()))
     return result.code
 
 
@@ -313,10 +314,10 @@ def run(argv: list[str]) -> int:
         return 128 + signal.SIGPIPE
     except OSError as err:
         what = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)
-        sys.stderr.write(f"Error: {what}: {err.filename}\n" if err.filename else f"Error: {what}\n")
+        sys.stderr.write(f"Error: {what}{': ' + printable(str(err.filename)) if err.filename else ''}\n")
         return 1
     except Exception:
-        traceback.print_exc()
+        sys.stderr.write(printable_lines(traceback.format_exc()))
         sys.stderr.write("Error: this is a defect of avsimage; please report it with the lines above\n")
         return 1
 

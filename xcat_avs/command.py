@@ -27,6 +27,7 @@ PACKAGES = {
     "rinse": "rinse", "rpm2cpio": "rpm2cpio", "wget": "wget",
     "cpio": "cpio", "tar": "tar", "mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools",
     "gzip": "gzip", "zstd": "zstd", "xz": "xz-utils", "cp": "coreutils", "chroot": "coreutils",
+    "systemctl": "systemd",
 }  # fmt: skip
 
 # Told of each command that starts and, some times a second, of each that runs.

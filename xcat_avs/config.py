@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xcat_avs import trust
 from xcat_avs.errors import AvsError, nearest
-from xcat_avs.image import OsNames, check_os_name
+from xcat_avs.image import OsImage, OsNames, check_os_name
 
 ETC_CONF = Path("/etc/xcat/avs.conf")
 
@@ -109,8 +110,9 @@ class Settings:
     )
 
 
+FILES = ("rinse_packages", "module_signing_key", "module_signing_certificate")
 OPTIONAL_PATHS = (
-    "definitions", "installdir", "tftpdir", "rinse_packages", "module_signing_key", "module_signing_certificate",
+    "definitions", "installdir", "tftpdir", *FILES,
 )  # fmt: skip
 FIELDS = {
     (f.metadata["section"], f.metadata["name"]): f for f in dataclasses.fields(Settings) if "section" in f.metadata
@@ -227,9 +229,18 @@ def share_dir() -> Path:
     raise AvsError(f"the shipped defaults are not installed; looked in {', '.join(map(str, candidates))}")
 
 
+def refuse_writable(image: OsImage, settings: Settings) -> None:
+    """Refuse a file that the definition or a setting names, and that others than root may change."""
+    named = [Path(getattr(settings, name)) for name in FILES if getattr(settings, name)]
+    for path in (*image.named_files(), *named):
+        trust.refuse(path)
+
+
 def _layered(settings: Settings, paths: Iterable[Path], required: bool) -> Settings:
     for path in paths:
         if required or path.exists():
+            if not path.is_relative_to(share_dir()):
+                trust.refuse(path)
             settings = overlay(settings, sections(read_ini(path)), str(path))
     return settings
 

@@ -12,7 +12,7 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from xcat_avs import command, generate, lent, modules, mounts, pkglist
+from xcat_avs import command, generate, kernels, lent, mounts, pkglist, trust
 from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Generator, Job
@@ -112,14 +112,16 @@ class BuildContext(ImageServices):
 
     def upgrade_packages(self) -> None:
         """Bring all packages of the image to the newest version in its repositories, and the kernel with them."""
-        before = generate.newest_kernel(self.root)
+        suffix = self.settings.kernel_suffix
+        before = kernels.newest_kernel(self.root, suffix)
         self.generator.upgrade(self._job())
-        if generate.newest_kernel(self.root) != before:
-            self.take_kernel()
+        after = kernels.newest_kernel(self.root, suffix)
+        if after != before:
+            self.take_kernel(after)
 
     def read_pkglist(self, *paths: Path) -> pkglist.PackageList:
         """Package lists of the host, in the syntax of pkglist: include, exclude, environment, files."""
-        return pkglist.read(paths)
+        return pkglist.read(paths, generate.variables(self.image))
 
     def leave_out(self, directories: Sequence[str], keep: Sequence[str] = ()) -> None:
         """Have rpm leave documentation, or dpkg what is in the directories but keep, out of what is installed later."""
@@ -141,10 +143,10 @@ class BuildContext(ImageServices):
 
         What dkms has to build is built, for that kernel. Raises AvsError where a module is not there then.
         """
-        release = modules.kernel(self.root, self.settings.kernel + self.settings.kernel_suffix)
-        if modules.missing(self.root, release, names) and self.inside("/usr/sbin/dkms").exists():
+        release = kernels.with_modules(self.root, self._wanted_kernel())
+        if kernels.missing_modules(self.root, release, names) and self.inside("/usr/sbin/dkms").exists():
             self.chroot(["dkms", "autoinstall", "-k", release])
-        left = modules.missing(self.root, release, names)
+        left = kernels.missing_modules(self.root, release, names)
         if left:
             raise AvsError(
                 f"there is no module {' or '.join(left)} for kernel {release}, which is that of the image; "
@@ -158,7 +160,7 @@ class BuildContext(ImageServices):
         site = self.installdir / "custom/avs"
         for directory in (site / "images" / self.image.profile / "files", site / "files"):
             if (directory / name).exists():
-                return directory / name
+                return self.host_file(directory / name)
         return None
 
     def site_files(self, pattern: str) -> list[Path]:
@@ -167,7 +169,14 @@ class BuildContext(ImageServices):
         found = {}
         for directory in (site / "files", site / "images" / self.image.profile / "files"):
             found.update({path.relative_to(directory): path for path in directory.glob(pattern) if path.is_file()})
-        return [path for _, path in sorted(found.items())]
+        return [self.host_file(path) for _, path in sorted(found.items())]
+
+    def host_file(self, path: Path) -> Path:
+        """A file of this machine, or a directory of them, that root alone may change. Raises AvsError for any other."""
+        trust.refuse(path)
+        for item in path.rglob("*") if path.is_dir() else ():
+            trust.refuse(item)
+        return path
 
     def generate(self) -> None:
         """Fill the empty root from package repositories, or from --from DIR."""
@@ -177,21 +186,30 @@ class BuildContext(ImageServices):
             generate.copy_tree(self.source, self.paths.tree, self.log)
         else:
             self.generator.generate(self._job())
-            if not (self.paths.tree / generate.KERNEL).exists():  # genimage has made its own
-                wanted = self.settings.kernel + self.settings.kernel_suffix
-                generate.take_kernel(self.root, self.paths.tree, wanted)
+            if not (self.paths.tree / kernels.KERNEL).exists():  # genimage has made its own
+                taken = kernels.take_kernel(self.root, self.paths.tree, self._wanted_kernel())
+                others = ", ".join(release for release in self.kernels() if release != taken)
+                self.say(
+                    f"nodes boot kernel {taken or 'none'}" + (f"; the image has {others} as well" if others else "")
+                )
+        kernels.check_modules(self.paths.tree)
+
+    def _wanted_kernel(self) -> str:
+        """The release that the settings name, or by its end alone the newest one that ends so; "" for the newest."""
+        release, suffix = self.settings.kernel, self.settings.kernel_suffix
+        return release + suffix if release or not suffix else kernels.newest_kernel(self.root, suffix) or suffix
 
     def kernels(self) -> list[str]:
-        """The releases of the image's kernels, the oldest first."""
-        return list(generate.kernels(self.root))
+        """The releases of the image's kernels, the oldest first, and those of a flavour (debug, rt) before the plain ones."""
+        return list(kernels.kernels(self.root))
 
     def take_kernel(self, release: str = "") -> None:
         """Have nodes boot that kernel of the image (default: the newest), with its initrd.
 
         Raises AvsError where the image has not got it, or where genimage has made another one bootable.
         """
-        release = release or generate.newest_kernel(self.root)
-        kernel, present = generate.kernel_file(self.root, release), self.paths.tree / generate.KERNEL
+        release = release or kernels.newest_kernel(self.root)
+        kernel, present = kernels.kernel_file(self.root, release), self.paths.tree / kernels.KERNEL
         brought = self.generator.name == "genimage" or self.source is not None
         if brought and present.exists() and present.read_bytes() == kernel.read_bytes():
             return  # and its initrd is one that was made for the network
@@ -200,7 +218,7 @@ class BuildContext(ImageServices):
             raise AvsError(
                 f"genimage has made the initrd of another kernel than {release}; `chdef -t osimage {name} kernelver={release}` and build again"
             )
-        generate.take_kernel(self.root, self.paths.tree, release)
+        kernels.take_kernel(self.root, self.paths.tree, release)
         self.say(f"nodes boot kernel {release}")
 
     def empty(self) -> None:

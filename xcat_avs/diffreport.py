@@ -8,9 +8,10 @@ from typing import Any, Optional
 
 from xcat_avs import differences
 from xcat_avs.differences import Differences, FileChange
+from xcat_avs.escape import printable
 from xcat_avs.manifest import Entry
 from xcat_avs.packages import Package, PackageChanges, PackageList
-from xcat_avs.report import LEFT, RIGHT, Table, local, mebibytes
+from xcat_avs.report import LEFT, RIGHT, Table, as_lines, local, mebibytes
 from xcat_avs.request import EVERY_FILE
 from xcat_avs.store import Version
 
@@ -63,13 +64,13 @@ def all_blocks(found: Differences, old: Side, new: Side) -> list[object]:
     blocks = privilege_blocks(found)
     if found.kernels[0] != found.kernels[1]:
         before, after = (", ".join(releases) or "none" for releases in found.kernels)
-        blocks.append(f"Kernel: {before} -> {after}")
+        blocks.append(as_lines([f"Kernel: {before} -> {after}"]))
     if found.attributes:
         rows = [(item.attribute, *(_value(value) for value in item[1:])) for item in found.attributes]
         blocks += ["Osimage attributes:", Table(("ATTRIBUTE", "OLD", "NEW"), rows, [LEFT] * 3)]
     if found.inputs:
         lines = [f"  {item.change:<7}  {item.kind} {item.path}" for item in found.inputs]
-        blocks.append("\n".join(["What it was built from:", *lines]))
+        blocks.append(as_lines(["What it was built from:", *lines]))
     blocks += file_blocks(found.files, SHOWN, EVERY_FILE)
     if found.sizes:
         blocks.append(_size_table(found))
@@ -83,7 +84,7 @@ def _value(value: Optional[str]) -> str:
 def privilege_blocks(found: Differences) -> list[object]:
     if not found.privileges:
         return []
-    rows = [(item.path, item.old or "-", item.new or "-") for item in found.privileges]
+    rows = [(printable(item.path), item.old or "-", item.new or "-") for item in found.privileges]
     heading = f"*** LOOK: setuid, setgid or capabilities of {len(rows)} file{'s' * (len(rows) > 1)} ***"
     return [heading, Table(("FILE", "OLD", "NEW"), rows, [LEFT] * 3)]
 
@@ -98,7 +99,7 @@ def file_blocks(files: Sequence[FileChange], limit: int, pattern: str) -> list[o
     lines = [f"  {item.change:<7}  {item.path}" + _details(item) for item in taken]
     if len(taken) < len(files):
         lines.append(f"  and {len(files) - len(taken)} more; --files lists all, --files PATTERN some, --content one")
-    return ["\n".join([heading, *lines])]
+    return [as_lines([heading, *lines])]
 
 
 def _details(item: FileChange) -> str:

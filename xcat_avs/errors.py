@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Optional
 
+from xcat_avs.escape import printable
+
 
 class AvsError(Exception):
     """A known failure: one clear text, printed as `Error: text`, exit code 1.
@@ -27,7 +29,7 @@ class AvsError(Exception):
         lines = [self.text, *("  " + line for line in self.tail)]
         if self.log:
             lines.append(f"  log: {self.log}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))  # names and output of programs are in it
 
     def prefixed(self, prefix: str, suffix: str = "") -> AvsError:
         """The same error with more words around its text."""
@@ -40,6 +42,10 @@ class UsageError(AvsError):
 
 class NotFoundError(AvsError):
     """Something the user named does not exist."""
+
+
+class DamageError(AvsError):
+    """A check has found something damaged."""
 
 
 class CommandError(AvsError):

@@ -15,7 +15,12 @@ ARCHES = "x86_64|aarch64|ppc64le|ppc64el|ppc64|s390x|i[3-6]86|x86|amd64|arm64|ri
 NAME_FORM = re.compile(
     rf"(?P<osvers>.+?)-(?P<osarch>{ARCHES})-(?P<provmethod>netboot|statelite|install)-(?P<profile>.+)"
 )
-OSVERS_FORM = re.compile(r"([A-Za-z][A-Za-z_-]*?)-?(\d+)((?:\.\d+)*)")
+# A distribution, its release, and what a site or copycds puts behind that: rhels7.5-alternate, sles12sp5.
+OSVERS_FORM = re.compile(
+    r"(?P<name>[A-Za-z][A-Za-z_-]*?)-?(?P<major>[0-9]+)(?:(?P<minor>(?:\.[0-9]+)+)|-?[sS][pP](?P<pack>[0-9]+))?"
+    r"(?P<more>(?:[._+~-]?[A-Za-z]|[_+~-][0-9])[A-Za-z0-9_.+~-]*)?"
+)
+LAST_NUMBER = re.compile(r"(?P<major>[0-9]+)(?P<minor>(?:\.[0-9]+)*)$")
 # What becomes a directory, a Subversion path or a shell word of xCAT's must be plain.
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*")
 
@@ -23,8 +28,12 @@ PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*")
 DISTRIBUTIONS = {
     "rhels": "el", "rhel": "el", "rhelc": "el", "rhelhpc": "el", "centos": "el", "centos-stream": "el", "rocky": "el",
     "alma": "el", "almalinux": "el", "ol": "el", "oraclelinux": "el", "sl": "el", "el": "el", "fedora": "fedora",
-    "sles": "sles", "sled": "sles", "sle": "sles", "debian": "debian", "ubuntu": "ubuntu",
+    "rhas": "el", "rhes": "el", "rhws": "el", "rhelserver": "el",
+    "sles": "sles", "sled": "sles", "sle": "sles", "suse": "sles", "opensuse": "sles", "opensuse-leap": "sles", "leap": "sles",
+    "debian": "debian", "ubuntu": "ubuntu",
 }  # fmt: skip
+# family -> digits of a first number, and from which number on a release without dots is one: centos74, ubuntu2204
+WITHOUT_DOTS = {"el": (1, 30), "sles": (2, 100), "ubuntu": (2, 1000)}
 FAMILIES = tuple(dict.fromkeys(DISTRIBUTIONS.values()))
 # What a site calls its distributions: an osvers, or its beginning with "*", and what that is like.
 OsNames = tuple[tuple[str, str], ...]
@@ -52,20 +61,25 @@ class OsVersion:
         like = _like(osvers, names)
         if like and like not in FAMILIES:
             return replace(cls.parse(like), name=osvers, like=like)
+        if not PLAIN.fullmatch(osvers):
+            raise AvsError(f"osvers {osvers!r} may only hold letters, digits and . _ + ~ -; rocky9.4 is one")
         match = OSVERS_FORM.fullmatch(osvers)
-        if like and match is None:
-            raise AvsError(
-                f"osvers {osvers!r} does not end with a release number; [osvers] of avs.conf only gives its family {like}, "
-                "and may name an osvers instead, such as rocky9.4"
-            )
-        distribution = like or (match.group(1).lower().replace("_", "-") if match else "")
+        if like and (match is None or (match["more"] or "")[:1].isalpha()):
+            match = LAST_NUMBER.search(osvers)
+            if match is None:
+                raise AvsError(
+                    f"osvers {osvers!r} does not end with a release number; [osvers] of avs.conf only gives its family {like}, "
+                    "and may name an osvers instead, such as rocky9.4"
+                )
+        distribution = like or (match["name"].lower().replace("_", "-") if match else "")
         if match is None or distribution not in DISTRIBUTIONS:
             known = ", ".join(sorted(DISTRIBUTIONS))
             raise AvsError(
                 f"osvers {osvers!r} is of no distribution known here; known are {known}, each with its release number. "
-                f"If it is like one of them, say so in [osvers] of avs.conf: `{osvers or 'NAME'} = rocky9.4`, or for all its releases `{_stem(osvers)}* = el`"
+                f"If it is like one of them, say so in [osvers] of avs.conf: `{osvers} = rocky9.4`{_for_all(osvers)}"
             )
-        return cls(osvers, distribution, DISTRIBUTIONS[distribution], match.group(2), match.group(3).lstrip("."))
+        family = DISTRIBUTIONS[distribution]
+        return cls(osvers, distribution, family, *_release(family, match.groupdict("")))
 
     @property
     def packages(self) -> str:
@@ -100,9 +114,19 @@ def _like(osvers: str, names: OsNames) -> str:
     return exact or max(beginnings, key=lambda item: len(item[0]), default=("", ""))[1]
 
 
-def _stem(osvers: str) -> str:
-    """An osvers without its numbers."""
-    return re.sub(r"[\d.]+$", "", osvers) or "NAME"
+def _release(family: str, found: Mapping[str, str]) -> tuple[str, str]:
+    """The first number of a release and the others."""
+    major, minor = found["major"], found["minor"].lstrip(".") or found.get("pack", "")
+    digits, least = WITHOUT_DOTS.get(family, (0, 0))
+    if digits and not minor and int(major) >= least:
+        return major[:digits], major[digits:]
+    return major, minor
+
+
+def _for_all(osvers: str) -> str:
+    """The advice for all releases of a distribution, where a family alone says enough."""
+    stem = LAST_NUMBER.sub("", osvers)
+    return f", or for all its releases `{stem}* = el`" if stem not in ("", osvers) else ""
 
 
 def check_os_name(name: str, like: str) -> None:

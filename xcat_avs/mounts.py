@@ -23,6 +23,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 PR_SET_PDEATHSIG = 1
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+POINTS = ("proc", "sys", "dev", "run")  # what chroot_mounts covers
 ENDING = 5.0  # seconds for killed processes to be gone
 OCTAL = re.compile(rb"\\([0-7]{3})")  # how /proc/self/mounts writes a space
 SPECIAL = re.compile(r"[\\:,]")  # what parts the options of a mount, or its directories
@@ -228,35 +229,58 @@ def _end_processes_below(root: Path) -> None:
 
 
 @contextmanager
-def chroot_mounts(root: Path, sys: bool = True) -> Iterator[None]:
+def chroot_mounts(root: Path) -> Iterator[None]:
     """What programs expect when they run in an image root: /proc, /sys, a small /dev, an empty /run.
 
-    sys: False for what installs the package that owns /sys: it could not set the mode of one that is mounted read-only.
-    Nothing of the host's /dev or /run is seen in it, and nothing of it stays in the tree.
+    Nothing of the host's /dev or /run is seen in it, /sys can only be read, and nothing of it stays in the tree, but
+    for the mode and owner that a package gives to one of the four.
     """
     real = Path(os.path.realpath(root))
     with ExitStack() as stack:
-        for name in ("proc", *(["sys"] if sys else []), "dev", "run"):
+        for name in POINTS:
             point = real / name
             if point.is_symlink():
                 raise AvsError(f"{point} is a symbolic link; an image needs a directory there")
             if not point.exists():
                 point.mkdir(mode=0o755)
                 stack.callback(point.rmdir)
-        stack.enter_context(mounted("proc", real / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC))
-        if sys:
-            stack.enter_context(mounted("sysfs", real / "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY))
-        stack.enter_context(mounted("tmpfs", real / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755"))
-        dev = stack.enter_context(mounted("tmpfs", real / "dev", "tmpfs", MS_NOSUID, "mode=755"))
-        for name, (major, minor) in DEVICES.items():
-            os.mknod(dev / name, 0o20666, os.makedev(major, minor))
-            os.chmod(dev / name, 0o666)
-        for name, to in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
-            os.symlink(to, dev / name)
-        for name in ("shm", "pts"):
-            (dev / name).mkdir()
+        stack.enter_context(_covered(real / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC))
+        # A file system of our own, for the package that owns /sys sets its mode; of the host's only what is in it.
+        sys = stack.enter_context(_covered(real / "sys", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC))
+        for path in sorted(Path("/sys").iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                (sys / path.name).mkdir()
+                stack.enter_context(bind(path, sys / path.name, readonly=True))
+        stack.enter_context(_covered(real / "run", "tmpfs", MS_NOSUID | MS_NODEV))
+        _fill_dev(stack.enter_context(_covered(real / "dev", "tmpfs", MS_NOSUID)))
         stack.callback(_end_processes_below, real)
         yield
+
+
+@contextmanager
+def _covered(point: Path, fstype: str, flags: int) -> Iterator[Path]:
+    """A file system over a directory; it has the directory's mode and owner, and what they are changed to stays."""
+    status = point.stat()
+    with mounted(fstype, point, fstype, flags):
+        _set_rights(point, status)
+        yield point
+        status = point.stat()
+    _set_rights(point, status)
+
+
+def _set_rights(path: Path, status: os.stat_result) -> None:
+    os.chown(path, status.st_uid, status.st_gid)
+    os.chmod(path, stat.S_IMODE(status.st_mode))
+
+
+def _fill_dev(dev: Path) -> None:
+    for name, (major, minor) in DEVICES.items():
+        os.mknod(dev / name, 0o20666, os.makedev(major, minor))
+        os.chmod(dev / name, 0o666)
+    for name, to in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+        os.symlink(to, dev / name)
+    for name in ("shm", "pts"):
+        (dev / name).mkdir()
 
 
 def mounts_below(directory: Path) -> list[str]:

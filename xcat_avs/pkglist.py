@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from xcat_avs.definitions import includes
+from xcat_avs.definitions.includes import Source
 from xcat_avs.errors import AvsError
 
-DIRECTIVE = re.compile(r"#(INCLUDE|ENV):([^#]+)#|#(NEW_INSTALL_LIST)#")
+KIND = "package list"
+ENVIRONMENT = re.compile(r"#ENV:([^#^]+)#")
 # apt and dnf take these as they are; anything else would be an option or a shell word.
 PACKAGE = re.compile(r"@?[A-Za-z0-9^*?][A-Za-z0-9_.+:~^*?=/-]*")
 
@@ -25,42 +27,31 @@ class PackageList:
     files: tuple[Path, ...]
 
 
-def read(paths: Iterable[Path], strip_directory: bool = False) -> PackageList:
+def read(paths: Iterable[Path], variables: Mapping[str, str], strip_directory: bool = False) -> PackageList:
     """Read lists: `#` comments, `#INCLUDE:file#`, `#ENV:A=b#`, `-package` to keep out, several names a line.
 
+    variables: what `${NAME}` stands for in the name of an included list.
     strip_directory: names in an otherpkglist are paths below otherpkgdir; only the last part is the name.
     Raises AvsError with file and line for a missing file, an include that includes itself, a bad name.
     """
     include: dict[str, None] = {}
     exclude: dict[str, None] = {}
     environment: dict[str, str] = {}
-    files: list[Path] = []
+    files: dict[Path, None] = {}
 
-    def add(path: Path, open_files: tuple[Path, ...], asker: str) -> None:
-        real = Path(os.path.realpath(path))
-        if real in open_files:
-            raise AvsError(f"{asker}: {path} includes itself")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as err:
-            reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
-            raise AvsError(f"{asker} names the package list {path}: {reason}") from None
-        if path not in files:
-            files.append(path)
-        for number, line in enumerate(text.splitlines(), 1):
-            where = f"{path}, line {number}"
-            stripped = line.strip()
-            if not stripped:
+    def add(source: Source) -> None:
+        text = source.text()
+        files[source.path] = None
+        for number, line in enumerate(text.split("\n"), 1):
+            if includes.is_comment(line):
                 continue
-            if stripped.startswith("#"):
-                # Only a line that begins with one; a second # makes it a comment.
-                for match in DIRECTIVE.finditer(stripped) if DIRECTIVE.match(stripped) else ():
-                    if match.group(1) == "INCLUDE":
-                        add(Path(path.parent, match.group(2).strip()), (*open_files, real), where)
-                    elif match.group(1) == "ENV":
-                        environment.update(_environment(match.group(2), where))
-                continue
-            for word in re.split(r"\s#", stripped)[0].replace(",", " ").split():
+            where = f"{source.path}, line {number}"
+            for match in includes.INCLUDE.finditer(line):
+                add(source.include(match.group(1), where))
+            if includes.DIRECTIVE.match(line.strip()):
+                for match in ENVIRONMENT.finditer(line):
+                    environment.update(_environment(match.group(1), where))
+            for word in _words(line):
                 name = word.lstrip("-")
                 if strip_directory and not name.startswith("@"):
                     name = name.rsplit("/", 1)[-1]
@@ -69,10 +60,15 @@ def read(paths: Iterable[Path], strip_directory: bool = False) -> PackageList:
                 (exclude if word.startswith("-") else include)[name] = None
 
     for first in paths:
-        add(first, (), "the definition")
+        add(includes.source(first, KIND, variables))
     return PackageList(
         tuple(name for name in include if name not in exclude), tuple(exclude), tuple(environment.items()), tuple(files)
     )
+
+
+def _words(line: str) -> list[str]:
+    """The names of a line: what is left without directives and a comment at its end."""
+    return re.split(r"(?:^|\s)#", includes.DIRECTIVE.sub(" ", line))[0].replace(",", " ").split()
 
 
 def _environment(text: str, where: str) -> dict[str, str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import os
 import re
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xcat_avs import trust
 from xcat_avs.errors import AvsError, NotFoundError, nearest
 
 STEP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -53,26 +53,10 @@ class Procedure:
         return self.path.suffix != ".py"
 
 
-def refuse_if_writable(path: Path) -> None:
-    """Raise AvsError where someone else could change what root is about to run."""
-    real = Path(os.path.realpath(path))
-    for item in dict.fromkeys([*reversed(path.absolute().parents), *reversed(real.parents), real]):
-        status = item.stat()
-        if status.st_uid not in (0, os.geteuid()):
-            raise AvsError(
-                f"{item} belongs to uid {status.st_uid}, not to root, and would be run as root; chown it to root"
-            )
-        sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-        if status.st_mode & 0o022 and not sticky:
-            raise AvsError(
-                f"{item} may be written by others than root (mode {stat.S_IMODE(status.st_mode):04o}) and would be run as root; chmod go-w {item}"
-            )
-
-
 def load(path: Path, layer: Layer, overridden: Any = None) -> Procedure:
     """Read one procedure file. Raises AvsError if it is no procedure, or not safe to run."""
     if not layer.trusted:
-        refuse_if_writable(path)
+        trust.refuse(path)
     source = path.read_bytes()
     if path.suffix == ".py":
         doc, options = _read_python(path, source)

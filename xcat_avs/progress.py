@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Optional, TextIO
 
 from xcat_avs import command
+from xcat_avs.escape import printable
 
 INTERVAL = 0.5
 
@@ -27,7 +28,7 @@ class Progress:
     def say(self, text: str) -> None:
         """A line for the user that is no result."""
         self._clear()
-        self._stream.write(text + "\n")
+        self._stream.write(printable(text) + "\n")
         self._stream.flush()
 
     def warn(self, text: str) -> None:
@@ -56,7 +57,7 @@ class Progress:
         last = command.tail(log, 1) if log else []
         text = f"{self._activity}  {now - self._started:.0f}s  {last[0] if last else ''}"
         # No longer than a line, or a terminal could not take it back.
-        shown = "".join(char if char.isprintable() else " " for char in text)[:78]
+        shown = printable(text)[:78]
         self._stream.write(f"\r\033[K{shown}")
         self._stream.flush()
         self._drawn = True

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from xcat_avs import config, procedure
+from xcat_avs import config, procedure, trust
 from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError, NotFoundError, nearest
 from xcat_avs.image import OsImage
@@ -152,7 +152,7 @@ def settings(image: OsImage, installdir: Path, base: Settings) -> Settings:
 
 def _refuse_if_writable(path: Path) -> None:
     if not path.is_relative_to(config.share_dir()):
-        procedure.refuse_if_writable(path)
+        trust.refuse(path)
 
 
 Named = dict[str, Path]  # step -> the recipe that names it, in order

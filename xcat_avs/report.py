@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from xcat_avs.escape import printable, printable_lines
+
 RIGHT, LEFT = "right", "left"
 # A padded header is the only way to give a column a least width; tabulate strips spaces.
 FILLER = "\x01"
@@ -27,8 +29,18 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Raw:
+    """A text that goes to a file or a pipe as it is; only on a terminal it is made fit for that."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Report:
-    """A mode's answer: blocks of text and tables for people, one document for programs."""
+    """A mode's answer: blocks of text and tables for people, one document for programs.
+
+    A block that is a str keeps its new lines: a value that others wrote is put into one by `as_lines`.
+    """
 
     blocks: Sequence[object] = ()
     document: dict[str, Any] = field(default_factory=dict)
@@ -45,21 +57,33 @@ def render(table: Table) -> str:
     for number, header in enumerate(table.headers):
         width = table.first_width if number == 0 else table.width
         headers.append(header.rjust(width, FILLER) if table.align[number] == RIGHT else header.ljust(width, FILLER))
-    rows = [[cell.replace("\n", " ") for cell in row] for row in table.rows]
+    rows = [[printable(cell.replace("\n", " ")) for cell in row] for row in table.rows]
     # No numparse: "1.10" is a version and stays one.
     if not table.bare:
         rows.insert(0, headers)
     text = tabulate.tabulate(rows, tablefmt=form, disable_numparse=True, colalign=list(table.align))
-    lines = text.replace(FILLER, " ").split("\n")
-    width = max(len(item) for item in lines)
-    lines = [item.rstrip() for item in lines]
-    return "\n".join(["-" * width, *lines] if table.rule else lines)
+    found = text.replace(FILLER, " ").split("\n")
+    width = max(len(item) for item in found)
+    found = [item.rstrip() for item in found]
+    return "\n".join(["-" * width, *found] if table.rule else found)
 
 
-def to_text(report: Report) -> str:
-    """The report for people; blocks are parted by an empty line."""
-    parts = [render(block) if isinstance(block, Table) else str(block) for block in report.blocks]
-    return "\n\n".join(parts) + "\n"
+def as_lines(items: Iterable[str]) -> str:
+    """A block of these lines; none of them can make another."""
+    return "\n".join(map(printable, items))
+
+
+def to_text(report: Report, terminal: bool = False) -> str:
+    """The report for people; blocks are parted by an empty line. terminal: that is where it goes."""
+    return "\n\n".join(_text(block, terminal) for block in report.blocks) + "\n"
+
+
+def _text(block: object, terminal: bool) -> str:
+    if isinstance(block, Table):
+        return render(block)
+    if isinstance(block, Raw):
+        return printable_lines(block.text) if terminal else block.text
+    return printable_lines(str(block))
 
 
 def to_json(report: Report) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 
+from xcat_avs import command
 from xcat_avs.errors import AvsError, nearest
 from xcat_avs.imagetree import ImageTree
 
@@ -23,6 +24,10 @@ class ImageServices(ImageTree):
         """Whether the image has a systemd unit or an init script of that name."""
         return bool(self._unit_directories(name)) or self._has_script(name)
 
+    def unit(self, name: str) -> str:
+        """The text of the systemd unit `ssh.service`, as the image's systemd finds it; "" where there is none."""
+        return next(filter(None, (self.read(f"/{top}/{name}") for top in UNITS)), "")
+
     def service(self, name: str, enable: bool = True) -> None:
         """Have a service start at boot, or not: a systemd unit, or an init script by the image's own programs.
 
@@ -31,11 +36,12 @@ class ImageServices(ImageTree):
         directories = self._unit_directories(name)
         if directories:
             verb = "enable" if enable else "disable"
-            if self._units_are_here(directories):
-                # An init script beside the unit is of no use to systemd, and the host's tools may not fit it.
-                self.run(["systemctl", f"--root={self.root}", verb, name], env={"SYSTEMCTL_SKIP_SYSV": "1"})
-            else:
-                self.chroot(["systemctl", verb, name])
+            # An init script beside the unit is of no use to systemd, and the host's tools may not fit it.
+            env = {"SYSTEMCTL_SKIP_SYSV": "1"}
+            if self._units_are_here(directories) and command.find("systemctl"):
+                self.run(["systemctl", f"--root={self.root}", verb, name], env)
+            else:  # a container to build in may have no systemd
+                self.chroot(["systemctl", verb, name], env)
         elif self._has_script(name) and self.exists("/sbin/chkconfig"):
             self.chroot(["chkconfig", name, "on" if enable else "off"])
         elif self._has_script(name) and self.exists("/usr/sbin/update-rc.d"):

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xcat_avs import config, journal, locks, recipe, xcat
+from xcat_avs import config, journal, locks, recipe, scratch, trust, xcat
 from xcat_avs.config import Settings
 from xcat_avs.definitions import Definitions
 from xcat_avs.definitions.named import NamedDefinitions
@@ -25,6 +25,9 @@ from xcat_avs.report import utc_now
 from xcat_avs.request import Request
 from xcat_avs.store import Store
 from xcat_avs.store.fsvs import FsvsStore
+
+OWN_CHECKOUT = "own."  # how the directory of a checkout that is not kept begins
+DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
 
 
 def login_name() -> str:
@@ -96,6 +99,8 @@ class Site:
         settings = config.load()
         definitions = _definitions(settings, request.mode == "status")
         settings = config.load_site(settings, definitions.installdir)
+        trust.refuse_foreign(settings.state, DIRECTORIES)
+        trust.refuse_foreign(settings.logs)
         if request.store:
             settings = config.overlay(settings, {"paths": {"store": request.store}}, "-s")
         if settings.os_names:
@@ -130,16 +135,17 @@ class Site:
             yield
 
     @contextmanager
-    def checkout(self, image: OsImage, staging: Path) -> Iterator[Path]:
-        """Where the checkout of a tag is kept for the next time; a directory in staging while another uses that."""
+    def checkout(self, image: OsImage) -> Iterator[Path]:
+        """Where the checkout of a tag is kept for the next time; while another run uses that, a directory for this one."""
         kept = self.private(self.settings.state / "checkouts" / image.name)
+        scratch.sweep(kept, OWN_CHECKOUT)
         with ExitStack() as stack:
             try:
                 stack.enter_context(
                     locks.locked(kept / "lock", f"the checkout of {image.name} is used", self.identity.process())
                 )
-            except AvsError:
-                kept = staging
+            except locks.Busy:
+                kept = stack.enter_context(scratch.own_directory(kept, OWN_CHECKOUT))
             yield kept / "tree"
 
     def image_lock(self, rootimgdir: Path) -> AbstractContextManager[None]:

@@ -19,6 +19,7 @@ from integration.harness import (
     served_set,
     wait_until,
 )
+from xcat_avs.locks import locked
 from xcat_avs.store import Version
 
 pytestmark = pytest.mark.slow
@@ -133,6 +134,30 @@ def test_flipped_bit_in_the_repository(
     assert served(installation) == packed
     assert not list((installation.state / "checkouts").rglob("tree*"))
     installation.assert_clean()
+
+
+# -- several at once
+
+
+def test_verifies_at_once_and_one_that_is_killed(installation: Installation, packed: dict[str, str]) -> None:
+    """While the kept checkout is used, each has one of its own; what a killed one leaves goes with the next run."""
+    kept = installation.kept.parent
+    with locked(kept / "lock", "used", "a test"):
+        runs = [installation.start("verify", PROFILE, "-t", "t1") for _ in range(3)]
+        runs.append(installation.start("pack", PROFILE, "-t", "t1", "--force"))
+        results = [installation.finish(run) for run in runs]
+        assert [str(result) for result in results if result.code] == []
+        assert all(result.stdout.count("[ OK ]") == 2 for result in results[:3]), results
+        assert sorted(path.name for path in kept.iterdir()) == ["lock", "tree"]
+        run = installation.start("verify", PROFILE, "-t", "t1")
+        wait_until(lambda: any(kept.glob("own.*/tree*")) or run.poll() is not None, 60)
+        run.kill()
+        assert installation.finish(run).code != 0
+        assert any(kept.glob("own.*"))
+    installation.assert_clean()
+    installation.run("verify", PROFILE, "-t", "t1")
+    assert sorted(path.name for path in kept.iterdir()) == ["lock", "tree"]
+    assert served(installation) == packed
 
 
 # -- killed in a commit

@@ -258,7 +258,12 @@ def test_failing_scriptlet_is_a_warning(rocky: Installation) -> None:
     _, stderr = create(rocky)
     warnings = [line for line in stderr.splitlines() if line.startswith("Warning: ")]
     assert any("bad-scriptlet" in line for line in warnings), stderr
-    assert (rocky.tree() / "rootimg/var/lib/with-scriptlet.ran").read_text() == "ran\n"
+    root = rocky.tree() / "rootimg"
+    assert (root / "var/lib/with-scriptlet.ran").read_text() == "ran\n"
+    # What scripts saw is gone, and the rights are those of the package that owns the four.
+    points = [root / name for name in ("proc", "sys", "dev", "run")]
+    assert [list(point.iterdir()) for point in points] == [[], [], [], []]
+    assert [point.stat().st_mode & 0o7777 for point in points] == [0o555, 0o555, 0o755, 0o755]
 
 
 def test_site_repositories(rocky: Installation) -> None:

@@ -111,6 +111,22 @@ def test_hangup(installation: Installation, source: Path) -> None:
     installation.assert_clean()
 
 
+def test_in_the_background(installation: Installation, source: Path) -> None:
+    """`nohup avsimage ... &`: what was ignored at the start stays so, and what it starts does not die of it either."""
+    marker = stuck_step(installation)
+    run = installation.start(
+        "create", PROFILE, "--from", str(source), prefix=("sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh")
+    )
+    wait_until(marker.exists)
+    for signum in (signal.SIGHUP, signal.SIGINT):
+        os.killpg(run.pid, signum)
+    time.sleep(0.5)
+    assert run.poll() is None
+    run.terminate()
+    assert installation.finish(run, 20).code == 143
+    installation.assert_clean()
+
+
 @pytest.mark.parametrize("signum", SIGNALS, ids=lambda signum: signum.name)
 def test_grandchild_that_hides_is_gone_too(installation: Installation, source: Path, signum: signal.Signals) -> None:
     """It ignores what it can, and is in a session of its own, as daemons are."""

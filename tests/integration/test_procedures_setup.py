@@ -19,7 +19,7 @@ import rpmrepo
 
 from integration.harness import PROFILE, Installation, copy, difference, mounts_below
 from integration.test_procedures import add_programs
-from xcat_avs import generate, manifest
+from xcat_avs import kernels, manifest
 from xcat_avs.config import Settings
 from xcat_avs.context import BuildContext, BuildPaths, perform
 from xcat_avs.errors import AvsError, CommandError
@@ -269,7 +269,7 @@ def rocky_tree(tmp_path_factory: pytest.TempPathFactory, rpm_repository: Path) -
     root.mkdir(parents=True)
     attributes = {"pkglist": str(top / "pkglist"), "pkgdir": str(rpm_repository)}
     Dnf().generate(Job(OsImage(ROCKY, attributes, "a test"), root, top / "log", refuse))
-    generate.take_kernel(root, root.parent)
+    kernels.take_kernel(root, root.parent)
     return root.parent
 
 

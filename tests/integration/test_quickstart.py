@@ -27,7 +27,9 @@ class Quickstart:
 
     def __init__(self, top: Path) -> None:
         self.top = top
-        self.env = {**os.environ, "AVS_QUICKSTART": str(top), "SUDO_USER": "", "TZ": "UTC"}
+        home = top.with_name("home")  # of somebody without an ssh key
+        home.mkdir()
+        self.env = {**os.environ, "AVS_QUICKSTART": str(top), "SUDO_USER": "", "TZ": "UTC", "HOME": str(home)}
         self.script = self.run(str(TOP / "quickstart"))
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -147,23 +149,53 @@ def test_what_is_served_is_what_was_built(quickstart: Quickstart, tmp_path: Path
     for profile in ("example.prod", "example.test"):
         served = quickstart.served(profile)
         assert served.is_symlink()
-        assert sorted(os.listdir(served)) == ["avs.json", "initrd-stateless.gz", "kernel", "rootimg.tar.gz"]
+        assert sorted(os.listdir(served)) == ["avs.json", "initrd-stateless.gz", "kernel", "rootimg.cpio.gz"]
         assert (served / "kernel").read_bytes() == (quickstart.tree / "kernel").read_bytes()
         assert gzip.decompress((served / "initrd-stateless.gz").read_bytes())[:6] == b"070701"
         assert {oct(path.stat().st_mode & 0o777) for path in served.iterdir()} == {"0o644"}
     unpacked = tmp_path / "unpacked"
     unpacked.mkdir()
-    archive = quickstart.served("example.prod") / "rootimg.tar.gz"
-    # The image has programs with capabilities, and so the archive is one that keeps them.
-    words = ["tar", "-xzpf", str(archive), "--numeric-owner", "--xattrs", "--xattrs-include=*"]
-    subprocess.run(words, cwd=unpacked, check=True)
-    assert os.getxattr(unpacked / "usr/bin/ping", "security.capability")
+    archive = quickstart.served("example.prod") / "rootimg.cpio.gz"
+    subprocess.run(["sh", "-c", f"gzip -dc {archive} | cpio -idm --quiet"], cwd=unpacked, check=True)
     packed, built = everything(unpacked), everything(quickstart.tree / "rootimg")
     left_out = sorted(built.keys() - packed.keys())
     assert left_out
     assert all(re.match(r"usr/share/(doc|man|info)/|boot/initrd\.img", path) for path in left_out)
-    assert packed.keys() - built.keys() == {"etc/avs-release", "opt/xcat", "opt/xcat/xcatinfo"}
+    assert packed.keys() - built.keys() == {
+        "etc/avs-release", "opt/xcat", "opt/xcat/xcatinfo", "usr/lib/avs", "usr/lib/avs/xattrs", "usr/lib/avs/set-xattrs",
+        "etc/systemd/system/avs-xattrs.service", "etc/systemd/system/sysinit.target.d",
+        "etc/systemd/system/sysinit.target.d/avs-xattrs.conf",
+    }  # fmt: skip
     assert {path for path in packed.keys() & built.keys() if packed[path][:5] != built[path][:5]} == set()
+    # What no kernel takes out of an archive: it is set by what runs at boot.
+    assert os.listxattr(unpacked / "usr/bin/ping") == []
+    subprocess.run(["chroot", str(unpacked), "/bin/sh", "/usr/lib/avs/set-xattrs"], check=True)
+    rich = xattrs(quickstart.tree / "rootimg")
+    assert "security.capability" in rich["usr/bin/ping"]
+    assert xattrs(unpacked) == rich
+
+
+def xattrs(top: Path) -> dict[str, dict[str, bytes]]:
+    found = {}
+    for path in top.rglob("*"):
+        names = os.listxattr(path, follow_symlinks=False)
+        if names:
+            found[str(path.relative_to(top))] = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+    return found
+
+
+def test_a_node_can_be_logged_into(quickstart: Quickstart) -> None:
+    """By the key of who ran it; and each node makes its host keys, of which the image has none."""
+    root = quickstart.tree / "rootimg"
+    assert list((root / "etc/ssh").glob("ssh_host_*")) == []
+    units = root / "etc/systemd/system"
+    for name in ("ssh.service", "avs-ssh-host-keys.service"):
+        assert (units / "multi-user.target.wants" / name).is_symlink()
+    assert (root / "root/.ssh/authorized_keys").read_text() == (quickstart.top / "ssh/id_ed25519.pub").read_text()
+    assert (quickstart.top / "ssh/id_ed25519").stat().st_mode & 0o777 == 0o600
+    words = ["systemd-analyze", f"--root={root}", "--man=no", "verify", "avs-ssh-host-keys.service"]
+    assert quickstart.run(*words).returncode == 0
+    assert "inet dhcp" in (root / "etc/network/interfaces.d/avs-dhcp").read_text()
 
 
 def test_packing_twice_gives_the_same_bytes(quickstart: Quickstart) -> None:
@@ -171,7 +203,7 @@ def test_packing_twice_gives_the_same_bytes(quickstart: Quickstart) -> None:
     sums = []
     for _ in range(2):
         assert quickstart.avsimage("-c", "pack", "example.prod", "-t", name, "--force").returncode == 0
-        sums.append(hashlib.sha256((quickstart.served("example.prod") / "rootimg.tar.gz").read_bytes()).hexdigest())
+        sums.append(hashlib.sha256((quickstart.served("example.prod") / "rootimg.cpio.gz").read_bytes()).hexdigest())
     assert sums[0] == sums[1]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from xcat_avs import manifest
+from xcat_avs.definitions import exlist
 from xcat_avs.errors import AvsError
 from xcat_avs.pack import archive
 from xcat_avs.pack.archive import Form
@@ -154,7 +155,7 @@ def test_a_missing_member_with_a_new_line_in_its_name_is_found(
     wrapper.write_text(f'#!/bin/sh\ncase "$*" in *--list*) exec {real} "$@" ;; esac\nexec {real} {option}\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", str(wrapper.parent))
-    with pytest.raises(AvsError, match=r"the archive lacks 1 of \d+ paths:\n  a/new\nline$"):
+    with pytest.raises(AvsError, match=r"the archive lacks 1 of \d+ paths:\n  a/new\\nline$"):
         archive.write(root, tmp_path / "1", Form(method, "gzip"), tmp_path / "log")
 
 
@@ -226,47 +227,6 @@ def test_gzip_takes_the_fastest_that_is_installed(tmp_path: Path, monkeypatch: p
         without = (*without, program)
 
 
-EXLIST = """\
-# what the nodes do not need
-./usr/share/man*
-
-./usr/share/doc/*
-  ./a/x
-+./usr/share/doc/bash/copyright
--./var/empty
-#INCLUDE:more.exlist#
-"""
-
-
-def test_read_exlist(tmp_path: Path) -> None:
-    (tmp_path / "exlist").write_text(EXLIST)
-    (tmp_path / "more.exlist").write_text("./tmp/*\n+ ./tmp/keep\n")
-    assert archive.read_exlist([tmp_path / "exlist"]) == (
-        ["./usr/share/man*", "./usr/share/doc/*", "./a/x", "./var/empty", "./tmp/*"],
-        ["./usr/share/doc/bash/copyright", "./tmp/keep"],
-    )
-    assert archive.read_exlist([]) == ([], [])
-
-
-@pytest.mark.parametrize(
-    "text", ["#INCLUDE:exlist#", "#INCLUDE:./exlist#", "#INCLUDE:../{}/exlist#", "#INCLUDE:other#"]
-)
-def test_an_exlist_that_includes_itself(tmp_path: Path, text: str) -> None:
-    (tmp_path / "exlist").write_text(text.format(tmp_path.name) + "\n")
-    (tmp_path / "other").write_text("#INCLUDE:exlist#\n")
-    with pytest.raises(AvsError, match="includes itself") as caught:
-        archive.read_exlist([tmp_path / "exlist"])
-    assert len(str(caught.value)) < 1000
-
-
-def test_an_exlist_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(AvsError, match=f"the exlist {tmp_path}/none: No such file"):
-        archive.read_exlist([tmp_path / "none"])
-    (tmp_path / "latin").write_bytes(b"./usr/share/Gr\xfc\xdfe\n")
-    with pytest.raises(AvsError, match=f"{tmp_path}/latin"):
-        archive.read_exlist([tmp_path / "latin"])
-
-
 PATTERNS = [
     ["./usr/share/man*"],
     ["./usr/share/man"],
@@ -317,7 +277,7 @@ def test_exlists_mean_what_find_takes_them_for(root: Path, excluded: list[str], 
     # The archiver makes the directories that lead to a file.
     wanted |= {str(parent) for name in wanted for parent in Path(name).parents if str(parent) != "."}
     before = {path for path, _ in manifest.walk(str(root))}
-    removed = archive.prune(root, excluded, included)
+    removed = exlist.prune(root, excluded, included)
     left = {path for path, _ in manifest.walk(str(root))}
     assert left == wanted
     assert removed == len(before) - len(left)
@@ -328,15 +288,15 @@ def test_prune_does_not_follow_links(root: Path, tmp_path: Path) -> None:
     outside.mkdir()
     (outside / "kept").touch()
     (root / "link").symlink_to(outside)
-    archive.prune(root, ["./link*"], [])
+    exlist.prune(root, ["./link*"], [])
     assert not (root / "link").is_symlink()
     assert (outside / "kept").exists()
 
 
 def test_prune_of_nothing(root: Path) -> None:
     before = manifest.scan(str(root))
-    assert archive.prune(root, [], ["./a*"]) == 0
-    assert archive.prune(root, ["./none"], []) == 0
+    assert exlist.prune(root, [], ["./a*"]) == 0
+    assert exlist.prune(root, ["./none"], []) == 0
     assert manifest.compare(before, manifest.scan(str(root)), times=True) == []
 
 

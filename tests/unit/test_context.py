@@ -404,7 +404,7 @@ def test_take_kernel_that_is_not_whole_changes_nothing(ctx: BuildContext) -> Non
     for release, words in {
         "7.0": r"no kernel 7\.0 in boot or lib/modules; there is 6\.1\.0-9, 6\.1\.0-10, 6\.1\.0-11",
         "6.1.0-10": r"no initrd of kernel 6\.1\.0-10",
-        "6.1.0-11": r"no modules of kernel 6\.1\.0-11 in lib/modules; there are those of 6\.1\.0-10, 6\.1\.0-9",
+        "6.1.0-11": r"no modules of kernel 6\.1\.0-11 in lib/modules; there are those of 6\.1\.0-9, 6\.1\.0-10",
     }.items():
         with pytest.raises(AvsError, match=words):
             ctx.take_kernel(release)
@@ -445,6 +445,8 @@ def test_upgrade_takes_a_new_kernel_along(ctx: BuildContext) -> None:
     assert taken(ctx)[0] == "kernel 6.1.0-9", "no other kernel came, and this one was chosen"
     replace(ctx, generator=Recorder(ctx.root, "6.1.0-11")).upgrade_packages()
     assert taken(ctx) == ["kernel 6.1.0-11", "initrd 6.1.0-11"]
+    replace(ctx, generator=Recorder(ctx.root, "6.1.0-12-rt")).upgrade_packages()
+    assert taken(ctx)[0] == "kernel 6.1.0-11", "the plain one"
 
 
 # -- services

@@ -114,6 +114,24 @@ def test_package_set(tmp_path: Path) -> None:
         generate.package_set(image("debian12", pkglist=f"{tmp_path}/none"))
 
 
+def test_the_lists_of_a_definition_with_what_they_include(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As genimage resolves them; what it does not find hides none of the others."""
+    monkeypatch.setenv("XCATROOT", str(tmp_path / "xcat"))
+    texts = {
+        "p": "#INCLUDE:none#\n#INCLUDE:${LISTS}/gpu#\n", "lists/gpu": "#INCLUDE:$XCATROOT/base#\n", "xcat/base": "bash\n",
+        "o": "a\n", "e": "#INCLUDE:e2#  # common\n", "e2": "./usr*\n",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    attributes = {key: str(tmp_path / key[0]) for key in ("pkglist", "otherpkglist", "exlist")}
+    image = OsImage("debian12-x86_64-netboot-x", {**attributes, "environvar": f"A=b, LISTS = {tmp_path}/lists,C"})
+    files, problems = generate.lists(image)
+    assert files == [tmp_path / name for name in ("p", "lists/gpu", "xcat/base", "o", "e", "e2")]
+    assert problems == [f"{tmp_path}/p, line 1 names the package list {tmp_path}/none: No such file or directory"]
+    assert generate.list_files(image) == files[:4]
+
+
 def test_count_packages_of_dpkg(tmp_path: Path) -> None:
     assert generate.count_packages(tmp_path) == 0
     status = tmp_path / "var/lib/dpkg/status"
@@ -132,58 +150,6 @@ def put(path: Path, text: str = "x") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
-
-
-def test_take_kernel_takes_the_newest_and_its_initrd(tmp_path: Path) -> None:
-    root, target = tmp_path / "root", tmp_path / "target"
-    target.mkdir()
-    for release in ("6.1.0-9-amd64", "6.1.0-21-amd64", "0-rescue-abc"):
-        put(root / f"boot/vmlinuz-{release}", f"kernel {release}")
-        put(root / f"boot/initrd.img-{release}", f"initrd {release}")
-    generate.take_kernel(root, target)
-    assert (target / "kernel").read_text() == "kernel 6.1.0-21-amd64"
-    assert (target / "initrd-stateless.gz").read_text() == "initrd 6.1.0-21-amd64"
-
-
-def test_take_kernel_that_is_wanted(tmp_path: Path) -> None:
-    root, target = tmp_path / "root", tmp_path / "target"
-    target.mkdir()
-    for release in ("5.14.0-9.el9.x86_64", "5.14.0-21.el9.x86_64"):
-        put(root / f"boot/vmlinuz-{release}", f"kernel {release}")
-        put(root / f"boot/initramfs-{release}.img", f"initrd {release}")
-        put(root / f"lib/modules/{release}/modules.dep")
-    generate.take_kernel(root, target, "5.14.0-9.el9.x86_64")
-    assert (target / "kernel").read_text() == "kernel 5.14.0-9.el9.x86_64"
-    assert (target / "initrd-stateless.gz").read_text() == "initrd 5.14.0-9.el9.x86_64"
-    with pytest.raises(AvsError, match=r"the image has no kernel 6\.1 .*; there is 5\.14\.0-9"):
-        generate.take_kernel(root, target, "6.1")
-    with pytest.raises(AvsError, match="there is none"):
-        generate.take_kernel(target, target, "6.1")
-
-
-def test_take_kernel_from_modules(tmp_path: Path) -> None:
-    root, target = tmp_path / "root", tmp_path / "target"
-    target.mkdir()
-    generate.take_kernel(root, target)
-    assert list(target.iterdir()) == []
-    put(root / "lib/modules/5.14.0-1.el9/vmlinuz", "k9")
-    put(root / "lib/modules/5.14.0-10.el9/vmlinuz", "k10")
-    put(root / "boot/initramfs-5.14.0-10.el9.img", "i10")
-    generate.take_kernel(root, target)
-    assert (target / "kernel").read_text() == "k10"
-    assert (target / "initrd-stateless.gz").read_text() == "i10"
-
-
-def test_take_kernel_follows_links_in_the_image_not_on_the_host(tmp_path: Path) -> None:
-    """/boot/vmlinuz-* may be an absolute link into /usr/lib/modules."""
-    root, target = tmp_path / "root", tmp_path / "target"
-    target.mkdir()
-    host = put(tmp_path / "host/vmlinuz", "the host's kernel")
-    put(root / str(host).lstrip("/"), "the image's kernel")
-    (root / "boot").mkdir()
-    (root / "boot/vmlinuz-6.1.0").symlink_to(host)
-    generate.take_kernel(root, target)
-    assert (target / "kernel").read_text() == "the image's kernel"
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from xcat_avs import config
 from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.image import OsImage, OsVersion, check_tag_name, resolve
 
@@ -41,6 +43,20 @@ def image(name: str, **attributes: str) -> OsImage:
         ("centos_stream9", "centos-stream", "el", "9", "", ("el", "el9", "centos_stream9")),
         ("ol9.3", "ol", "el", "9", "3", ("el", "el9", "ol9.3")),
         ("el9", "el", "el", "9", "", ("el", "el9")),
+        ("rhels7.5-alternate", "rhels", "el", "7", "5", ("el", "el7", "rhels7.5-alternate")),
+        ("rhels7.4-snap6", "rhels", "el", "7", "4", ("el", "el7", "rhels7.4-snap6")),
+        ("rhels8.4custom", "rhels", "el", "8", "4", ("el", "el8", "rhels8.4custom")),
+        ("centos-stream9-20240101", "centos-stream", "el", "9", "", ("el", "el9", "centos-stream9-20240101")),
+        ("centos74", "centos", "el", "7", "4", ("el", "el7", "centos74")),
+        ("centos610", "centos", "el", "6", "10", ("el", "el6", "centos610")),
+        ("rhels10", "rhels", "el", "10", "", ("el", "el10", "rhels10")),
+        ("sles12sp5", "sles", "sles", "12", "5", ("sles", "sles12", "sles12sp5")),
+        ("SLES15-SP4", "sles", "sles", "15", "4", ("sles", "sles15", "SLES15-SP4")),
+        ("sles154", "sles", "sles", "15", "4", ("sles", "sles15", "sles154")),
+        ("leap15.6", "leap", "sles", "15", "6", ("sles", "sles15", "leap15.6")),
+        ("opensuse-leap15.6", "opensuse-leap", "sles", "15", "6", ("sles", "sles15", "opensuse-leap15.6")),
+        ("ubuntu2204", "ubuntu", "ubuntu", "22", "04", ("debian", "ubuntu", "ubuntu22", "ubuntu22.04", "ubuntu2204")),
+        ("rhels9.0.0", "rhels", "el", "9", "0.0", ("el", "el9", "rhels9.0.0")),
         ("fedora41", "fedora", "fedora", "41", "", ("fedora", "fedora41")),
     ],
 )  # fmt: skip
@@ -78,6 +94,8 @@ NAMES = (
         ("mylinux8.2", "el", "8", "2", ("el", "el8", "mylinux8.2")),
         ("mylinux-ng8.2", "el", "8", "2", ("el", "el8", "mylinux-ng8.2")),
         ("mylinuxd12", "debian", "12", "", ("debian", "debian12", "mylinuxd12")),
+        ("mylinux8.2-snap6", "el", "8", "2", ("el", "el8", "mylinux8.2-snap6")),
+        ("mylinux4u8.2", "el", "8", "2", ("el", "el8", "mylinux4u8.2")),
         ("tux", "ubuntu", "24", "04.1", ("debian", "ubuntu", "ubuntu24", "ubuntu24.04", "ubuntu24.04.1", "tux")),
         ("rocky9.4", "rocky", "9", "4", ("el", "el9", "rocky9.4")),
     ],
@@ -97,11 +115,23 @@ def test_a_family_says_nothing_of_the_release() -> None:
         OsVersion.parse("plain", NAMES)
 
 
-def test_the_error_says_how_to_name_it() -> None:
-    with pytest.raises(AvsError) as caught:
-        OsVersion.parse("mylinux9.2")
-    assert "[osvers] of avs.conf: `mylinux9.2 = rocky9.4`" in str(caught.value)
-    assert "`mylinux* = el`" in str(caught.value)
+@pytest.mark.parametrize(
+    "osvers",
+    ["mylinux9.2", "plan9", "debian", "12", "mylinux7.5-alternate", "my_linux-ng8.1sp2", "tux4u9", "rocky9.", "9.4x"],
+)
+def test_the_advice_of_the_error_works(osvers: str, tmp_path: Path) -> None:
+    """Each line that it quotes, put into [osvers] of avs.conf, makes the osvers known."""
+    with pytest.raises(AvsError, match=r"\[osvers\] of avs\.conf") as caught:
+        OsVersion.parse(osvers)
+    advice = re.findall("`([^`]+)`", str(caught.value))
+    assert advice[0] == f"{osvers} = rocky9.4"
+    assert len(advice) == (2 if osvers in ("mylinux9.2", "plan9", "my_linux-ng8.1sp2", "tux4u9") else 1)
+    for line in advice:
+        (tmp_path / "avs.conf").write_text(f"[osvers]\n{line}\n", encoding="utf-8")
+        settings = config.overlay(
+            config.Settings(), config.sections(config.read_ini(tmp_path / "avs.conf")), "avs.conf"
+        )
+        assert OsVersion.parse(osvers, settings.os_names).family == "el"
 
 
 def test_version_error_names_the_image() -> None:

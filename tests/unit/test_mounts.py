@@ -145,6 +145,41 @@ def in_namespace(top: Path, body: str) -> str:
     return done.stdout
 
 
+def test_what_a_package_says_of_the_covered_directories_stays(tmp_path: Path) -> None:
+    """It sets them while it is installed, and they are covered then."""
+    for name in ("proc", "dev", "sys"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        (tmp_path / "root" / name).chmod(0o700)
+    said = in_namespace(
+        tmp_path,
+        """
+root = top / "root"
+with mounts.chroot_mounts(root):
+    print([oct((root / name).stat().st_mode & 0o7777) for name in mounts.POINTS])
+    print((root / "dev/null").is_char_device(), (root / "proc/self").exists(), (root / "sys/kernel").is_dir())
+    try:
+        (root / "sys/kernel/x").touch()
+    except OSError as err:
+        print(err.strerror)
+    for name in ("proc", "sys", "dev"):
+        os.chmod(root / name, 0o555)
+        os.chown(root / name, 0, 5)
+        os.utime(root / name)
+    (root / "dev/left").touch()
+print(mounts.mounts_below(root))
+""",
+    )
+    lines = said.splitlines()
+    assert lines[:2] == ["['0o700', '0o700', '0o700', '0o755']", "True True True"]
+    assert lines[2] in ("Read-only file system", "Permission denied")
+    assert lines[3:] == ["[]"]
+    found = {path.name: path.stat() for path in (tmp_path / "root").iterdir()}
+    assert {name: (oct(status.st_mode & 0o7777), status.st_gid) for name, status in found.items()} == dict.fromkeys(
+        ("proc", "sys", "dev"), ("0o555", 5)
+    )
+    assert [list(path.iterdir()) for path in (tmp_path / "root").iterdir()] == [[], [], []]
+
+
 def test_in_memory_is_seen_by_us_alone_and_gone_at_the_end(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()

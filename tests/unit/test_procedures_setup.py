@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from xcat_avs import command
 from xcat_avs.context import BuildContext
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Job
@@ -80,7 +81,7 @@ DEBS = ("debian12", "ubuntu24.04")
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What would be run in the image."""
     found: list[list[str]] = []
-    monkeypatch.setattr(BuildContext, "chroot", lambda self, argv, **_: found.append(list(argv)))
+    monkeypatch.setattr(BuildContext, "chroot", lambda self, argv, env=None, check=True: found.append(list(argv)))
     return found
 
 
@@ -169,6 +170,13 @@ def test_setup_nrpe_configuration(ctx: BuildContext, osvers: str, config: str) -
     assert (ctx.root / config).read_text() == "allowed_hosts=a,b\n"
 
 
+def test_a_host_without_systemd(ctx: BuildContext, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container to build in is; the image has one."""
+    monkeypatch.setattr(command, "find", lambda program: None)
+    shipped(of(ctx, "debian12"), "setup_autofs")
+    assert asked == [["systemctl", "enable", "autofs"]]
+
+
 def test_setup_sshd_leaves_a_socket_to_start_it(ctx: BuildContext, asked: list[list[str]]) -> None:
     ctx = of(ctx, "ubuntu24.04")
     wants = ctx.root / "etc/systemd/system/sockets.target.wants"
@@ -178,6 +186,70 @@ def test_setup_sshd_leaves_a_socket_to_start_it(ctx: BuildContext, asked: list[l
     (wants / "ssh.socket").symlink_to("/usr/lib/systemd/system/ssh.socket")
     shipped(ctx, "setup_sshd")
     assert not enabled(ctx, asked, "ssh")
+
+
+@pytest.mark.parametrize(
+    ("osvers", "service", "text", "ours"),
+    [
+        ("debian12", "ssh", UNIT, True),
+        ("ubuntu24.04", "ssh", UNIT, True),
+        ("rocky9.4", "sshd", f"[Unit]\nWants=sshd-keygen.target\n{UNIT}", False),
+        ("sles15.5", "sshd", f"{UNIT}ExecStartPre=/usr/sbin/sshd-gen-keys-start\n", False),
+        ("SL6.3", "sshd", "", False),  # its init script makes them
+    ],
+)
+def test_setup_sshd_has_a_node_make_its_host_keys(
+    ctx: BuildContext, osvers: str, service: str, text: str, ours: bool, asked: list[list[str]]
+) -> None:
+    """With none in the image, and none made by the distribution at boot, sshd would not start."""
+    ctx = of(ctx, osvers)
+    if text:
+        unit = ctx.root / f"usr/lib/systemd/system/{service}.service"
+        unit.parent.mkdir(parents=True)
+        unit.write_text(text)
+    for _ in range(2):
+        shipped(ctx, "setup_sshd")
+    unit = ctx.root / "etc/systemd/system/avs-ssh-host-keys.service"
+    assert unit.exists() == ours
+    if ours:
+        assert enabled(ctx, asked, "avs-ssh-host-keys")
+        assert (ctx.root / f"etc/systemd/system/{service}.service.wants/avs-ssh-host-keys.service").is_symlink()
+        assert "ConditionPathExistsGlob=!/etc/ssh/ssh_host_*_key\n" in unit.read_text()
+
+
+@pytest.mark.parametrize(
+    ("osvers", "has", "path", "text"),
+    [
+        ("debian12", "sbin/ifup", "etc/network/interfaces.d/avs-dhcp", "auto /e*=avs-dhcp\nauto /ib0=avs-dhcp\niface avs-dhcp inet dhcp\n"),
+        ("ubuntu24.04", "usr/lib/systemd/system/systemd-networkd.service", "etc/systemd/network/80-avs-dhcp.network",
+         "[Match]\nName=e* ib0\n\n[Network]\nDHCP=yes\n"),
+        ("rocky9.4", "usr/lib/systemd/system/NetworkManager.service", "", ""),
+    ],
+)  # fmt: skip
+def test_setup_network(ctx: BuildContext, osvers: str, has: str, path: str, text: str) -> None:
+    ctx = of(ctx, osvers)
+    (ctx.root / has).parent.mkdir(parents=True)
+    (ctx.root / has).write_text(UNIT)
+    for _ in range(2):
+        shipped(ctx, "setup_network", interfaces=("e*", "ib0"))
+    assert [found.read_text() for found in ctx.root.rglob("*avs-dhcp*") if found.is_file()] == [text] * bool(path)
+    if path:
+        assert (ctx.root / path).read_text() == text
+    if has.endswith(".service"):
+        assert (ctx.root / "etc/systemd/system/multi-user.target.wants" / Path(has).name).is_symlink()
+
+
+def test_setup_network_without_a_program_for_it(ctx: BuildContext) -> None:
+    with pytest.raises(AvsError, match="neither ifupdown"):
+        shipped(of(ctx, "debian12"), "setup_network")
+    with pytest.raises(AvsError, match="interfaces names none"):
+        shipped(of(ctx, "debian12"), "setup_network", interfaces=())
+
+
+def test_setup_sshd_leaves_host_keys_alone(ctx: BuildContext, asked: list[list[str]]) -> None:
+    ctx = of(ctx, "debian12")
+    shipped(ctx, "setup_sshd", host_keys=False)
+    assert not (ctx.root / "etc/systemd/system/avs-ssh-host-keys.service").exists()
 
 
 @pytest.mark.parametrize(
@@ -380,7 +452,7 @@ def test_links_of_the_image_lead_to_no_place_of_the_host(
     }  # fmt: skip
     before = sorted(host.rglob("*"))
     monkeypatch.setattr(Installer, "install", lambda self, job, names: None)  # what it would bring is there
-    for service in ("chronyd", "nrpe", "gmond", "sshd", "autofs"):
+    for service in ("chronyd", "nrpe", "gmond", "sshd", "autofs", "NetworkManager"):
         ctx.install_file(UNIT, f"/usr/lib/systemd/system/{service}.service")
     if name in ("setup_ganglia", "setup_nrpe"):
         ctx.install_file("x\n", "/etc/ganglia/gmond.conf")

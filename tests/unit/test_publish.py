@@ -8,7 +8,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -304,7 +304,17 @@ def test_a_tag_of_another_source_with_the_same_name(served: Path) -> None:
     assert (served.parent / previous / "kernel").read_text() == "kernel of prod"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"osimage": "x"}', '{"unknown": 1}'])
+def of_types(**changes: object) -> str:
+    return json.dumps({**asdict(RECORD), **changes})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", '{"osimage": "x"}', '{"unknown": 1}', "[" * 100_000, "\xff", of_types(tag=1), of_types(revision="1"),
+        of_types(revision=True), of_types(files=[]), of_types(files={"kernel": None}), of_types(files={"kernel": {"size": 1}}),
+    ],
+)  # fmt: skip
 def test_a_record_that_is_none(tmp_path: Path, text: str) -> None:
     assert publish.read_record(tmp_path) is None
     (tmp_path / "avs.json").write_text(text)

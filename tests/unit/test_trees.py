@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import stat
 import subprocess
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from xcat_avs import manifest
-from xcat_avs.errors import AvsError, NotFoundError
+from xcat_avs.errors import AvsError, DamageError, NotFoundError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
 from xcat_avs.store import Revision, Version, trees
@@ -60,6 +63,13 @@ def test_all_below_a_carried_directory_is_carried() -> None:
 
 def test_fifos_are_carried() -> None:
     assert trees.carried(listed(f="fifo", d="dir", **{"d/f": "fifo"})) == {"f", "d/f"}
+
+
+@pytest.mark.parametrize("kind", ["char", "block"])
+def test_devices_that_fsvs_cannot_make_are_carried(kind: str) -> None:
+    """It keeps a number in 32 bits with a sign."""
+    for device, aside in (((0, 0), False), ((4095, 0x7FFFF), False), ((5, 0x80000), True), ((0, 0xFFFFF), True)):
+        assert trees.carried({"d": Entry("d", kind, 0o600, 0, 0, 0, device=device)}) == ({"d"} if aside else set())
 
 
 def test_long_paths_are_carried() -> None:
@@ -122,7 +132,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    for program in ("svn", "svnmucc", "svnadmin", "fsvs"):
+    for program in ("svn", "svnmucc", "svnadmin", "svnserve", "fsvs"):
         if shutil.which(program) is None:
             pytest.skip(f"not installed: {program}")
     if os.geteuid() != 0:
@@ -201,6 +211,38 @@ def test_what_only_the_manifest_tells_is_a_change(site: Site, change: str) -> No
     earlier = site.checkout(Version(revision=first.number))
     assert manifest.compare(earlier, trees.stored_manifest(site.store, IMAGE, Version()) or {}) != []
     assert (site.rootimg(site.kept) == site.rootimg(site.tree)) is (change == "inputs")
+    assert site.warned == []
+
+
+@pytest.mark.slow
+def test_devices_of_every_number(site: Site) -> None:
+    """By the first commit, which is FSVS's, and by a later one; one that an older release stored comes out again."""
+
+    def make(name: str, kind: int, *number: int) -> None:
+        os.mknod(site.root / f"etc/{name}.{kind:o}", kind | 0o600, os.makedev(*number))
+
+    for kind in (stat.S_IFCHR, stat.S_IFBLK):
+        for number, device in enumerate([(0, 0), (4095, 0x7FFFF), (5, 0x80000), (5, 0xFFFFF)]):
+            make(f"first{number}", kind, *device)
+    os.link(site.root / "etc/first3.20000", site.root / "etc/another.20000")
+    site.commit()
+    for kind in (stat.S_IFCHR, stat.S_IFBLK):
+        make("later", kind, 0, 0xFFFFF)
+        make("zero", kind, 0, 0)
+    site.commit()
+    site.checkout()
+    assert site.rootimg(site.kept) == site.rootimg(site.tree)
+    url = f"{site.store.url(IMAGE, Version())}/rootimg/etc/later.20000"
+    (site.top / "text").write_text("cdev 0xfff000:0xff")
+    words = ["put", str(site.top / "text"), url, "propset", "svn:special", "*", url]
+    manifest_url = f"{site.store.url(IMAGE, Version())}/build_info/manifest"
+    words += ["propset", "svn:mime-type", "text/plain", manifest_url]
+    subprocess.run(["svnmucc", "-m", "m", *words], check=True)
+    with pytest.raises(AvsError):
+        site.checkout(target=site.top / "other/tree")
+    (site.root / "etc/passwd").write_text("changed\n")
+    assert site.commit()[1]
+    site.checkout(target=site.top / "other/tree")
     assert site.warned == []
 
 
@@ -344,6 +386,95 @@ def test_tampered_tree_is_named_and_nothing_is_kept(site: Site, words: list[str]
     assert not any(site.kept.parent.glob("tree*"))
 
 
+def refused(site: Site, store: FsvsStore | None = None, target: Path | None = None) -> str:
+    with pytest.raises(AvsError) as caught:
+        trees.checkout_tree(
+            store or site.store, IMAGE, Version(), target or site.top / "other/tree", site.warned.append
+        )
+    return str(caught.value)
+
+
+@pytest.mark.slow
+def test_damage_is_what_a_check_has_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that FSVS failed: the server may have died, a disk be full, the time be over."""
+    site.store.prepare(IMAGE, "ann")
+    conf = site.top / "repo/db/fsfs.conf"
+    conf.write_text(conf.read_text().replace("compression = lz4", "compression = none"))  # or no bytes are found
+    site.commit()
+    assert site.store.check() == f"svnadmin verify {site.top}/repo"
+    slow = site.top / "bin"
+    slow.mkdir()
+    (slow / "fsvs").write_text("#!/bin/sh\nexec sleep 60\n")
+    (slow / "fsvs").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{slow}:{os.environ['PATH']}")
+        text = refused(site, replace(site.store, timeout=1))
+    assert "fsvs did not end within 1 s" in text
+    assert "damaged" not in text
+    full = site.top / "full"
+    full.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(full)], check=True)
+    try:
+        text = refused(site, target=full / "tree")
+    finally:
+        subprocess.run(["umount", str(full)], check=True)
+    assert "No space left on device" in text
+    assert "damaged" not in text
+
+    text = server_that_dies(site, slow)
+    assert "damaged" not in text
+
+    revision = site.top / "repo/db/revs/0/2"
+    data = revision.read_bytes()
+    position = data.index(b"K 6\npasswd\nV ") + 5
+    revision.chmod(0o644)
+    revision.write_bytes(data[:position] + b"P" + data[position + 1 :])
+    assert "damaged in the store: rootimg/etc" in refused(site)
+    with pytest.raises(DamageError, match=f"the store is damaged: svnadmin verify {site.top}/repo failed"):
+        site.store.check()
+    revision.write_bytes(data)
+    (slow / "fsvs").rename(slow / "svnadmin").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setenv("PATH", f"{slow}:{os.environ['PATH']}")
+    with pytest.raises(AvsError, match="svnadmin did not end within") as caught:
+        replace(site.store, timeout=1).check()
+    assert not isinstance(caught.value, DamageError)
+
+
+def server_that_dies(site: Site, programs: Path) -> str:
+    """What a checkout says when svnserve is killed once FSVS begins."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = int(listener.getsockname()[1])
+    argv = [
+        "svnserve",
+        "-d",
+        "--foreground",
+        "-r",
+        str(site.top),
+        "--listen-host",
+        "127.0.0.1",
+        "--listen-port",
+        str(port),
+    ]
+    server = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    (programs / "fsvs").write_text(f'#!/bin/sh\nkill {server.pid}\nexec {shutil.which("fsvs")} "$@"\n')
+    store = replace(site.store, repository=f"svn://127.0.0.1:{port}/repo")
+    path = os.environ["PATH"]
+    try:
+        while server.poll() is None:
+            try:
+                store.head(IMAGE)
+                break
+            except AvsError:
+                time.sleep(0.05)
+        os.environ["PATH"] = f"{programs}:{path}"
+        return refused(site, store)
+    finally:
+        os.environ["PATH"] = path
+        server.kill()
+        server.wait()
+
+
 @pytest.mark.slow
 def test_damaged_manifest_is_named(site: Site) -> None:
     site.commit()
@@ -353,6 +484,41 @@ def test_damaged_manifest_is_named(site: Site) -> None:
     put(site, "build_info/manifest", b"#mtree\n\xff\n")
     with pytest.raises(AvsError, match="the stored manifest of trunk, is damaged"):
         site.checkout()
+
+
+@pytest.mark.slow
+def test_damaged_manifest_of_the_newest_revision_does_not_stop_the_next(site: Site) -> None:
+    """Whether somebody has committed it, or a disk has changed it: a checkout says what trunk holds, if there can be one."""
+    site.store.prepare(IMAGE, "ann")
+    conf = site.top / "repo/db/fsfs.conf"
+    conf.write_text(conf.read_text().replace("compression = lz4", "compression = none"))  # or no bytes are found
+    site.commit()
+    put(site, "build_info/manifest", site.cat("build_info/manifest").replace(b"mode=0644", b"mode=0645", 1))
+    revision, changed = site.commit()
+    assert changed, "though the tree is the same: the newest revision is to have a manifest"
+    assert len(site.warned) == 1
+    text = "the stored manifest of revision 3, is damaged or not whole: it does not have the checksum that its last line names. Revision 3 stays as it is"
+    assert text in site.warned.pop()
+    site.checkout()
+    assert site.rootimg(site.kept) == site.rootimg(site.tree)
+    assert site.commit() == (revision, False)
+    assert site.warned == []
+
+    path = site.top / "repo/db/revs/0/2"  # the later ones are kept as differences from it
+    data = path.read_bytes()
+    position = data.index(b"./rootimg/etc/hosts type=")
+    path.chmod(0o644)
+    path.write_bytes(data[:position] + b":" + data[position + 1 :])
+    with pytest.raises(AvsError) as caught:
+        site.commit()
+    assert "damaged in the store: build_info/manifest" in str(caught.value)
+    url = site.store.url(IMAGE, Version())
+    assert f"remove it from the newest revision with `svn rm -m damaged {url}`, and create with -b" in str(caught.value)
+    site.warned.clear()
+    subprocess.run(["svn", "rm", "-q", "-m", "damaged", url], check=True)
+    assert site.commit()[1]
+    site.checkout(target=site.top / "other/tree")
+    assert site.warned == []
 
 
 @pytest.mark.slow
@@ -388,6 +554,17 @@ def test_commit_on_one_without_a_manifest(site: Site) -> None:
 
 
 @pytest.mark.slow
+def test_what_a_killed_commit_left_beside_the_tree_goes(site: Site) -> None:
+    for name in (".before.x/rootimg", ".plain.x/tree"):
+        (site.top / name).mkdir(parents=True)
+    (site.top / "work/fsvs.0123/conf").mkdir(parents=True)
+    (site.top / "work/svnmucc.x").touch()
+    site.commit()
+    assert sorted(path.name for path in site.top.iterdir()) == ["repo", "tree", "work"]
+    assert list((site.top / "work").iterdir()) == []
+
+
+@pytest.mark.slow
 def test_commit_on_one_that_others_changed_by_hand(site: Site) -> None:
     """Its manifest is of an earlier one, and says nothing of it: what it holds is learned by a checkout."""
     site.commit()
@@ -400,8 +577,6 @@ def test_commit_on_one_that_others_changed_by_hand(site: Site) -> None:
 
 @pytest.mark.slow
 def test_sockets_are_left_out_and_said(site: Site) -> None:
-    import socket
-
     here = os.getcwd()
     os.chdir(site.root / "etc")
     with socket.socket(socket.AF_UNIX) as listener:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from xcat_avs import trust
 from xcat_avs.definitions import Node
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage
@@ -72,6 +73,7 @@ class StanzaDefinitions:
     def osimages(self) -> Mapping[str, OsImage]:
         images: dict[str, OsImage] = {}
         for path in self._files():
+            trust.refuse(path)
             try:
                 text = path.read_text(encoding="utf-8")
             except UnicodeDecodeError as err:

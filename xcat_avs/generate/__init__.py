@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional, Protocol
 
-from xcat_avs import command, mounts, packages, pkglist
+from xcat_avs import command, kernels, mounts, packages, pkglist
+from xcat_avs.definitions import exlist, includes
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage
-from xcat_avs.inside import inside
 
-KERNEL, INITRD = "kernel", "initrd-stateless.gz"
+KERNEL, INITRD, newest_kernel = kernels.KERNEL, kernels.INITRD, kernels.newest_kernel
 rpm_database = packages.rpm_database
 # The build is a function of its inputs: what takes a time from the clock takes this one.
 SOURCE_DATE_EPOCH = "1000000000"
+LISTS = ("pkglist", "otherpkglist", "exlist")
 ARCHIVES = re.compile(r"rootimg\.[a-z0-9.]+")
 
 
@@ -132,8 +132,8 @@ def package_set(image: OsImage) -> PackageSet:
     if not paths:
         raise AvsError(f"{image.name} names no pkglist; set pkglist in {image.origin}")
     try:
-        base = pkglist.read(paths)
-        other = pkglist.read(image.paths("otherpkglist"), strip_directory=True)
+        base = pkglist.read(paths, variables(image))
+        other = pkglist.read(image.paths("otherpkglist"), variables(image), strip_directory=True)
     except AvsError as err:
         raise err.prefixed(f"{image.name}: ") from None
     exclude = tuple(dict.fromkeys(base.exclude + other.exclude))
@@ -141,12 +141,28 @@ def package_set(image: OsImage) -> PackageSet:
     return PackageSet(include, exclude, {**dict(base.environment), **dict(other.environment)})
 
 
-def list_files(image: OsImage) -> tuple[Path, ...]:
-    """Every package list of a definition, with those they include; those that cannot be read left to the build."""
-    try:
-        return pkglist.read(image.paths("pkglist")).files + pkglist.read(image.paths("otherpkglist"), True).files
-    except AvsError:
-        return ()
+def variables(image: OsImage) -> dict[str, str]:
+    """What `${NAME}` stands for in the #INCLUDE: lines of an image's lists: genimage's environment, and environvar."""
+    pairs = [entry.split("=") for entry in image.attributes.get("environvar", "").split(",") if "=" in entry]
+    return {**command.environment(), **{name.strip(): value.strip() for name, value, *_ in pairs}}
+
+
+def lists(image: OsImage, attributes: Sequence[str] = LISTS) -> tuple[list[Path], list[str]]:
+    """Every list that attributes name, with those they include, and what is wrong with those that cannot be read."""
+    found: list[Path] = []
+    problems: list[str] = []
+    for attribute in attributes:
+        kind = exlist.KIND if attribute == exlist.KIND else pkglist.KIND
+        sources = [includes.source(path, kind, variables(image)) for path in image.paths(attribute)]
+        files, wrong = includes.files(sources, comments=kind == exlist.KIND)
+        found += files
+        problems += wrong
+    return found, problems
+
+
+def list_files(image: OsImage) -> list[Path]:
+    """Every package list of a definition, with those they include; those that cannot be read are left out."""
+    return lists(image, LISTS[:2])[0]
 
 
 def directories(image: OsImage, attribute: str) -> list[str]:
@@ -177,67 +193,6 @@ def count_packages(root: Path) -> int:
 def package_names(root: Path) -> list[str]:
     """The packages in an image by its own database, one of several versions or architectures once each."""
     return [package.name for package in packages.read(root)]
-
-
-def kernels(root: Path) -> dict[str, Path]:
-    """The kernels of an image, release to file (which may be a link within the image), the oldest first."""
-    boot, modules = inside(root, "boot", follow=True), inside(root, "lib/modules", follow=True)
-    found = {path.name.split("-", 1)[1]: path for path in boot.glob("vmlinu[xz]-*")}
-    if not found:
-        found = {path.parent.name: path for path in modules.glob("*/vmlinuz")}
-    return dict(sorted(found.items(), key=lambda item: version_key(item[0])))
-
-
-def newest_kernel(root: Path) -> str:
-    """The release of the newest kernel of an image; "" without one."""
-    return next(reversed(kernels(root)), "")
-
-
-def kernel_file(root: Path, release: str) -> Path:
-    """That kernel of an image. Raises AvsError, with those that are there, where it has none or not its modules."""
-    found, modules = kernels(root), inside(root, "lib/modules", follow=True)
-    if release not in found:
-        there = ", ".join(found) or "none"
-        raise AvsError(f"the image has no kernel {release or 'at all'} in boot or lib/modules; there is {there}")
-    if not (modules / release).is_dir():
-        there = ", ".join(sorted(path.name for path in modules.glob("*") if path.is_dir())) or "none"
-        raise AvsError(f"the image has no modules of kernel {release} in lib/modules; there are those of {there}")
-    return inside(root, str(found[release].relative_to(root)), follow=True)
-
-
-def take_kernel(root: Path, target: Path, release: str = "") -> None:
-    """Copy a kernel of an image (the newest), and its initrd, to target/kernel and target/initrd-stateless.gz.
-
-    Raises AvsError for a release that is not whole in the image.
-    """
-    found = kernels(root)
-    if release:
-        kernel_file(root, release)
-    elif not found:
-        return
-    release = release or next(reversed(found))
-    boot = inside(root, "boot", follow=True)
-    names = [f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}.img", f"initrd-{release}"]
-    initrds = [boot / name for name in names if (boot / name).is_symlink() or (boot / name).is_file()]
-    if not initrds and (target / INITRD).exists():  # it would boot without the modules that it needs
-        raise AvsError(
-            f"the image has no initrd of kernel {release} in boot; install what makes one, or another kernel"
-        )
-    _copy_out(root, found[release], target / KERNEL)
-    for initrd in initrds[:1]:
-        _copy_out(root, initrd, target / INITRD)
-
-
-def _copy_out(root: Path, path: Path, target: Path) -> None:
-    """Copy a file of the image, also where its name is a link within the image."""
-    source = inside(root, str(path.relative_to(root)), follow=True)
-    if source.is_file():
-        shutil.copy2(source, target)
-
-
-def version_key(name: str) -> list[tuple[int, str]]:
-    """What sorts releases of kernels by their numbers."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def copy_tree(source: Path, target: Path, log: Path) -> None:

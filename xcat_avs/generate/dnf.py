@@ -28,6 +28,8 @@ UNKNOWN = re.compile(
 )
 SCRIPTLET = re.compile(r"^.*(?:scriptlet failed|Error in \S+ scriptlet).*$", re.MULTILINE)
 HOST_REPOSITORIES = Path("/etc/yum.repos.d")
+# What is covered while scripts of packages run; the package that owns them finds them there.
+ROOT = {"proc": 0o555, "sys": 0o555, "dev": 0o755, "run": 0o755}
 # Paths in a configuration file are taken below the root: "../../" keeps cache and logs out of the image.
 MAIN = """[main]
 cachedir=../../work/cache
@@ -67,6 +69,8 @@ class Dnf:
             raise AvsError(f"{job.image.name}: {lists} names no package")
         excludes = [f"--exclude={name}" for name in packages.exclude]
         names = [name for name in more if name not in packages.exclude]
+        for name, mode in ROOT.items():
+            (job.root / name).mkdir(mode, exist_ok=True)
         self._dnf(job, [*excludes, "install", *names, *packages.include], packages.environment)
 
     def install(self, job: Job, names: Sequence[str]) -> None:
@@ -94,7 +98,8 @@ class Dnf:
             argv = ["dnf", "-y", "--config", str(work / "dnf.conf"), "--installroot", str(root),
                     "--releasever", job.image.version.major, "--forcearch", arch, *self.wishes.arguments, *words]  # fmt: skip
             try:
-                command.run(argv, log=job.log, env=env, timeout=job.timeout)
+                with mounts.chroot_mounts(root):
+                    command.run(argv, log=job.log, env=env, timeout=job.timeout)
             except CommandError as err:
                 raise explain_unknown(job, job.log, UNKNOWN, err) from None
             warn_of_scripts(job)

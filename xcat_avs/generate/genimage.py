@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xcat_avs import command, mounts, xcat
 from xcat_avs.errors import AvsError
-from xcat_avs.generate import NO_WISHES, Job, Wishes
+from xcat_avs.generate import NO_WISHES, Job, Wishes, lists
 from xcat_avs.manifest import digest
 
 DRACUT = re.compile(r"^.*(?:dracut-install: (?:FAILED|ERROR)|dracut.*ERROR).*$", re.MULTILINE)
@@ -56,6 +56,8 @@ class Genimage:
         image = job.image
         xcat.refuse_incomplete(image, self.rootimgdir, build=True)
         xcat.refuse_unsafe(image)
+        for problem in lists(image)[1]:
+            job.warn(f"{image.name}: {problem}; genimage goes on without that list")
         mounts.remove_tree(job.work)
         tree = job.root.parent
         with ExitStack() as stack:

@@ -228,7 +228,7 @@ class Rinse:
 
     def _enter(self, job: Job, stack: ExitStack) -> Path:
         """Mount what programs in the image expect; returns a directory of theirs that is gone afterwards."""
-        stack.enter_context(mounts.chroot_mounts(job.root, sys=False))
+        stack.enter_context(mounts.chroot_mounts(job.root))
         top = job.root / IN_IMAGE
         top.mkdir(mode=0o700)
         (top / "home").mkdir()

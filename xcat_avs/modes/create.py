@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from xcat_avs import __version__, addons, build, command, config, generate, report, xcat
+from xcat_avs import __version__, addons, build, command, config, generate, kernels, report, xcat
 from xcat_avs.addons import AddonResult
 from xcat_avs.build import StepResult
 from xcat_avs.config import Settings
@@ -47,6 +47,7 @@ class CreateFailed(AvsError):
 def run(request: Request, site: Site) -> Report:
     image = _defined(request, site)
     recipe = site.recipe(image)
+    config.refuse_writable(image, recipe.settings)
     if request.base:
         recipe = replace(recipe, addons=())
     source = _source(request, site)
@@ -76,6 +77,10 @@ def run(request: Request, site: Site) -> Report:
         store = site.store()
         store.prepare(image, site.identity.user)  # a store that cannot be used is known before the work, not after it
         results, added, after = _build(image, recipe, generator, source, paths, request, site)
+        try:
+            kernels.check_modules(paths.tree)
+        except AvsError as err:
+            raise err.prefixed(f"{image.name}: ", "; nothing was committed") from None
         changes = _changes(image, after, site)
         image = after
         completed = report.utc_now()
@@ -131,7 +136,7 @@ def _generator(source: Optional[Path], site: Site, image: OsImage, settings: Set
             raise AvsError(f"{image.name}: [image] pkglist = minimal, and there is no {minimal}")
     installdir, tftpdir = site.definitions.installdir, site.definitions.tftpdir
     modules = settings.net_modules + settings.storage_modules + settings.filesystem_modules
-    kernel = settings.kernel + settings.kernel_suffix
+    kernel = settings.kernel and settings.kernel + settings.kernel_suffix
     return Genimage(
         image.rootimgdir(installdir),
         tftpdir,
@@ -326,7 +331,7 @@ def _report_blocks(
         message,
         report.step_table(results, image.version.packages),
         *([report.addon_table(added, image.version.packages)] if added else []),
-        *("\n".join([f"{name}:", *(f"  {line}" for line in lines)]) for name, lines in said.items()),
+        *(report.as_lines([f"{name}:", *(f"  {line}" for line in lines)]) for name, lines in said.items()),
         f"Image {image.profile} created",
     ]
 
@@ -355,12 +360,12 @@ def _finish(request: Request, site: Site, image: OsImage, target: OsImage, store
             failed = CreateFailed(
                 f"{err.text}; the image is stored and tagged: pack it with -c pack -t {tag.name}", err.tail, err.log
             )
-            failed.report = Report([*blocks, "\n".join(lines)], document)
+            failed.report = Report([*blocks, report.as_lines(lines)], document)
             raise failed from None
-        lines += map(str, packed)
+        lines += [line for block in packed for line in str(block).split("\n")]
     else:
         lines.append(f"Next: avsimage -c tag {request.image or image.name}")
-    return Report([*blocks, "\n".join(lines)], document, code)
+    return Report([*blocks, report.as_lines(lines)], document, code)
 
 
 MODE = Mode(

@@ -14,16 +14,17 @@ from xcat_avs.definitions import stanza
 from xcat_avs.differences import Differences
 from xcat_avs.diffreport import Side
 from xcat_avs.errors import AvsError, NotFoundError, UsageError
+from xcat_avs.escape import printable
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Manifest
 from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_revision, find_tags
 from xcat_avs.packages import PackageList
-from xcat_avs.report import LEFT, RIGHT, Report, Table
+from xcat_avs.report import LEFT, RIGHT, Raw, Report, Table, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site
-from xcat_avs.store import Store, Version
-from xcat_avs.store.trees import INPUTS, MANIFEST, stored_manifest
+from xcat_avs.store import MANIFEST, Store, Version
+from xcat_avs.store.trees import INPUTS, stored_manifest
 
 STANZA = f"{INPUTS}/osimage.stanza"
 
@@ -171,18 +172,20 @@ def _content(store: Store, image: OsImage, old: Side, new: Side, wanted: str, do
     if one == other:
         assert facts[0] is not None
         text = f"{wanted} is the same in both: {facts[0]['size']} bytes, SHA-256 {facts[0]['sha256']}"
-        return Report([diffreport.heading(old, new), text], document)
+        return Report([diffreport.heading(old, new), as_lines([text])], document)
     texts = [_text(data) for data in (one, other)]
     if texts[0] is None or texts[1] is None:
         rows = [(word, str(item["size"]), item["sha256"]) if item else (word, "-", "not there")
                 for word, item in zip(("old", "new"), facts)]  # fmt: skip
-        return Report([f"{wanted} is no text:", Table(("", "BYTES", "SHA-256"), rows, [LEFT, RIGHT, LEFT])], document)
+        return Report(
+            [as_lines([f"{wanted} is no text:"]), Table(("", "BYTES", "SHA-256"), rows, [LEFT, RIGHT, LEFT])], document
+        )
     before, after = (
-        "/dev/null" if data is None else f"{differences.shown(path)} ({diffreport.name(side)})"
+        "/dev/null" if data is None else f"{printable(differences.shown(path))} ({diffreport.name(side)})"
         for data, side in ((one, old), (other, new))
     )
     document["diff"] = "".join(difflib.unified_diff(_lines(texts[0]), _lines(texts[1]), before, after))
-    return Report([str(document["diff"]).rstrip("\n")], document)
+    return Report([Raw(str(document["diff"]).rstrip("\n"))], document)
 
 
 def _facts(data: Optional[bytes]) -> Optional[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from xcat_avs.modes import Mode
-from xcat_avs.report import Report
+from xcat_avs.report import Raw, Report
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 
@@ -28,7 +28,7 @@ def run(request: Request, site: Site) -> Report:
         "AVS_DEFINITIONS": definitions.describe(),
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
-    return Report(["\n".join(lines)], values)
+    return Report([Raw("\n".join(lines))], values)
 
 
 MODE = Mode("env", "print the image's settings as `export NAME=value` lines", run, {})

@@ -14,9 +14,9 @@ from xcat_avs.image import OsImage, Tag
 from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
-from xcat_avs.pack import Packing, addons, archive, own_form, packimage, publish
+from xcat_avs.pack import Packing, addons, forms, packimage, patterns, publish
 from xcat_avs.pack.publish import PackedSet
-from xcat_avs.report import Report, mebibytes, utc_precise
+from xcat_avs.report import Report, as_lines, mebibytes, utc_precise
 from xcat_avs.request import Request
 from xcat_avs.served import Served
 from xcat_avs.site import Site
@@ -51,7 +51,8 @@ def packer(site: Site, wanted: Settings) -> str:
 def check_tools(request: Request, site: Site, target: OsImage) -> None:
     """Refuse before any work what would fail after it."""
     wanted = wanted_form(request, site, target)
-    own = () if packer(site, wanted) == "packimage" else own_form(wanted.method, wanted.compress).programs()
+    config.refuse_writable(target, wanted)
+    own = () if packer(site, wanted) == "packimage" else forms.own(wanted.method, wanted.compress).programs()
     for program in ("fsvs", "svn", *own):
         command.need(program)
     if not own:
@@ -59,7 +60,7 @@ def check_tools(request: Request, site: Site, target: OsImage) -> None:
         xcat.refuse_incomplete(target, target.rootimgdir(site.definitions.installdir), build=False)
         xcat.refuse_unsafe(target)
         packimage.refuse_compress(wanted.compress)
-    archive.read_exlist(target.paths("exlist"))
+    patterns(target, packer(site, wanted))
     check_nodeset(request, site)
 
 
@@ -81,28 +82,31 @@ def publish_tag(
         other.rootimgdir(site.definitions.installdir) for other in site.definitions.osimages().values()
     )
     staging = site.settings.state / "staging" / target.name
-    with site.lock(target, "pack"), site.image_lock(rootimgdir), site.checkout(image, staging) as checkout:
+    with site.lock(target, "pack"), site.image_lock(rootimgdir), site.checkout(image) as checkout:
         packing = Packing(
             store, image, tag, target, rootimgdir, packer(site, wanted), wanted.method, wanted.compress, checkout, staging,
             site.settings.logs / target.name / "pack.log", site.identity.user, site.progress, reserved, site.settings.timeout,
+            site.definitions.xcat,
         )  # fmt: skip
         if not request.force and packing.served_already():
             record = publish.read_record(rootimgdir)
             assert record is not None
             text = f"{target.name} serves tag {tag.name} of {image.name} already; nothing was done (--force packs it again)"
             more, document, code = after_publish(request, site, target)
-            return ["\n".join([text, *more])], {**asdict(record), "changed": False, **document}, code
+            return [as_lines([text, *more])], {**asdict(record), "changed": False, **document}, code
         before = publish.current(rootimgdir) or ""
         record, final, moved = packing.run()
         record_publish(site, target, "pack", record, final.name, moved or before, tag.message.partition("\n")[2])
     lines = packed_lines(record, moved, rootimgdir)
+    if not site.definitions.xcat:
+        lines.append(forms.how_to_boot(rootimgdir, record.archive))
     try:
         more, document, code = after_publish(request, site, target)
     except Interrupted:
         site.progress.say(f"{target.name} tag {tag.name} is published")
         raise
     return (
-        ["\n".join([*lines, *more])],
+        [as_lines([*lines, *more])],
         {**asdict(record), "changed": True, "previous": publish.previous(rootimgdir), **document},
         code,
     )

@@ -8,7 +8,7 @@ from xcat_avs.errors import NotFoundError, nearest
 from xcat_avs.modes import Mode
 from xcat_avs.modes.pack import after_publish, check_nodeset, record_publish
 from xcat_avs.pack import publish
-from xcat_avs.report import Report, local
+from xcat_avs.report import Report, as_lines, local
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 
@@ -49,7 +49,7 @@ def run(request: Request, site: Site) -> Report:
     lines = [f"Serving {wanted} again{packed} in place of {before}"]
     more, document, code = after_publish(request, site, image)
     facts = {"osimage": image.name, "directory": wanted, "before": before, "packed": asdict(record) if record else {}}
-    return Report(["\n".join([*lines, *more])], {**facts, **document, "changed": True}, code)
+    return Report([as_lines([*lines, *more])], {**facts, **document, "changed": True}, code)
 
 
 MODE = Mode(

@@ -11,7 +11,7 @@ from xcat_avs.image import OsImage
 from xcat_avs.modes import Mode
 from xcat_avs.modes.list_tags import packed_as
 from xcat_avs.modes.tag import find_revision, find_tag
-from xcat_avs.report import LEFT, Report, Table, local
+from xcat_avs.report import LEFT, Report, Table, as_lines, local
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 from xcat_avs.store import Store, Version
@@ -60,7 +60,7 @@ def run(request: Request, site: Site) -> Report:
     document["inputs"] = inputs
     blocks: list[object] = [Table(("", ""), facts, [LEFT, LEFT], bare=True)]
     if inputs:
-        blocks.append("\n".join(["Built from (build_info/inputs):", *("  " + path for path in inputs)]))
+        blocks.append(as_lines(["Built from (build_info/inputs):", *("  " + path for path in inputs)]))
     try:
         text = store.read(image, version, "build_info/report").decode("utf-8", "replace")
         document["report"] = text

@@ -13,7 +13,7 @@ from xcat_avs.errors import CommandError
 from xcat_avs.image import OsImage
 from xcat_avs.modes import Mode
 from xcat_avs.pack import publish
-from xcat_avs.report import LEFT, RIGHT, Report, Table, local
+from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines, local
 from xcat_avs.request import Request
 from xcat_avs.served import Served
 from xcat_avs.site import Site
@@ -64,7 +64,7 @@ def run(request: Request, site: Site) -> Report:
         "NOT PACKED YET",
     )
     align = [LEFT, LEFT, LEFT, LEFT, LEFT, LEFT, RIGHT, LEFT, LEFT, LEFT]
-    return Report([Table(headers, rows, align), *(["\n".join(notes)] if notes else [])], {"osimages": documents})
+    return Report([Table(headers, rows, align), *([as_lines(notes)] if notes else [])], {"osimages": documents})
 
 
 def _managed(request: Request, site: Site) -> list[OsImage]:

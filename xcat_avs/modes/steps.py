@@ -7,7 +7,7 @@ from typing import Any
 
 from xcat_avs.modes import Mode
 from xcat_avs.recipe import Recipe, Step, option_text
-from xcat_avs.report import LEFT, Report, Table
+from xcat_avs.report import LEFT, Report, Table, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 
@@ -26,7 +26,7 @@ def run(request: Request, site: Site) -> Report:
     if options:
         blocks.append(Table(("STEP", "OPTION", "VALUE", "MEANING"), options, [LEFT] * 4))
     numbered = [f"  {number}  {path}" for number, path in enumerate(recipe.files, 1)]
-    blocks.append("\n".join(["Recipes, the last one wins:", *numbered]))
+    blocks.append(as_lines(["Recipes, the last one wins:", *numbered]))
     document = {
         "osimage": image.name,
         "recipes": [str(path) for path in recipe.files],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Optional
 
 from xcat_avs.errors import AvsError, NotFoundError
@@ -13,14 +16,15 @@ from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_revision, find_tag
 from xcat_avs.pack import publish
 from xcat_avs.pack.publish import PackedSet
-from xcat_avs.report import Report
+from xcat_avs.report import Report, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site
-from xcat_avs.store import Store, Version
+from xcat_avs.store import MANIFEST, Store, Version
 from xcat_avs.store.trees import checkout_tree, stored_manifest
 
 MOST = 40  # lines of differences
 OK, WARN, FAIL = "[ OK ]", "[WARN]", "[FAIL]"
+ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def run(request: Request, site: Site) -> Report:
     failed = any(finding.result == FAIL for finding in findings)
     document = {"osimage": image.name, "version": str(version), "tag": version.tag, "revision": version.revision,
                 "whole": not failed, "findings": [asdict(finding) for finding in findings]}  # fmt: skip
-    return Report(["\n".join(to_lines(findings))], document, 1 if failed else 0)
+    return Report([as_lines(to_lines(findings))], document, 1 if failed else 0)
 
 
 def to_lines(findings: Iterable[Finding]) -> list[str]:
@@ -79,9 +83,9 @@ def _tree(version: Version, site: Site, store: Store, image: OsImage) -> Finding
     warnings: list[str] = []
     site.progress.begin(f"checking out {version}")
     try:
-        with site.checkout(image, site.settings.state / "staging" / f"{image.name}.verify") as checkout:
+        with site.checkout(image) as checkout:
             found = checkout_tree(store, image, version, checkout, warnings.append)
-            known = stored_manifest(store, image, version) is not None
+            known = (checkout / MANIFEST).is_file()
     except AvsError as err:
         return Finding(FAIL, f"{what}: {err.text}", err.tail)
     finally:
@@ -97,24 +101,57 @@ def _tree(version: Version, site: Site, store: Store, image: OsImage) -> Finding
 
 
 def _published(site: Site, store: Store, image: OsImage) -> Iterator[Finding]:
-    """Every osimage that serves a tag of the image."""
+    """Every osimage that serves a tag of the image, by the record of what it serves or by the journal."""
     for other in site.definitions.osimages().values():
         directory = other.rootimgdir(site.definitions.installdir)
-        record = publish.read_record(directory)
-        if record is None or record.source != image.name or record.osimage != other.name:
-            continue
-        site.progress.begin(f"reading {directory}")
-        wrong = list(_wrong(record, publish.describe_files(directory), _manifest(store, image, record.tag)))
-        site.progress.end()
-        what = f"{other.name} serves tag {record.tag} in {directory}"
-        if wrong:
-            yield Finding(
-                FAIL,
-                f"{what}: {len(wrong)} of its files are not as they were packed; pack it again with --force",
-                tuple(wrong),
-            )
-        else:
-            yield Finding(OK, f"{what}: {len(record.files)} files are as they were packed")
+        finding: Optional[Finding] = None
+        for _ in range(ATTEMPTS):  # a pack may come between, and put another set there
+            record = publish.read_record(directory)
+            with suppress(FileNotFoundError):
+                finding = _set(record, other, directory, site, store, image)
+            if publish.read_record(directory) == record:
+                break
+        if finding is not None:
+            yield finding
+
+
+def _set(
+    record: Optional[PackedSet], other: OsImage, directory: Path, site: Site, store: Store, image: OsImage
+) -> Optional[Finding]:
+    """What is served from a directory, where that is something of the image."""
+    doubt = _doubt(record, other, directory, site, image)
+    if doubt:
+        return Finding(FAIL, f"{other.name}: {doubt}; pack it again with --force")
+    if record is None or (record.source, record.osimage) != (image.name, other.name):
+        return None
+    site.progress.begin(f"reading {directory}")
+    wrong = tuple(_wrong(record, publish.describe_files(directory), _manifest(store, image, record.tag)))
+    site.progress.end()
+    what = f"{other.name} serves tag {record.tag} in {directory}"
+    if wrong:
+        text = f"{len(wrong)} of its files are not as they were packed; pack it again with --force"
+        return Finding(FAIL, f"{what}: {text}", wrong)
+    return Finding(OK, f"{what}: {len(record.files)} files are as they were packed")
+
+
+def _doubt(record: Optional[PackedSet], other: OsImage, directory: Path, site: Site, image: OsImage) -> str:
+    """Why it cannot be said what an osimage serves, where it should be something of the image; else ""."""
+    history = site.journal(other)
+    last = history[-1] if history and history[-1].tag else None
+    ours = last is not None and last.source == image.name
+    if record is None:
+        damaged = os.path.lexists(directory / publish.RECORD)
+        if not ours and not (damaged and other.name == image.name):
+            return ""
+        what = f"the record {directory / publish.RECORD} of what was packed is {'damaged' if damaged else 'gone'}"
+        return what + (f"; by the journal it is tag {last.tag}" if last else "")
+    # Another management node may have packed since: its journal is another one, and so is the set.
+    if last is None or last.directory != publish.current(directory):
+        return ""
+    told, known = (record.osimage, record.source, record.tag), (last.osimage, last.source, last.tag)
+    if told == known or image.name not in (record.source, last.source):
+        return ""
+    return f"{directory / publish.RECORD} says {' '.join(told)}, and the journal {' '.join(known)}"
 
 
 def _manifest(store: Store, image: OsImage, tag: str) -> Optional[Manifest]:
@@ -143,7 +180,7 @@ def _store(site: Site, store: Store) -> Finding:
     except NotFoundError as err:
         return Finding(WARN, err.text)
     except AvsError as err:
-        return Finding(FAIL, f"the store is damaged: {err.text}", err.tail)
+        return Finding(FAIL, err.text, err.tail)
     finally:
         site.progress.end()
 

@@ -5,31 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcat_avs import command, generate, mounts, restore, xcat
+from xcat_avs import command, generate, kernels, mounts, restore, xcat
+from xcat_avs.definitions import exlist
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, Tag
-from xcat_avs.manifest import SELINUX, Manifest
-from xcat_avs.pack import addons, archive, packimage, publish
-from xcat_avs.pack.archive import Form
+from xcat_avs.manifest import Manifest, Xattrs
+from xcat_avs.pack import additions, addons, archive, forms, packimage, publish
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.progress import Progress
 from xcat_avs.report import utc_now
 from xcat_avs.store import Store, Version
 from xcat_avs.store.trees import checkout_tree
 
-RELEASE = "etc/avs-release"
-XCATINFO = "opt/xcat/xcatinfo"
-INITRDS = (generate.INITRD, "initrd-statelite.gz")
-
-
-def own_form(method: str, compress: str) -> Form:
-    """What our own packer makes of what was asked for."""
-    return Form("cpio" if method == "auto" else method, {"auto": "gzip", "pigz": "gzip"}.get(compress, compress))
+INITRDS = (kernels.INITRD, "initrd-statelite.gz")
 
 
 @dataclass(frozen=True)
@@ -57,15 +50,16 @@ class Packing:
     progress: Progress
     reserved: frozenset[Path]  # directories that other osimages are served from
     timeout: float = 0
+    xcat_initrd: bool = True  # whether nodes boot by it; else the kernel unpacks the archive
 
     def programs(self) -> tuple[str, ...]:
-        own = own_form(self.method, self.compress)
+        own = forms.own(self.method, self.compress)
         return (xcat.need("packimage"),) if self.packer == "packimage" else own.programs()
 
     def inputs(self) -> str:
         """A hash of what decides, besides the tag, how the archive comes out."""
         sha = hashlib.sha256(f"{self.packer}\0{self.method}\0{self.compress}\0{self.target.stanza()}".encode())
-        sha.update(repr(archive.read_exlist(self.target.paths("exlist"))).encode())  # with what they include
+        sha.update(repr(patterns(self.target, self.packer)).encode())  # with what they include
         for path in sorted(self.target.named_files()):
             sha.update(path.read_bytes())
         return sha.hexdigest()
@@ -140,8 +134,9 @@ class Packing:
         if not root.is_dir():
             raise AvsError(f"{self.source.name}: tag {self.tag.name} holds no rootimg")
         with _kept_times(tree, stored):
-            self._release(root)
-        method = self._method(stored)
+            additions.release(root, self.facts(), self.target.name, self.source.name)
+        wanted = additions.rich(stored)
+        method = self._method(wanted)
         if self.packer == "packimage":
             compress = "" if self.compress == "auto" else self.compress
             made = packimage.write(
@@ -149,10 +144,14 @@ class Packing:
             )
             shutil.move(str(made), str(new / made.name))
             return made.name
-        excluded, included = archive.read_exlist(self.target.paths("exlist"))
+        excluded, included = patterns(self.target, self.packer)
         with _kept_times(tree, stored):
-            archive.prune(root, excluded, included)
-        form = own_form(method or self.method, self.compress)
+            exlist.prune(root, excluded, included)
+            lost = additions.xattrs_at_boot(root, wanted, self.source.name) if method == "cpio" else []
+        if lost:
+            hint = "with the package attr (and systemd) in the image they are set at boot; --method tar or squashfs keeps them"
+            self._warn_of_loss(method, lost, hint)
+        form = forms.own(method, self.compress)
         archive.write(root, new / form.filename, form, log, self.timeout)
         return form.filename
 
@@ -163,36 +162,25 @@ class Packing:
             )
         addons.write(tree, self.checkout / "rootimg", new, self.facts(), self.log, self.timeout)
 
-    def _method(self, stored: Manifest) -> str:
-        """The method asked for; for `auto` tar where the image has what cpio loses, and "" otherwise."""
-        rich = [path for path, entry in stored.items() if any(name != SELINUX for name, _ in entry.xattrs)]
-        if self.method == "auto":
-            return "tar" if rich else ""
-        if rich and (self.method == "cpio" or (self.method == "squashfs" and self.packer == "packimage")):
-            self.progress.warn(
-                f"{self.source.name}: {self.method} loses the capabilities, ACLs and other xattrs of {len(rich)} paths, "
-                f"{rich[0]} among them; --method tar keeps them"
-            )
-        return self.method
+    def _method(self, wanted: Mapping[str, Xattrs]) -> str:
+        """The method, or "" for packimage's own. wanted: what cpio cannot hold."""
+        method = forms.choose(self.method, self.packer, self.xcat_initrd, bool(wanted))
+        if wanted and self.packer == "packimage" and method in ("cpio", "squashfs"):
+            self._warn_of_loss(method, list(wanted), "--method tar keeps them")
+        return method
 
-    def _release(self, root: Path) -> None:
-        """Write /etc/avs-release and /opt/xcat/xcatinfo; packimage writes the latter anew."""
-        text = _lines(self.facts())
-        for name, content in ((RELEASE, text), (XCATINFO, _lines({"IMAGENAME": self.target.name}) + text)):
-            path = root / name
-            # Not through a link of the image's to somewhere on this machine.
-            real = os.path.realpath(path.parent)
-            if real != str(path.parent) and not real.startswith(os.path.realpath(root) + os.sep):
-                raise AvsError(f"{self.source.name}: /{os.path.dirname(name)} of the image leads out of it")
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-            path.unlink(missing_ok=True)
-            path.write_text(content, encoding="utf-8")
-            path.chmod(0o644)
-            for made in (path, path.parent, path.parent.parent):
-                os.utime(made, (0, 0))
+    def _warn_of_loss(self, method: str, paths: Sequence[str], hint: str) -> None:
+        self.progress.warn(
+            f"{self.source.name}: {method} loses the capabilities, ACLs and other xattrs of {', '.join(paths[:3])}"
+            f"{f' and {len(paths) - 3} more paths' if len(paths) > 3 else ''}; {hint}"
+        )
 
     def _kernel(self, tree: Path, new: Path) -> None:
-        for name in (generate.KERNEL, *INITRDS):
+        try:
+            kernels.check_modules(tree)
+        except AvsError as err:
+            raise err.prefixed(f"{self.source.name}, tag {self.tag.name}: ") from None
+        for name in (kernels.KERNEL, *INITRDS):
             if (tree / name).is_file():
                 shutil.copyfile(tree / name, new / name)
             elif name != INITRDS[1]:
@@ -201,8 +189,10 @@ class Packing:
                 )
 
 
-def _lines(facts: Mapping[str, str]) -> str:
-    return "".join(f"{name}='{value}'\n" for name, value in facts.items())
+def patterns(image: OsImage, packer: str) -> tuple[list[str], list[str]]:
+    """What the exlists of an image leave out and take in; packimage puts no variables into the names of lists."""
+    variables = {} if packer == "packimage" else generate.variables(image)
+    return exlist.read(image.paths("exlist"), variables)
 
 
 @contextmanager

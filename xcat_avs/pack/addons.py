@@ -85,8 +85,13 @@ def _xattrs(root: Path) -> Iterator[str]:
             found = manifest.read_xattrs(full)
         for name, value in found:
             if name != SELINUX and path.split("/")[0] != LISTS:
-                words = [delta.escape(path), delta.escape(name), f"0x{value.hex()}" if value else "-"]
-                yield " ".join([*words, capabilities(value)] if name == CAPABILITY else words) + "\n"
+                yield xattr_line(path, name, value)
+
+
+def xattr_line(path: str, name: str, value: bytes) -> str:
+    """An extended attribute as a line that a shell can read: `PATH NAME HEX [TEXT]`."""
+    words = [delta.escape(path), delta.escape(name), f"0x{value.hex()}" if value else "-"]
+    return " ".join([*words, capabilities(value)] if name == CAPABILITY else words) + "\n"
 
 
 def capabilities(value: bytes) -> str:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import re
 import stat
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 from xcat_avs import command, manifest
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import SOURCE_DATE_EPOCH
+from xcat_avs.scratch import own_directory
 
 CPIO_LIMIT = 2**32 - 1  # bytes of a file in the newc form
-EXIST_DIRECTIVE = re.compile(r"#INCLUDE:([^#]+)#")
 SUFFIXES = {"gzip": "gz", "zstd": "zst", "xz": "xz"}
 # All archives xCAT's initrd could pick, in its order; a published set holds just one.
 MARK = "rootimg."
-_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,10 @@ class Form:
                 if command.find(argv[0]):
                     return argv
             return ["gzip", "-n", "-c"]
-        return {"zstd": ["zstd", "-q", "-3", "-T0", "-c"], "xz": ["xz", "-6", "-T0", "-c"]}[self.compress]
+        # Of the checks of xz a kernel that unpacks its initramfs knows only this one.
+        return {"zstd": ["zstd", "-q", "-3", "-T0", "-c"], "xz": ["xz", "-6", "-T0", "--check=crc32", "-c"]}[
+            self.compress
+        ]
 
     def decompressor(self) -> list[str]:
         return [self.compressor()[0], "-d", "-c"]
@@ -63,80 +61,6 @@ class Form:
         if self.method == "squashfs":
             return ("mksquashfs", "unsquashfs")
         return (self.method, self.compressor()[0])
-
-
-def read_exlist(paths: Iterable[Path]) -> tuple[list[str], list[str]]:
-    """The patterns of exlists: what to leave out, and what to take in all the same (`+`).
-
-    Patterns are those of find -path, from the top of the image (`./usr/share/man*`).
-    Raises AvsError for a list that is not there.
-    """
-    excluded: list[str] = []
-    included: list[str] = []
-
-    def add(path: Path, asked: tuple[Path, ...]) -> None:
-        real = Path(os.path.realpath(path))
-        if real in asked:
-            raise AvsError(f"exlist {path} includes itself")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as err:
-            reason = err.strerror if isinstance(err, OSError) else "not UTF-8 text"
-            raise AvsError(f"the definition names the exlist {path}: {reason}") from None
-        for line in text.splitlines():
-            line = line.strip()
-            include = EXIST_DIRECTIVE.fullmatch(line)
-            if include:
-                add(Path(path.parent, include.group(1)), (*asked, real))
-                continue
-            line = re.sub(r"\s*#.*", "", line)
-            if line.startswith("+"):
-                included.append(line[1:].strip())
-            elif line:
-                excluded.append(line.lstrip("-").strip())
-
-    for path in paths:
-        add(path, ())
-    return excluded, included
-
-
-def select(paths: Sequence[str], excluded: Sequence[str], included: Sequence[str]) -> list[str]:
-    """The paths, relative to the top of the image, that an exlist leaves in."""
-    out, keep = _matcher(excluded), _matcher(included)
-    return [path for path in paths if not out("./" + path) or keep("./" + path)]
-
-
-def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
-    """Remove from a disposable tree what an exlist leaves out; returns how many paths."""
-    if not excluded:
-        return 0
-    out, keep = _matcher(excluded), _matcher(included)
-    paths = [path for path, _ in manifest.walk(str(root))]
-    kept: set[str] = set()
-    removed = 0
-    for path in sorted(paths, reverse=True):  # what is in a directory before the directory
-        name = "./" + path
-        full = root / path
-        if path in kept or not out(name) or keep(name):
-            kept.add(os.path.dirname(path))
-            continue
-        removed += 1
-        if full.is_dir() and not full.is_symlink():
-            full.rmdir()
-        else:
-            full.unlink()
-    return removed
-
-
-def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a path matches any pattern, as find -path has it: by the C library's own fnmatch."""
-    encoded = [os.fsencode(pattern) for pattern in patterns]
-
-    def matches(path: str) -> bool:
-        name = os.fsencode(path)
-        return any(_libc.fnmatch(pattern, name, 0) == 0 for pattern in encoded)
-
-    return matches
 
 
 def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, onto: bool = False) -> None:
@@ -155,14 +79,14 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, 
         options = ["-noappend", "-no-progress", "-comp", form.compress, "-mkfs-time", SOURCE_DATE_EPOCH]
         command.run(["mksquashfs", str(root), str(archive), *options], log=log, timeout=timeout)
     else:
-        with tempfile.NamedTemporaryFile(dir=log.parent, prefix="names.") as names:
-            names.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
-            names.flush()
+        with own_directory(log.parent, "names.") as directory:
+            names = directory / "names"
+            names.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in paths))
             if form.method == "cpio":
                 packer = ["cpio", "--quiet", "-o", "-H", "newc", "--null", "--reproducible"]
                 command.pipe(
                     [packer, form.compressor()],
-                    stdin=Path(names.name),
+                    stdin=names,
                     stdout=archive,
                     cwd=root,
                     log=log,
@@ -171,7 +95,7 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, 
             else:
                 packer = ["tar", "--create", "--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
                           "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--no-recursion", "--null", "--verbatim-files-from",
-                          f"--files-from={names.name}"]  # fmt: skip
+                          f"--files-from={names}"]  # fmt: skip
                 command.pipe([packer, form.compressor()], stdout=archive, cwd=root, log=log, timeout=timeout)
     check_complete(archive, form, paths, log, timeout)
 

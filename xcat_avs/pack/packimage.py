@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from xcat_avs import command, manifest, xcat
+from xcat_avs.definitions import exlist
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage
 from xcat_avs.pack import archive
@@ -37,7 +38,7 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
     """
     xcat.refuse_incomplete(image, rootimgdir, build=False)
     xcat.refuse_unsafe(image)
-    excluded, included = archive.read_exlist(image.paths("exlist"))
+    excluded, included = exlist.read(image.paths("exlist"), {})
     excluded += ITS_OWN
     root = tree / "rootimg"
     argv = [xcat.need("packimage")]
@@ -83,7 +84,7 @@ def _checked(tree: Path, image: OsImage, excluded: list[str], included: list[str
                        command.tail(log), str(log))  # fmt: skip
     file = tree / found[0]
     form = Form.of(found[0])
-    kept = archive.select([path for path, _ in manifest.walk(str(root))], excluded, included)
+    kept = exlist.select([path for path, _ in manifest.walk(str(root))], excluded, included)
     archive.check_complete(file, form, kept, log, timeout)
     size, held = file.stat().st_size, sum(os.lstat(root / path).st_size for path in kept if (root / path).is_file())
     if size * LEAST_RATIO < held:

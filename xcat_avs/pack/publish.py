@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Optional
@@ -42,9 +42,17 @@ class PackedSet:
 def read_record(directory: Path) -> Optional[PackedSet]:
     """What a directory is (rootimgdir: what is served now), or None if it was not published here."""
     try:
-        return PackedSet(**json.loads((directory / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        record = PackedSet(**json.loads((directory / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    return record if _is_whole(record) else None
+
+
+def _is_whole(record: PackedSet) -> bool:
+    """Whether every field is of its type: others may have written the record."""
+    kinds = {"str": str, "int": int}
+    typed = all(type(getattr(record, item.name)) is kinds.get(str(item.type), dict) for item in fields(record))
+    return typed and all(isinstance(item, dict) and {"size", "sha256"} <= item.keys() for item in record.files.values())
 
 
 def set_directory(rootimgdir: Path, record: PackedSet, reserved: Collection[Path] = ()) -> Path:

@@ -10,6 +10,8 @@ from typing import Any, Optional, Protocol
 from xcat_avs.image import OsImage, Tag
 from xcat_avs.manifest import Manifest
 
+MANIFEST = "build_info/manifest"
+PLAIN = ".plain."  # how the directory beside a tree begins that has a copy without names no store takes
 PROVENANCE = "build_info/provenance.json"
 
 
@@ -74,7 +76,7 @@ class Store(Protocol):
         """
 
     def export(self, image: OsImage, version: Version, target: Path) -> None:
-        """Write a version into the empty directory target."""
+        """Write a version into the empty directory target. Raises DamageError where the store is found damaged."""
 
     def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
         """Make an immutable tag of trunk at a revision; real: who that is to the system.
@@ -109,5 +111,6 @@ class Store(Protocol):
     def check(self) -> str:
         """Check all that the store keeps by its own means; a line that says what was checked.
 
-        Raises AvsError for damage, NotFoundError where this store cannot be checked from here.
+        Raises DamageError for damage, NotFoundError where this store cannot be checked from here, AvsError where
+        the check itself fails.
         """

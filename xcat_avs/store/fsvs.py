@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,19 +13,19 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from xcat_avs import command, mounts
-from xcat_avs.errors import AvsError, CommandError, NotFoundError
+from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.image import OsImage, Tag
 from xcat_avs.manifest import reach
-from xcat_avs.store import PROVENANCE, Content, Revision, Version, answers
+from xcat_avs.scratch import own_directory
+from xcat_avs.store import MANIFEST, PLAIN, PROVENANCE, Content, Revision, Version, answers
 from xcat_avs.store.changes import actions, uploads
-from xcat_avs.store.subversion import EXISTS, NO_REVISION, OUT_OF_DATE, Subversion, open_files, quote
+from xcat_avs.store.subversion import CORRUPT, EXISTS, NO_REVISION, OUT_OF_DATE, Subversion, open_files, quote
 
 ATTEMPTS = 8
 MANY = 500  # targets of one command
 REAL = "avs:real"  # revision property: who asked, as the system knows them
 COMMITTED = re.compile(r"committed revision\s+(\d+)")
 FOLLOWS = "avs:follows"  # property of trunk: the revision that its last one was made from
-MANIFEST = "build_info/manifest"
 INCOMING = "branches/.avs-incoming"  # contents that go ahead of a commit
 SPARE_FILES = 256  # what a program has open besides the contents
 STATE = 256  # bytes of memory that FSVS's own data take for a path
@@ -104,12 +102,13 @@ class FsvsStore(Subversion):
                 raise AvsError(f"{image.name}: somebody else has committed to {self.url(image)}/trunk meanwhile, and no revision "
                                "of this build was stored; `avsimage -c create` with -b goes on from there",
                                [err.text, *err.tail]) from None  # fmt: skip
-            raise err.prefixed(f"{image.name}: the commit failed, nothing was stored: ") from None
+            # FSVS's log goes with its directory; the tail says what it said.
+            raise AvsError(f"{image.name}: the commit failed, nothing was stored: {err.text}", err.tail) from None
         return self.revision(image, number)
 
     def _commit_whole(self, image: OsImage, content: Content, author: str, message: str) -> int:
         """The first revision: FSVS in the tree itself. Returns its number."""
-        with self._fsvs(content.tree, len(content.entries)) as (env, log), self._without(content, log) as tree:
+        with self._fsvs(len(content.entries)) as (env, log), self._without(content, log) as tree:
             options = ["-o", "empty_commit=no"]
             if self._local():  # a server knows who it is, and has no account of another name
                 options += ["-o", "author=$AVS_AUTHOR"]  # FSVS would take a $ in the name for a variable
@@ -128,10 +127,9 @@ class FsvsStore(Subversion):
         if not content.aside:
             yield content.tree
             return
-        copy = content.tree.with_name(f".{content.tree.name}.plain")
-        mounts.remove_tree(copy)
-        try:
-            command.run(["cp", "-al", "--", content.tree.name, copy.name], cwd=content.tree.parent, log=log)
+        with own_directory(content.tree.parent, PLAIN) as directory:
+            copy = directory / "tree"
+            command.run(["cp", "-al", "--", str(content.tree), str(copy)], log=log)
             for path in reversed(content.aside):  # what is in a directory before the directory
                 with reach(str(copy), path) as full:
                     if os.path.isdir(full) and not os.path.islink(full):
@@ -139,8 +137,6 @@ class FsvsStore(Subversion):
                     else:
                         os.unlink(full)
             yield copy
-        finally:
-            mounts.remove_tree(copy)
 
     def _commit_changes(self, image: OsImage, content: Content, author: str, message: str) -> int:
         """A later revision: what changed by the manifests, exactly, as one transaction of svnmucc. Returns its number.
@@ -151,18 +147,18 @@ class FsvsStore(Subversion):
         assert content.before is not None
         assert content.base is not None
         url, before, after = self.url(image), content.before, content.entries
-        with self._scratch(f"contents.{image.name}") as scratch, open_files() as limit:
+        with self._scratch() as scratch, open_files() as limit:
             sources = uploads(before, after, content.tree, scratch)
             # svnmucc opens all that it is to put at its start: contents beyond what that may be go ahead.
             most = limit - SPARE_FILES
             ahead = {path: f"{url}/{INCOMING}/{number}" for number, path in enumerate(list(sources)[most:])}
-            self._remove_incoming(url, author, scratch)
+            self._remove_incoming(url, author)
             base = content.base.number
             for start in range(0, len(ahead), most):
                 words = [] if start else ["mkdir", f"{url}/{INCOMING}"]
                 for path in list(ahead)[start : start + most]:
                     words += ["put", sources[path], ahead[path]]
-                base = self._mucc(words, [], author, f"{author}; Contents that go ahead of a commit", scratch)
+                base = self._mucc(words, [], author, f"{author}; Contents that go ahead of a commit")
             if ahead and self._at(image, Version(revision=base)) != content.base:
                 raise AvsError("E160024: trunk was changed while contents went ahead")
             # A property of the directory is refused where anything in it is newer, not only what is changed here.
@@ -171,57 +167,61 @@ class FsvsStore(Subversion):
                 if word == "put":
                     word, more = ("cp", [str(base), ahead[path]]) if path in ahead else ("put", [sources[path]])
                 words += [word, *more, f"{url}/trunk/{quote(path)}"]
-            number = self._mucc(words, ["-r", str(base)], author, message, scratch)
+            number = self._mucc(words, ["-r", str(base)], author, message)
             if ahead:
-                self._remove_incoming(url, author, scratch)
+                self._remove_incoming(url, author)
         if number > base + 1 and self._log(f"{url}/trunk@{number}", "-q", "-r", f"{base + 1}:{number - 1}"):
             # What came in while ours was sent is mixed with it, and no manifest tells: the next commit looks.
             self._mucc(["rm", f"{url}/trunk/{MANIFEST}"], [], author, f"{author}; No manifest of a mixed revision")
             raise AvsError(f"E160024: revision {number} holds changes of others as well")
         return number
 
-    def _remove_incoming(self, url: str, author: str, scratch: Path) -> None:
+    def _remove_incoming(self, url: str, author: str) -> None:
         if self._xml(["svn", "info", "--xml", f"{url}/{INCOMING}@HEAD"]) is not None:
-            self._mucc(
-                ["rm", f"{url}/{INCOMING}"], [], author, f"{author}; Contents that went ahead of a commit", scratch
-            )
+            self._mucc(["rm", f"{url}/{INCOMING}"], [], author, f"{author}; Contents that went ahead of a commit")
 
     def export(self, image: OsImage, version: Version, target: Path) -> None:
         command_line = ["fsvs", "-q", "export"]
         if version.revision is not None:
             command_line += ["-r", str(version.revision)]
-        with self._fsvs(target) as (env, log):
+        with self._fsvs() as (env, log):
             try:
                 command.run(
                     [*command_line, self.url(image, version)], cwd=target, env=env, log=log, timeout=self.timeout
                 )
             except CommandError as err:
-                raise AvsError(
+                text, damage = (
                     f"{image.name}: the checkout of {version} failed: {err.text}",
-                    [*err.tail, *self._damaged(image, version)],
-                ) from None
+                    self._damage(image, version),
+                )
+                raise (DamageError if damage else AvsError)(text, [*err.tail, *damage]) from None
 
-    def _damaged(self, image: OsImage, version: Version, path: str = "") -> list[str]:
-        """The files of a version that cannot be read from the store; asked only where something cannot."""
-        with tempfile.TemporaryDirectory(dir=self.work, prefix="damaged.") as directory:
-            try:
-                children = self._children(image, version, path)
-            except AvsError:
-                return [f"damaged in the store: the directory {path or '/'}"]
-            for name, kind in children:
-                inner = f"{path}/{name}" if path else name
-                words = [
-                    "svn",
-                    "--non-interactive",
-                    "export",
-                    "-q",
-                    "--force",
-                    self._peg(image, version, inner),
-                    f"{directory}/it",
-                ]
-                if command.capture(words, timeout=self.timeout, check=False).code:
-                    return self._damaged(image, version, inner) if kind == "dir" else [f"damaged in the store: {inner}"]
-        return []
+    def _damage(self, image: OsImage, version: Version) -> list[str]:
+        """A line that names what a second reading of a version finds corrupt; none where it finds no such thing.
+
+        That FSVS failed says nothing of the store: the server may have died, or a disk be full.
+        """
+        try:
+            path = self._corrupt(image, version, "", "dir")
+        except AvsError:
+            return []
+        return [] if path is None else [f"damaged in the store: {path or 'the directory of this version'}"]
+
+    def _corrupt(self, image: OsImage, version: Version, path: str, kind: str) -> Optional[str]:
+        """The file below a path, or else the directory, whose reading fails as that of corrupt data does."""
+        words = ["export", "-q", "--force", self._peg(image, version, path)]
+        with self._scratch() as directory:
+            said = command.capture(
+                ["svn", "--non-interactive", *words, f"{directory}/it"], timeout=self.timeout, check=False
+            )
+        if not CORRUPT.search(said.stderr):
+            return None
+        try:
+            children = self._children(image, version, path) if kind == "dir" else []
+        except AvsError:
+            children = []
+        below = (self._corrupt(image, version, f"{path}/{name}".lstrip("/"), kind) for name, kind in children)
+        return next((found for found in below if found is not None), path)
 
     def _children(self, image: OsImage, version: Version, path: str) -> list[tuple[str, str]]:
         listing = self._xml(["svn", "ls", "--xml", self._peg(image, version, path)])
@@ -229,18 +229,19 @@ class FsvsStore(Subversion):
         return [(entry.findtext("name", ""), entry.get("kind", "")) for entry in entries]
 
     @contextmanager
-    def _fsvs(self, tree: Path, paths: int = 0) -> Iterator[tuple[dict[str, str], Path]]:
-        """FSVS's state for one use of a tree, apart from the host admin's own /etc/fsvs and /var/spool/fsvs.
+    def _fsvs(self, paths: int = 0) -> Iterator[tuple[dict[str, str], Path]]:
+        """FSVS's state for one use, apart from the host admin's own /etc/fsvs and /var/spool/fsvs.
 
         paths: how many it will write of; in memory, for it waits for the disk at each.
         """
         command.need("fsvs")
-        digest = hashlib.sha256(os.fsencode(tree)).hexdigest()[:16]
-        with self._scratch(f"fsvs.{digest}") as directory, mounts.in_memory(directory, paths * STATE):
-            for name in ("conf", "waa"):
-                (directory / name).mkdir(mode=0o700)
-            env = {"FSVS_CONF": str(directory / "conf"), "FSVS_WAA": str(directory / "waa")}
-            yield env, directory / "log"
+        with self._scratch() as scratch:
+            state = scratch / "state"
+            state.mkdir()
+            with mounts.in_memory(state, paths * STATE):
+                for name in ("conf", "waa"):
+                    (state / name).mkdir(mode=0o700)
+                yield {"FSVS_CONF": str(state / "conf"), "FSVS_WAA": str(state / "waa")}, scratch / "log"
 
     def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
         target = self.url(image, Version(tag=name))
@@ -333,8 +334,14 @@ class FsvsStore(Subversion):
         path = self._local()
         if path is None:
             raise NotFoundError(f"the store {self.repository} is on a server: `svnadmin verify` has to be run there")
-        if not self._absent():
-            command.capture(["svnadmin", "verify", "-q", "--keep-going", str(path)], timeout=self.timeout)
+        said = command.capture(
+            ["svnadmin", "verify", "-q", "--keep-going", str(path)], timeout=self.timeout, check=False
+        )
+        if said.code:
+            lines = [line for line in said.stderr.splitlines() if line.strip()]
+            damaged = "the store is damaged: " if CORRUPT.search(said.stderr) else ""
+            what = f"{damaged}svnadmin verify {path} {command.describe(said.code)}"
+            raise (DamageError if damaged else AvsError)(what, lines[-command.TAIL_LINES :])
         return f"svnadmin verify {path}"
 
 

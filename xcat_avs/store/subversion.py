@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import re
 import resource
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -18,7 +16,8 @@ from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
 from xcat_avs import command, mounts
-from xcat_avs.errors import AvsError, CommandError, NotFoundError
+from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
+from xcat_avs.scratch import own_directory
 
 # Subversion's codes: path not found; no repository there, or out of reach.
 NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
@@ -26,6 +25,8 @@ EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
 ERRORS = re.compile(r"\bE\d{6}\b")
 NO_REVISION = re.compile(r"E160006\b")
 OUT_OF_DATE = re.compile(r"E(155011|160028|170004|160024)\b")
+# What has been read, and is not what was written: checksums, damaged records and indexes, files that end too early.
+CORRUPT = re.compile(r"E(160004|160009|160051|16005[4-8]|16006[1245]|200014|200002|140001|18500\d|070014)\b", re.ASCII)
 TRANSACTION = 12288  # bytes of memory a path
 DEAD_AFTER = 600.0  # seconds without a byte written, for a commit that goes on
 # What costs most of a first commit is looking for equal contents; compression by lz4 is almost free.
@@ -49,7 +50,7 @@ class Subversion:
         self._local()  # refuses what is no URL
 
     def _svn(self, argv: Sequence[str]) -> command.Output:
-        """Run a Subversion client. NotFoundError for a missing path, AvsError that names the store otherwise."""
+        """Run a Subversion client. NotFoundError for a missing path, AvsError (DamageError) that names the store otherwise."""
         output = command.capture([argv[0], "--non-interactive", *argv[1:]], timeout=self.timeout, check=False)
         if output.code:
             lines = [line for line in output.stderr.splitlines() if line.strip()]
@@ -60,7 +61,8 @@ class Subversion:
 
     def _unusable(self, stderr: str) -> AvsError:
         lines = [line for line in stderr.splitlines() if line.strip()]
-        return AvsError(f"the store {self.repository} cannot be used:", lines[-5:])
+        kind = DamageError if CORRUPT.search(stderr) else AvsError
+        return kind(f"the store {self.repository} cannot be used:", lines[-5:])
 
     def _local(self) -> Optional[Path]:
         """The directory of a file:// repository, or None for one on a server."""
@@ -103,27 +105,16 @@ class Subversion:
         root = self._xml(["svn", "log", "--xml", *options, target])
         return [] if root is None else list(root.iter("logentry"))
 
-    @contextmanager
-    def _scratch(self, name: str) -> Iterator[Path]:
-        """A private directory for one use; by its name, what a run that was killed has left is found and removed."""
-        directory = self.work / name
-        shutil.rmtree(directory, ignore_errors=True)
-        try:
-            directory.mkdir(parents=True, mode=0o700)
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+    def _scratch(self) -> AbstractContextManager[Path]:
+        """A private directory for one use."""
+        return own_directory(self.work, "")
 
-    def _mucc(self, lines: Sequence[str], options: Sequence[str], author: str, message: str,
-              scratch: Optional[Path] = None) -> int:  # fmt: skip
+    def _mucc(self, lines: Sequence[str], options: Sequence[str], author: str, message: str) -> int:
         """One transaction of svnmucc; its revision. lines: its words, one after the other."""
-        self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=scratch or self.work, prefix="svnmucc.", encoding="utf-8"
-        ) as arguments:
-            arguments.writelines(f"{line}\n" for line in lines)
-            arguments.flush()
-            said = self._svn(["svnmucc", *self._as(author), *options, "-m", message, "-X", arguments.name]).text
+        with self._scratch() as scratch:
+            arguments = scratch / "arguments"
+            arguments.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            said = self._svn(["svnmucc", *self._as(author), *options, "-m", message, "-X", str(arguments)]).text
         found = re.search(r"r(\d+) committed", said)
         if found is None:
             raise AvsError(f"svnmucc ended well and says nothing of a revision in {self.repository}", said.splitlines())
@@ -137,9 +128,7 @@ class Subversion:
         """Make the repository beside its place and rename it there: it is whole or not there."""
         command.need("svnadmin")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new."))
-            try:
+            with own_directory(path.parent, f".{path.name}.new.") as temporary:
                 command.capture(["svnadmin", "create", str(temporary)], timeout=self.timeout)
                 conf = temporary / "db/fsfs.conf"
                 text = conf.read_text(encoding="utf-8")
@@ -151,8 +140,6 @@ class Subversion:
                 except OSError:
                     if not (path / "format").exists():  # else another first create was faster
                         raise
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
         except FileExistsError as err:
             raise AvsError(f"cannot make the store {self.repository}: {err.filename}: Not a directory") from None
         except OSError as err:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Optional
 
 from xcat_avs import manifest, mounts, restore
-from xcat_avs.errors import AvsError, NotFoundError
+from xcat_avs.errors import AvsError, DamageError, NotFoundError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
-from xcat_avs.store import Content, Revision, Store, Version
+from xcat_avs.scratch import own_directory, sweep
+from xcat_avs.store import MANIFEST, PLAIN, Content, Revision, Store, Version
 
 INFO = "build_info"
-MANIFEST = f"{INFO}/manifest"
 # What says how a version was built, and is a part of it: a change of these is a change.
 INPUTS = f"{INFO}/inputs"
 # Contents that Subversion cannot keep under their own name, by SHA-256.
@@ -23,13 +22,15 @@ CARRIED = f"{INFO}/carried"
 OWN = (MANIFEST, CARRIED)  # written after the tree is known
 NAME_LIMIT = 248  # bytes; FSVS makes a longer one of a file's while it checks out
 PATH_LIMIT = 3000  # bytes; FSVS writes whole paths
+MINOR_LIMIT = 1 << 19  # FSVS makes devices from 32 bits with a sign, and fails at those of higher minor numbers
+BEFORE = ".before."  # how the directory beside a tree begins that a commit checks out to
 SHOWN = 10  # differing paths that an error lists
 
 Warn = Callable[[str], None]
 
 
 def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[Manifest]:
-    """The manifest of a version, or None where it has none. Raises AvsError for a damaged one."""
+    """The manifest of a version, or None where it has none. Raises DamageError for a damaged one."""
     try:
         text = store.read(image, version, MANIFEST)
     except NotFoundError:
@@ -40,7 +41,9 @@ def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[
     try:
         return manifest.load(text.decode("ascii"), origin)
     except UnicodeDecodeError:
-        raise AvsError(f"{origin} is damaged") from None
+        raise DamageError(f"{origin} is damaged") from None
+    except AvsError as err:
+        raise DamageError(err.text) from None
 
 
 def volatile(path: str) -> bool:
@@ -59,13 +62,17 @@ def _fits(path: str, entry: Entry) -> bool:
         size = len(path.encode("utf-8"))
     except UnicodeEncodeError:
         return False
-    if size > PATH_LIMIT or (entry.type != "dir" and len(name.encode("utf-8")) > NAME_LIMIT):
+    if (
+        size > PATH_LIMIT
+        or entry.device[1] >= MINOR_LIMIT
+        or (entry.type != "dir" and len(name.encode("utf-8")) > NAME_LIMIT)
+    ):
         return False
     return entry.type != "fifo" and not any(char < " " or char == "\x7f" for char in name)
 
 
 def carried(found: Mapping[str, Entry]) -> set[str]:
-    """The paths that the manifest alone brings back: names FSVS cannot store, what is below them, FIFOs."""
+    """The paths that the manifest alone brings back: names FSVS cannot store, what is below them, FIFOs, some devices."""
     aside: set[str] = set()
     for path, entry in sorted(found.items()):
         if path.rpartition("/")[0] in aside or not _fits(path, entry):
@@ -93,13 +100,15 @@ def commit_tree(
     Returns the revision that trunk is at and whether it is a new one. Where nothing but the time
     of a path changed, it gets the stored time back, so that it is not stored again.
     """
+    for prefix in (BEFORE, PLAIN):
+        sweep(tree.parent, prefix)
     for path in OWN:
         mounts.remove_tree(tree / path)  # of a commit that was cut off
     present = _scan(image, tree, warn)
     head = store.head(image)
     # One that did not change with trunk is not that of what somebody else has put there since.
     known = head is not None and store.brought(image, head.number, MANIFEST)
-    stored = stored_manifest(store, image, Version(revision=head.number)) if head and known else None
+    stored = _head_manifest(store, image, head, warn) if head and known else None
     if head and stored is not None and not manifest.compare(_lasting(stored), _lasting(present)):
         return head, False
     before: Optional[Manifest] = None
@@ -107,7 +116,10 @@ def commit_tree(
         if stored is None:
             stored = before = _stored_tree(store, image, head, tree.parent)
         else:
-            before = _held(stored, _earlier(_contents(stored, carried(stored))))
+            before = {
+                **_held(stored, _earlier(_contents(stored, carried(stored)))),
+                **_wrongly_held(store, image, head, stored),
+            }
         restore.restore_times(str(tree), stored, present)
         present = _same_times(present, stored)
     aside = carried(present)
@@ -121,6 +133,33 @@ def commit_tree(
     store.prepare(image, author)
     content = Content(tree, _held(present, _own(tree)), before, head, sorted(aside))
     return store.commit(image, content, author, message), True
+
+
+def _wrongly_held(store: Store, image: OsImage, head: Revision, stored: Mapping[str, Entry]) -> Manifest:
+    """Devices that earlier versions of avsimage stored though FSVS cannot make them: they have to go from trunk."""
+    names = carried({path: entry._replace(device=(0, 0)) for path, entry in stored.items()})
+    found = {}
+    for path in carried(stored) - names:
+        try:
+            store.read(image, Version(revision=head.number), path)
+        except NotFoundError:
+            continue
+        found[path] = stored[path]
+    return found
+
+
+def _head_manifest(store: Store, image: OsImage, head: Revision, warn: Warn) -> Optional[Manifest]:
+    """The manifest of the newest revision; None for a damaged one, which the next revision does not need.
+
+    What trunk holds is learned by a checkout then, and the new revision has a whole manifest: nothing is lost by it.
+    """
+    try:
+        return stored_manifest(store, image, Version(revision=head.number))
+    except DamageError as err:
+        warn(
+            f"{err.text}. Revision {head.number} stays as it is, and what it holds is read by a checkout; the new one has its own manifest"
+        )
+        return None
 
 
 def _own(tree: Path) -> Manifest:
@@ -177,9 +216,14 @@ def _same_times(present: Mapping[str, Entry], stored: Mapping[str, Entry]) -> Ma
 
 def _stored_tree(store: Store, image: OsImage, revision: Revision, beside: Path) -> Manifest:
     """What a revision without a manifest holds: it is checked out, once."""
-    with tempfile.TemporaryDirectory(dir=beside, prefix=".before.") as directory:
-        store.export(image, Version(revision=revision.number), Path(directory))
-        return manifest.scan(directory)
+    with own_directory(beside, BEFORE) as directory:
+        try:
+            store.export(image, Version(revision=revision.number), directory)
+        except DamageError as err:
+            url = store.url(image, Version())
+            advice = f"; to go on, remove it from the newest revision with `svn rm -m damaged {url}`, and create with -b: tags and older revisions stay"
+            raise err.prefixed("", advice) from None
+        return manifest.scan(str(directory))
 
 
 def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, warn: Warn) -> Manifest:

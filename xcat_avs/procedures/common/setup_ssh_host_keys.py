@@ -8,7 +8,7 @@ OPTIONS = {
 
 
 def run(ctx):
-    directory = Path(ctx.options["directory"])
+    directory = ctx.host_file(Path(ctx.options["directory"]))
     keys = sorted(directory.glob("ssh_host_*_key"))
     if not keys:
         ctx.fail(f"{directory} has no ssh_host_*_key; xCAT makes them there when it is installed, or set directory")

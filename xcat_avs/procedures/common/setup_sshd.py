@@ -1,4 +1,4 @@
-"""Set up sshd: its options, and that it starts"""
+"""Set up sshd: its options, that it starts, and that each node has host keys"""
 
 import re
 
@@ -9,6 +9,10 @@ OPTIONS = {
     "use_dns": ("", "UseDNS, yes or no"),
     "max_startups": ("", "MaxStartups, such as 100:30:300 for many connections at once"),
     "settings": ((), "KEYWORD=VALUE for any other keyword of sshd_config(5)"),
+    "host_keys": (
+        True,
+        "where the distribution makes none at boot (Debian, Ubuntu): have a node without host keys make its own",
+    ),
     "check": (True, "have the image's own sshd say whether it can read the result"),
 }
 KEYWORDS = {
@@ -21,6 +25,21 @@ KEYWORDS = {
 CONFIG, DIRECTORY = "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d"
 # A host key that is gone afterwards: sshd reads nothing without one.
 CHECK = "mkdir -p /run/sshd && ssh-keygen -q -t rsa -N '' -f /run/avs_key && /usr/sbin/sshd -t -h /run/avs_key"
+# An image without keys is right, for all nodes would have the same; but sshd does not start without one.
+KEYS_UNIT = """[Unit]
+Description=Make the ssh host keys of this node
+Before=ssh.service sshd.service
+ConditionPathExistsGlob=!/etc/ssh/ssh_host_*_key
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/ssh-keygen -A
+
+[Install]
+WantedBy=multi-user.target {service}
+"""
+KEYS = "avs-ssh-host-keys.service"
 
 
 def run(ctx):
@@ -36,6 +55,17 @@ def run(ctx):
         ctx.chroot(["sh", "-c", CHECK])
     if not ctx.exists("/etc/systemd/system/sockets.target.wants/ssh.socket"):  # newer Ubuntu starts it by its socket
         ctx.service("ssh" if version.packages == "deb" else "sshd")
+    if ctx.options["host_keys"]:
+        make_host_keys(ctx)
+
+
+def make_host_keys(ctx):
+    """Have a unit of ours make them, where sshd has a unit and that one has no way of its own."""
+    service = "ssh.service" if ctx.unit("ssh.service") else "sshd.service"
+    unit = ctx.unit(service)
+    if unit and not re.search("keygen|gen-keys", unit):
+        ctx.install_file(KEYS_UNIT.format(service=service), f"/etc/systemd/system/{KEYS}")
+        ctx.service(KEYS)
 
 
 def configure(ctx):

@@ -33,6 +33,7 @@ def run(ctx):
     for name, path in files.items():
         if not path.startswith("/") or not os.path.isfile(path):
             ctx.fail(f"[sign_kernel_modules] {name} = {path} in the recipe is no file of this machine")
+        ctx.host_file(Path(path))
         if Path(os.path.realpath(ctx.root)) in Path(os.path.realpath(path)).parents:
             ctx.fail(f"[sign_kernel_modules] {name} = {path} lies in the image; keep it outside")
     modules = find_modules(ctx)

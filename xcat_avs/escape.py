@@ -1,0 +1,30 @@
+"""What others wrote, made fit for a terminal: names, messages, reports, the output of programs."""
+
+from __future__ import annotations
+
+NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+SPACES = "\u00a0\u3000"  # no more than spaces, and common in some languages
+
+
+def printable(text: str, keep: str = SPACES) -> str:
+    """text as one line that shows all there is in it and steers nothing.
+
+    What is not printable (controls, new lines, what changes the direction of writing or has no width) comes out as
+    `\\n`, `\\x1b` or `\\u202e`, a byte of a name that is not UTF-8 as `\\xe9`. What is printable stays, and so does a
+    text that came out of here before. keep: other characters that stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in keep else _escaped(char) for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same of a text of several lines, which stay lines, as tabs stay tabs."""
+    return "\n".join(printable(line, SPACES + "\t") for line in text.split("\n"))
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if code < 0x80 or 0xDC80 <= code <= 0xDCFF:  # surrogateescape's form of a byte that is not UTF-8
+        return NAMED.get(char, f"\\x{code & 0xFF:02x}")
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

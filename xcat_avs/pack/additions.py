@@ -1,0 +1,120 @@
+"""What a pack adds to the tree of a tag, each by `put`: what is not added here is in the archive as it is in the tag."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from xcat_avs.errors import AvsError
+from xcat_avs.inside import inside
+from xcat_avs.manifest import CAPABILITY, SELINUX, Manifest, Xattrs
+from xcat_avs.pack.addons import xattr_line
+
+RELEASE = "etc/avs-release"
+XCATINFO = "opt/xcat/xcatinfo"
+XATTRS = "usr/lib/avs/xattrs"
+SET_XATTRS = "usr/lib/avs/set-xattrs"
+UNIT = "etc/systemd/system/avs-xattrs.service"
+WANTED = "etc/systemd/system/sysinit.target.d/avs-xattrs.conf"
+
+SCRIPT = """#!/bin/sh
+# Set what the archive of this image could not hold: capabilities, ACLs and other extended attributes.
+# avsimage put this here with its list: PATH NAME VALUE [CAPABILITIES], each as the %b of printf takes it.
+lost=0
+while read -r path name value text; do
+    path=$(printf '%b.' "/$path")
+    path=${path%.}
+    name=$(printf '%b' "$name")
+    [ "$value" != - ] || value=
+    if command -v setfattr >/dev/null; then
+        setfattr -h -n "$name" -v "$value" "$path"
+    elif [ "$name" = security.capability ] && command -v setcap >/dev/null; then
+        setcap "$text" "$path"
+    else
+        false
+    fi || {
+        echo "$path: $name is not set" >&2
+        lost=1
+    }
+done <"${0%/*}/xattrs"
+exit $lost
+"""
+SERVICE = f"""[Unit]
+Description=Set the extended attributes that the archive of the image could not hold
+DefaultDependencies=no
+After=local-fs.target
+Before=sysinit.target shutdown.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh /{SET_XATTRS}
+"""
+
+
+def put(root: Path, name: str, text: str, image: str) -> None:
+    """Write a file into the root of a disposable checkout, root's own and mode 0644; its times are always the same.
+
+    Raises AvsError where a link of the image leads to somewhere on this machine.
+    """
+    path = root / name
+    real = os.path.realpath(path.parent)
+    if real != str(path.parent) and not real.startswith(os.path.realpath(root) + os.sep):
+        raise AvsError(f"{image}: /{os.path.dirname(name)} of the image leads out of it")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    path.unlink(missing_ok=True)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o644)
+    for made in (path, *(root / parent for parent in Path(name).parents)):
+        os.utime(made, (0, 0))
+
+
+def release(root: Path, facts: Mapping[str, str], osimage: str, image: str) -> None:
+    """Say in /etc/avs-release and /opt/xcat/xcatinfo what the image is; packimage writes the latter anew."""
+    text = _lines(facts)
+    put(root, RELEASE, text, image)
+    put(root, XCATINFO, _lines({"IMAGENAME": osimage}) + text, image)
+
+
+def rich(stored: Manifest) -> dict[str, Xattrs]:
+    """The paths of the root image that have what cpio cannot hold, relative to its top."""
+    found = {
+        path.partition("/")[2]: tuple(item for item in entry.xattrs if item[0] != SELINUX)
+        for path, entry in stored.items()
+        if path.startswith("rootimg/")
+    }
+    return {path: xattrs for path, xattrs in found.items() if xattrs}
+
+
+def xattrs_at_boot(root: Path, wanted: Mapping[str, Xattrs], image: str) -> list[str]:
+    """Have a node set what cpio cannot hold when it boots; returns the paths that lose it all the same.
+
+    It takes systemd, and setfattr or, for capabilities alone, setcap of the image.
+    """
+    left = {path: xattrs for path, xattrs in wanted.items() if os.path.lexists(root / path)}
+    if not left:
+        return []
+    has = {name: _has(root, name) for name in ("setfattr", "setcap")}
+    if not _has(root, "systemctl") or not any(has.values()):
+        return sorted(left)
+    lines = [xattr_line(path, *item) for path in sorted(left) for item in left[path]]
+    for name, text in (
+        (XATTRS, "".join(lines)),
+        (SET_XATTRS, SCRIPT),
+        (UNIT, SERVICE),
+        (WANTED, f"[Unit]\nWants={Path(UNIT).name}\n"),
+    ):
+        put(root, name, text, image)
+    if has["setfattr"]:
+        return []
+    return sorted(path for path, xattrs in left.items() if any(name != CAPABILITY for name, _ in xattrs))
+
+
+def _has(root: Path, program: str) -> bool:
+    return any(inside(root, f"{top}/{program}", True).exists() for top in ("usr/bin", "usr/sbin", "bin", "sbin"))
+
+
+def _lines(facts: Mapping[str, str]) -> str:
+    return "".join(f"{name}='{value}'\n" for name, value in facts.items())

@@ -1,0 +1,32 @@
+"""Which form an archive has, and how a node boots it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xcat_avs.pack.archive import Form
+
+
+def choose(method: str, packer: str, xcat: bool, rich: bool) -> str:
+    """The method asked for; for `auto` one that a node can boot, and that keeps all of the image; "" leaves it to packimage.
+
+    xcat: whether nodes boot by xCAT's initrd, which unpacks every form. Without it the kernel itself unpacks the
+    archive, as its initramfs, and takes cpio only. rich: whether the image has what cpio cannot hold, such as capabilities.
+    """
+    if method != "auto":
+        return method
+    if xcat and rich:
+        return "tar"
+    return "" if packer == "packimage" else "cpio"
+
+
+def own(method: str, compress: str) -> Form:
+    """What our own packer makes of what was asked for."""
+    return Form("cpio" if method == "auto" else method, {"auto": "gzip", "pigz": "gzip"}.get(compress, compress))
+
+
+def how_to_boot(rootimgdir: Path, archive: str) -> str:
+    """What a boot loader is told to boot a published set without xCAT, in words."""
+    if Form.of(archive).method == "cpio":
+        return f"Boot: kernel {rootimgdir}/kernel, initrd {rootimgdir}/{archive}, command line rdinit=/sbin/init and no root="
+    return f"Boot: by an initrd that unpacks or mounts {archive}; a kernel alone takes --method cpio"
