@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from xcat_avs import xcat
 from xcat_avs.definitions import Definitions, Node
+from xcat_avs.errors import counted
 from xcat_avs.generate import INITRD, KERNEL
 from xcat_avs.image import OsImage
 from xcat_avs.pack.publish import PackedSet, read_record
@@ -192,8 +193,7 @@ def advice(served: Served) -> Sequence[str]:
 
 
 def used_by(served: Served) -> str:
-    count = len(served.nodes)
-    return f"Used by {count} node{'s' if count > 1 else ''}: {served.noderange}"
+    return f"Used by {counted(len(served.nodes), 'node')}: {served.noderange}"
 
 
 def service_lines(served: Served) -> list[str]:

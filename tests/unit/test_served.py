@@ -118,6 +118,11 @@ def test_other_copies(directories: Directories, copies: dict[str, bytes], differ
     assert lines[-1].startswith("Before they reboot: nodeset cn001 ")
 
 
+def test_one_node_is_no_nodes(directories: Directories) -> None:
+    directories.publish(kernel=b"k", initrd=b"i")
+    assert served.advice(directories.look("cn001"))[0] == "Used by 1 node: cn001"
+
+
 def test_nobody_uses_it(directories: Directories) -> None:
     directories.publish(kernel=b"k", initrd=b"i")
     directories.copy(kernel=b"old", initrd=b"old")

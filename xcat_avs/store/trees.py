@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Optional
 
 from xcat_avs import manifest, mounts, restore
-from xcat_avs.errors import AvsError, DamageError, NotFoundError
+from xcat_avs.errors import AvsError, DamageError, NotFoundError, counted
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
 from xcat_avs.scratch import own_directory, sweep
@@ -268,7 +268,7 @@ def _prove(image: OsImage, version: Version, new: Path, wanted: Manifest) -> Non
     differences = _differences(new, wanted)
     if differences:
         raise AvsError(
-            f"{text} in {len(differences)} paths; nothing was packed:",
+            f"{text} in {counted(len(differences), 'path')}; nothing was packed:",
             [ascii(line)[1:-1] for line in differences[:SHOWN]],
         )
 
