@@ -196,6 +196,7 @@ def test_the_boot_file_of_the_loader_that_a_node_has(directories: Directories) -
     assert not directories.look(cn001=Node(NAME, "grub2")).nodeset_due
     assert not directories.look(cn001=Node(NAME)).nodeset_due
     assert directories.look(cn001=Node(NAME, "xnba")).nodeset_due
+    assert not directories.look(cn001=Node(NAME, "zvm")).nodeset_due  # nothing is known of its files
 
 
 @pytest.mark.parametrize("copies", [("INSTALLDIR",), ("TFTPDIR",), ("INSTALLDIR", "TFTPDIR")])
