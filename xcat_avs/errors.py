@@ -60,6 +60,11 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: `1 node`, `2 nodes`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint ` (did you mean X?)`, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

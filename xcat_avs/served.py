@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from xcat_avs import xcat
 from xcat_avs.definitions import Definitions, Node
+from xcat_avs.errors import counted
 from xcat_avs.generate import INITRD, KERNEL
 from xcat_avs.image import OsImage
 from xcat_avs.pack.publish import PackedSet, read_record
@@ -108,6 +109,8 @@ def _boot_files(
     """The nodes whose boot file makes them boot something else, with that file, and those that have none."""
     stale, unset = dict[str, str](), list[str]()
     for name, node in nodes.items():
+        if node.netboot and _loader(node) not in BOOT_FILES:
+            continue  # nothing is known of what that one reads
         path, data = _boot_file(tftpdir, name, node)
         if path is None:
             unset += [name] if "TFTPDIR" not in node.copies else []  # else it is on a service node
@@ -135,7 +138,7 @@ def boots(image: OsImage) -> bool:
 
 def _boot_file(tftpdir: Path, name: str, node: Node) -> tuple[Optional[Path], bytes]:
     """The boot file of a node and what is in it; where nobody says by which boot loader it boots, the newest that it has."""
-    known = BOOT_FILES.get(node.netboot.partition("-")[0])
+    known = BOOT_FILES.get(_loader(node))
     newest: tuple[float, Optional[Path], bytes] = (-1.0, None, b"")
     for directory in [known] if known else BOOT_FILES.values():
         path = tftpdir / directory / name
@@ -147,6 +150,10 @@ def _boot_file(tftpdir: Path, name: str, node: Node) -> tuple[Optional[Path], by
         except OSError:
             continue  # it boots by another one, or has not been told yet
     return newest[1], newest[2]
+
+
+def _loader(node: Node) -> str:
+    return node.netboot.partition("-")[0]  # grub2-http
 
 
 def _boots(data: bytes, archive: Path, osimage: str) -> bool:
@@ -192,8 +199,7 @@ def advice(served: Served) -> Sequence[str]:
 
 
 def used_by(served: Served) -> str:
-    count = len(served.nodes)
-    return f"Used by {count} node{'s' if count > 1 else ''}: {served.noderange}"
+    return f"Used by {counted(len(served.nodes), 'node')}: {served.noderange}"
 
 
 def service_lines(served: Served) -> list[str]:

@@ -623,6 +623,10 @@ def _fill(state: State, knob: Mapping[str, Any], options: Mapping[str, str], top
     for device, major, minor in (("null", 1, 3), ("console", 5, 1), ("zero", 1, 5)):
         if not (root / "dev" / device).exists():
             os.mknod(root / "dev" / device, 0o20666, os.makedev(major, minor))
+    if knob.get("meanwhile"):  # somebody sets that while this builds; what was read at the start is written over it
+        fresh = State(state.root)
+        fresh.osimages[name].update(knob["meanwhile"])
+        fresh.save()
     say(f"building {name} for {float(knob.get('delay', 0)):g} s")
     time.sleep(float(knob.get("delay", 0)))
     _event(state, {}, "filled")

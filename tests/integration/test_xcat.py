@@ -1174,7 +1174,7 @@ def test_osimages_that_share_a_rootimgdir(node: ManagementNode) -> None:
     one, two = node.run("status", "--json").document["osimages"]
     assert (one["osimage"], two["osimage"]) == (other, PROD)
     assert (one["tag"], one["nodeset_due"], two["nodeset_due"]) == ("v2", True, True)
-    done = node.run("pack", "example.prod", "-t", "v1", "--nodeset").stdout
+    done = node.run("pack", "example.prod", "-t", "v2", "--force", "--nodeset").stdout
     assert "gn002: netboot" in done
     assert not any(document["nodeset_due"] for document in node.run("status", "--json").document["osimages"])
     # Moved to another osimage of the same files: its boot file has the other's kernel and command line.
@@ -1277,8 +1277,11 @@ def test_status_of_a_large_cluster(node: ManagementNode, count: int) -> None:
         assert node.program("lsdef", *words).code == 0
     own = time.monotonic() - started
     started = time.monotonic()
-    result = node.run("status", "--json")
+    result = node.run("status", "--json", "-V")
     assert time.monotonic() - started - own <= 3
+    # One question for each table, and one for the tags of all images.
+    assert len(re.findall(r"^\+ \S*lsdef ", result.stderr, re.MULTILINE)) == 3
+    assert len(re.findall(r"^\+ svn", result.stderr, re.MULTILINE)) == 1
     one, other = result.document["osimages"]
     assert one["noderange"] == "cn001-cn003,node0000-node0899"
     assert other["noderange"] == "cn009,gpu000-gpu099"

@@ -71,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     "request": set(),
     "restore": {"command", "descent", "errors", "manifest"},
     "scratch": {"mounts"},
-    "served": {"definitions.*", "generate.*", "image", "pack.*", "xcat"},
+    "served": {"definitions.*", "errors", "generate.*", "image", "pack.*", "xcat"},
     "services": {"command", "errors", "imagetree"},
     "site": {
         "config", "definitions.*", "errors", "image", "journal", "locks", "progress", "recipe",

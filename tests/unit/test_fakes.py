@@ -148,6 +148,7 @@ def test_lsdef_hangs_on_an_open_pipe(node: ManagementNode) -> None:
     ("knobs", "bypass", "code", "stdout", "stderr"),
     [
         ({"daemon": "badcert"}, "", 255, "Verify that the xcatd daemon", "certificate verify failed"),
+        ({"daemon": "foreigncert"}, "", 1, "", "seems to have been ended prematurely\n"),
         ({"daemon": "denied"}, "", 1, "", "Error: Permission denied for request\n"),
         ({"daemon": "nocert"}, "", 1, "warning: the client certificates under", "Error: Permission denied for request\n"),
         ({"user": "xcatlab"}, "1", 0, "WARNING: Only allow root to run XCATBYPASS mode, your current user ID is xcatlab.\n", ""),
@@ -220,6 +221,27 @@ def test_a_lock_that_is_held(own: ManagementNode) -> None:
     assert built.stderr.endswith("Error: genimage command failed with rc 1.\n")
 
 
+def test_the_lock_of_a_directory_whose_parent_is_missing(own: ManagementNode) -> None:
+    """Its path resolves to nothing, and so all such share one; genimage of EL makes its directory before it takes one."""
+    real = str(own.served() / "rootimg")
+    mine = xcat.LOCKS / f"{real.replace('/', '.')}.{hashlib.md5(real.encode()).hexdigest()}"
+    own.program("packimage", osimage("example.prod"), **BYPASS)
+    assert (xcat.LOCKS / ".d41d8cd98f00b204e9800998ecf8427e").exists()
+    assert not mine.exists()
+    own.program("genimage", osimage("example.prod"), **BYPASS)
+    assert mine.exists()
+
+
+def test_what_is_set_while_genimage_builds_goes_under(own: ManagementNode) -> None:
+    name = osimage("example.prod")
+    old = own.tables["osimage"][name]["pkgdir"]
+    own.knob("genimage", meanwhile={"pkgdir": "/install/newer"}, daemon="down")
+    assert own.program("genimage", name, **BYPASS).code == 0
+    own.reload()
+    assert own.tables["osimage"][name]["pkgdir"] == old
+    assert own.program("lsdef", "-t", "osimage").code == 111
+
+
 def test_packimage_edits_the_tree_and_leaves_out_what_it_was_told(own: ManagementNode, tmp_path: Path) -> None:
     name = osimage("example.prod")
     (tmp_path / "exlist").write_text(
@@ -288,6 +310,7 @@ def test_packimage_writes_for_all_to_see(own: ManagementNode) -> None:
 
 
 def test_packimage_packs_nothing_at_all_and_ends_well(own: ManagementNode, tmp_path: Path) -> None:
+    own.served().mkdir(parents=True)  # or its lock would be one that other tests hold
     done = own.program("packimage", osimage("example.prod"), **BYPASS)
     assert done.code == 0
     found = contents(unpack(own.served() / "rootimg.cpio.gz", tmp_path / "unpacked"))

@@ -118,6 +118,11 @@ def test_other_copies(directories: Directories, copies: dict[str, bytes], differ
     assert lines[-1].startswith("Before they reboot: nodeset cn001 ")
 
 
+def test_one_node_is_no_nodes(directories: Directories) -> None:
+    directories.publish(kernel=b"k", initrd=b"i")
+    assert served.advice(directories.look("cn001"))[0] == "Used by 1 node: cn001"
+
+
 def test_nobody_uses_it(directories: Directories) -> None:
     directories.publish(kernel=b"k", initrd=b"i")
     directories.copy(kernel=b"old", initrd=b"old")
@@ -191,6 +196,7 @@ def test_the_boot_file_of_the_loader_that_a_node_has(directories: Directories) -
     assert not directories.look(cn001=Node(NAME, "grub2")).nodeset_due
     assert not directories.look(cn001=Node(NAME)).nodeset_due
     assert directories.look(cn001=Node(NAME, "xnba")).nodeset_due
+    assert not directories.look(cn001=Node(NAME, "zvm")).nodeset_due  # nothing is known of its files
 
 
 @pytest.mark.parametrize("copies", [("INSTALLDIR",), ("TFTPDIR",), ("INSTALLDIR", "TFTPDIR")])

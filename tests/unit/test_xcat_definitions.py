@@ -233,7 +233,7 @@ def test_who_boots_from_a_service_node_with_copies(tmp_path: Path) -> None:
     """By servicenode; by xcatmaster only where that is a node, and not the management node. What they mount is no copy."""
     values = {
         "cn001": {"servicenode": "sn01,sn02", "netboot": "xnba"}, "cn002": {"xcatmaster": "sn01"}, "cn003": {"xcatmaster": "10.0.0.1"},
-        "cn004": {"xcatmaster": "mgmt"}, "mgmt": {}, "sn01": {},
+        "cn004": {"xcatmaster": "mgmt"}, "cn005": {"servicenode": "mgmt"}, "mgmt": {}, "sn01": {},
     }  # fmt: skip
     nodes = "".join(
         f"{node}: {key}={value}\n"

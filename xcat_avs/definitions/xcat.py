@@ -157,7 +157,7 @@ def parse_nodes(text: str, site: Mapping[str, str]) -> dict[str, Node]:
     here = {site.get("master", ""), platform.node(), platform.node().split(".")[0]}
     found = {}
     for name, values in table.items():
-        service = values.get("servicenode", "")
+        service = ",".join(name for name in values.get("servicenode", "").split(",") if name not in here)
         master = values.get("xcatmaster", "")
         # What xcatmaster names is a service node only where it is a node, and not the management node itself.
         if not service and master in table and master not in here:

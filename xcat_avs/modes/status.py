@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xcat_avs import command, served, xcat
-from xcat_avs.errors import CommandError
+from xcat_avs.errors import CommandError, counted
 from xcat_avs.image import OsImage
 from xcat_avs.modes import Mode
 from xcat_avs.pack import publish
@@ -128,7 +128,9 @@ def _live_lines(state: Served, live: Mapping[str, list[str]]) -> list[str]:
     lines = []
     for tag, nodes in sorted(live.items()):
         what = f"run {tag}" if tag else "did not answer"
-        lines.append(f"{state.image.name}: {len(nodes)} of {len(state.nodes)} nodes {what}: {xcat.collapse(nodes)}")
+        lines.append(
+            f"{state.image.name}: {len(nodes)} of {counted(len(state.nodes), 'node')} {what}: {xcat.collapse(nodes)}"
+        )
     return lines
 
 

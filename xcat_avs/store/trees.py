@@ -10,7 +10,7 @@ from typing import Optional
 
 from xcat_avs import initrd, manifest, mounts, restore
 from xcat_avs.descent import reach, read_file
-from xcat_avs.errors import AvsError, DamageError, NotFoundError
+from xcat_avs.errors import AvsError, DamageError, NotFoundError, counted
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
 from xcat_avs.scratch import own_directory, sweep
@@ -302,7 +302,7 @@ def _prove(image: OsImage, version: Version, new: Path, wanted: Manifest) -> Non
     differences = _differences(new, wanted)
     if differences:
         raise AvsError(
-            f"{text} in {len(differences)} paths; nothing was packed:",
+            f"{text} in {counted(len(differences), 'path')}; nothing was packed:",
             [ascii(line)[1:-1] for line in differences[:SHOWN]],
         )
 
