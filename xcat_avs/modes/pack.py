@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
+from urllib.parse import unquote
 
 from xcat_avs import command, config, journal, recipe, served, xcat
 from xcat_avs.config import Settings
@@ -13,7 +14,8 @@ from xcat_avs.image import OsImage, Tag
 from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
-from xcat_avs.pack import Packing, addons, archive, own_form, packimage, publish
+from xcat_avs.pack import Packing, addons, archive, own_form, packimage, place, publish
+from xcat_avs.pack.place import Surroundings
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.report import Report, mebibytes, utc_precise
 from xcat_avs.request import Request
@@ -25,7 +27,7 @@ NODESET_TIMEOUT = 1800.0  # seconds; it does some nodes a second
 
 
 def run(request: Request, site: Site) -> Report:
-    image = site.image(request)
+    image = site.own_image(request)
     target = site.resolve(request.masquerade, request) if request.masquerade else image
     check_tools(request, site, target)
     store = site.store()
@@ -49,6 +51,7 @@ def packer(site: Site, wanted: Settings) -> str:
 
 def check_tools(request: Request, site: Site, target: OsImage) -> None:
     """Refuse before any work what would fail after it."""
+    check_place(site, target)
     wanted = wanted_form(request, site, target)
     own = () if packer(site, wanted) == "packimage" else own_form(wanted.method, wanted.compress).programs()
     for program in ("fsvs", "svn", *own):
@@ -60,6 +63,27 @@ def check_tools(request: Request, site: Site, target: OsImage) -> None:
         packimage.refuse_compress(wanted.compress)
     archive.read_exlist(target.paths("exlist"))
     check_nodeset(request, site)
+
+
+def check_place(site: Site, image: OsImage) -> None:
+    """Refuse to serve from, or move aside, what is no image directory of this osimage."""
+    definitions = site.definitions
+    installdir, scheme = definitions.installdir, "file://"
+    others = {
+        name: other.rootimgdir(installdir)
+        for name, other in definitions.osimages().items()
+        if name != image.name
+        and other.provmethod != "install"
+        and (other.attributes.get("rootimgdir") or (other.osvers and other.osarch and other.profile))
+    }
+    private = {"the state directory": site.settings.state, "the directory of logs": site.settings.logs}
+    if site.settings.store.startswith(scheme):
+        private["the store"] = Path(unquote(site.settings.store[len(scheme) :]))
+    public = {"INSTALLDIR": installdir, "TFTPDIR": definitions.tftpdir}
+    default = installdir / image.store_path
+    better = "DIRECTORY" if default == image.rootimgdir(installdir) else default
+    advice = f"Give the osimage a directory of its own: {site.chdef(image, f'rootimgdir={better}')}"
+    place.refuse(image, image.rootimgdir(installdir), Surroundings(public, private, others, advice))
 
 
 def check_nodeset(request: Request, site: Site) -> None:
@@ -85,15 +109,19 @@ def publish_tag(
             store, image, tag, target, rootimgdir, packer(site, wanted), wanted.method, wanted.compress, checkout, staging,
             site.settings.logs / target.name / "pack.log", site.identity.user, site.progress, reserved, site.settings.timeout,
         )  # fmt: skip
+        warn_altered(site, target, rootimgdir)
+        finished = publish.finish_interrupted(rootimgdir)
+        check_place(site, target)  # again, for a build may have come between
         if not request.force and packing.served_already():
             record = publish.read_record(rootimgdir)
             assert record is not None
             text = f"{target.name} serves tag {tag.name} of {image.name} already; nothing was done (--force packs it again)"
-            more, document, code = after_publish(request, site, target)
+            more, document, code = after_publish(request, site, target, changed=False)
             return ["\n".join([text, *more])], {**asdict(record), "changed": False, **document}, code
         before = publish.current(rootimgdir) or ""
-        record, final, moved = packing.run()
-        record_publish(site, target, "pack", record, final.name, moved or before, tag.message.partition("\n")[2])
+        record, name, moved = packing.run()
+        moved = moved or finished
+        record_publish(site, target, "pack", record, name, moved or before, tag.message.partition("\n")[2])
     lines = packed_lines(record, moved, rootimgdir)
     try:
         more, document, code = after_publish(request, site, target)
@@ -105,6 +133,13 @@ def publish_tag(
         {**asdict(record), "changed": True, "previous": publish.previous(rootimgdir), **document},
         code,
     )
+
+
+def warn_altered(site: Site, image: OsImage, rootimgdir: Path) -> None:
+    """Say that what is served is not what was packed: somebody has packed over it by hand, or it is damaged."""
+    text = publish.altered(rootimgdir)
+    if text:
+        site.progress.warn(f"{image.name}: {text}; it is kept as it is")
 
 
 def record_publish(
@@ -129,8 +164,10 @@ def record_publish(
     journal.append(site.journal_file(image), entry)
 
 
-def after_publish(request: Request, site: Site, image: OsImage) -> tuple[list[str], dict[str, Any], int]:
-    """What the nodes will boot now, and the nodeset that is due: lines, a document, an exit code."""
+def after_publish(
+    request: Request, site: Site, image: OsImage, changed: bool = True
+) -> tuple[list[str], dict[str, Any], int]:
+    """What the nodes will boot now, and what is due: lines, a document, an exit code. Unless changed, --nodeset runs only what is due."""
     if not site.definitions.xcat:
         return [], {}, 0
 
@@ -146,7 +183,7 @@ def after_publish(request: Request, site: Site, image: OsImage) -> tuple[list[st
         "nodes": list(state.nodes), "noderange": state.noderange, "nodeset_due": state.nodeset_due,
         "differing": list(state.differing), "nodeset": list(state.nodeset) if state.nodeset_due else [],
     }  # fmt: skip
-    if not (request.nodeset and state.nodes):
+    if not (request.nodeset and state.nodes and (changed or state.nodeset_due)):
         return list(served.advice(state)), document, 0
     output = command.capture([xcat.need("nodeset"), *state.nodeset[1:]], timeout=NODESET_TIMEOUT, check=False)
     said = [line for line in (output.text + output.stderr).splitlines() if line.strip()]
