@@ -26,7 +26,7 @@ FLAGS: Mapping[str, tuple[str, str]] = {
     "resume": ("-b", ""), "source": ("--from", "DIR"), "base": ("-n", ""), "finish": ("-f", ""), "masquerade": ("-x", "IMAGE"),
     "method": ("--method", "METHOD"), "compress": ("--compress", "NAME"),
     "define": ("--define", ""), "nodeset": ("--nodeset", ""), "live": ("--live", ""), "force": ("--force", ""),
-    "deep": ("--deep", ""),
+    "deep": ("--deep", ""), "fast": ("--fast", ""),
     "packages": ("--packages", ""), "files": ("--files", "[PATTERN]"), "content": ("--content", "PATH"),
 }  # fmt: skip
 COMMON = (
@@ -134,6 +134,7 @@ def parse(argv: list[str]) -> dict[str, Any]:
         live: bool = typer.Option(False, "--live"),
         force: bool = typer.Option(False, "--force"),
         deep: bool = typer.Option(False, "--deep"),
+        fast: bool = typer.Option(False, "--fast"),
         json: bool = typer.Option(False, "--json"),
         verbose: bool = typer.Option(False, "-V", "--verbose"),
         help_: bool = typer.Option(False, "-h", "--help"),

@@ -191,7 +191,8 @@ class OsImage:
     def rootimgdir(self, installdir: Path) -> Path:
         """Where xCAT serves this image; unset means INSTALLDIR/netboot/OSVERS/ARCH/PROFILE."""
         value = self.attributes.get("rootimgdir", "")
-        return Path(value) if value else installdir / self.store_path
+        # Path drops slashes at the end and in the middle, but keeps two at the beginning.
+        return Path("/" + value.lstrip("/")) if value.startswith("/") else installdir / self.store_path
 
     def paths(self, attribute: str) -> tuple[Path, ...]:
         """The files a comma list attribute (pkglist, exlist, ...) names."""
@@ -237,7 +238,7 @@ class OsImage:
                 f"osimage name {self.name!r} may only hold letters, digits and . _ + ~ -; change it in {self.origin}"
             )
         rootimgdir = self.attributes.get("rootimgdir", "")
-        plain = re.fullmatch(r"(/[A-Za-z0-9_.+~-]+)+", rootimgdir) and not {".", ".."} & set(rootimgdir.split("/"))
+        plain = re.fullmatch(r"(/+[A-Za-z0-9_.+~-]+)+/*", rootimgdir) and not {".", ".."} & set(rootimgdir.split("/"))
         if rootimgdir and not plain:
             raise AvsError(
                 f"{self.name}: rootimgdir {rootimgdir!r} must be an absolute path of letters, digits and . _ + ~ -; change it in {self.origin}"
@@ -247,6 +248,18 @@ class OsImage:
                 f"{self.name} has provmethod {self.provmethod}; only netboot images are built and packed here"
             )
         return self
+
+
+def same_trunk(images: Mapping[str, OsImage], image: OsImage) -> list[OsImage]:
+    """The other osimages that would be stored in the trunk of this one: they have its osvers, architecture and profile.
+
+    The install and statelite osimages that copycds makes beside a netboot one are never stored; a statelite one is, where it is named.
+    """
+    kinds = {"netboot", "", image.provmethod}
+    return [
+        other for name, other in sorted(images.items())
+        if name != image.name and other.store_path == image.store_path and other.provmethod in kinds
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True)

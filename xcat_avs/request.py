@@ -33,6 +33,7 @@ class Request:
     live: bool = False
     force: bool = False
     deep: bool = False
+    fast: bool = False
     packages: bool = False
     files: str = ""
     content: str = ""

@@ -17,7 +17,7 @@ from xcat_avs.definitions.named import NamedDefinitions
 from xcat_avs.definitions.stanza import StanzaDefinitions
 from xcat_avs.definitions.xcat import XcatDefinitions
 from xcat_avs.errors import AvsError
-from xcat_avs.image import OsImage, resolve
+from xcat_avs.image import OsImage, resolve, same_trunk
 from xcat_avs.journal import Entry
 from xcat_avs.progress import Progress
 from xcat_avs.recipe import Recipe
@@ -109,8 +109,31 @@ class Site:
         return cls(settings, definitions, Identity.of(request.user), progress)
 
     def image(self, request: Request) -> OsImage:
-        """The osimage the command line names."""
-        return self.resolve(request.image or request.profile, request)
+        """The osimage the command line names, to be read: a warning where another one has the same trunk."""
+        image = self.resolve(request.image or request.profile, request)
+        shared = self._shared_trunk(image)
+        if shared:
+            self.progress.warn(f"{shared}, so what is listed may be the other one's")
+        return image
+
+    def own_image(self, request: Request) -> OsImage:
+        """The same, to be stored or packed: refused where another one has the same trunk."""
+        image = self.resolve(request.image or request.profile, request)
+        shared = self._shared_trunk(image)
+        if shared:
+            other = same_trunk(self.definitions.osimages(), image)[0]
+            way = self.chdef(other, "profile=NAME")
+            raise AvsError(f"{shared}, so they would be stored as one; give one of them a profile of its own: {way}")
+        return image
+
+    def _shared_trunk(self, image: OsImage) -> str:
+        others = ", ".join(other.name for other in same_trunk(self.definitions.osimages(), image))
+        same = f"osvers {image.osvers}, osarch {image.osarch} and profile {image.profile}"
+        return f"{image.name} has {same}, and so has {others}" if others else ""
+
+    def chdef(self, image: OsImage, change: str) -> str:
+        """How the admin changes a definition: `attribute=value`."""
+        return f"`chdef -t osimage {image.name} {change}`" if self.definitions.xcat else f"{change} in {image.origin}"
 
     def resolve(self, wanted: str, request: Request) -> OsImage:
         """A profile or full name, narrowed by -o and -a."""

@@ -960,3 +960,132 @@ def test_a_missing_exlist_leaves_what_is_served(built: Installation) -> None:
     )
     assert sorted(os.listdir(place)) == before
     assert os.readlink(place / "example.prod") == "example.prod.v1"
+
+
+# What is served, and by whose hand.
+
+
+def packed(built: Installation, *tags: str) -> Path:
+    """Pack these tags of one tree, one after the other; returns the rootimgdir."""
+    for tag in tags:
+        if tag != "v1":
+            assert built("-c", "tag", "example.prod", "-t", tag).code == 0
+        assert built("-c", "pack", "example.prod", "-t", tag).code == 0
+    return built.install / "netboot/debian12/x86_64/example.prod"
+
+
+@pytest.mark.slow
+def test_what_somebody_packs_by_hand_over_the_served_set(built: Installation) -> None:
+    place = packed(built, "v1")
+    (place / "rootimg").mkdir()
+    (place / "rootimg/mine").write_text("precious")
+    (place / "rootimg.cpio.gz").unlink()
+    (place / "rootimg.cpio.gz").write_text("by hand")
+    said = "example.prod.v1 differs from what was packed from tag v1: rootimg.cpio.gz has 7 bytes"
+    assert said in built("-c", "status").out
+    assert "rootimg was not packed" in json.loads(built("-c", "status", "--json").out)["osimages"][0]["altered"]
+    answer = built("-c", "pack", "example.prod", "-t", "v1")
+    assert answer.code == 0
+    assert said in answer.err
+    assert "kept: " + str(place.with_name("example.prod.v1")) in answer.out
+    assert json.loads(built("-c", "status", "--json").out)["osimages"][0]["altered"] == ""
+    refused(built("-c", "rollback", "example.prod"), said, "nothing was changed", "-c pack", "example.prod.v1/avs.json")
+    assert os.readlink(place) == "example.prod.v1.2"
+    assert (place.with_name("example.prod@v1") / "rootimg/mine").read_text() == "precious"
+    (place.with_name("example.prod@v1") / "avs.json").unlink()
+    assert built("-c", "rollback", "example.prod").code == 0
+    assert (place / "rootimg.cpio.gz").read_text() == "by hand"
+    answer = built("-c", "rollback", "example.prod")
+    assert (answer.code, "example.prod.v1 has no record of a pack; it is kept" in answer.err) == (0, True)
+    (place / "avs.json").unlink()
+    assert "example.prod.v1.2 has no record of a pack" in built("-c", "status").out
+
+
+@pytest.mark.slow
+def test_a_damaged_set_is_not_served_again(built: Installation) -> None:
+    place = packed(built, "v1", "v2")
+    kernel = place.with_name("example.prod.v1") / "kernel"
+    good, status = kernel.read_bytes(), kernel.stat()
+    kernel.write_bytes(good.replace(b"k", b"K", 1))
+    os.utime(kernel, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a disk does it
+    refused(built("-c", "rollback", "example.prod"), "kernel has other content", "nothing was changed")
+    refused(built("-c", "rollback", "example.prod", "-t", "v1"), "kernel has other content")
+    assert built("-c", "rollback", "example.prod", "--fast").code == 0
+    assert built("-c", "rollback", "example.prod").code == 0
+    kernel.unlink()
+    refused(built("-c", "rollback", "example.prod", "--fast"), "kernel is gone")
+    assert os.readlink(place) == "example.prod.v2"
+    (place / "initrd-stateless.gz").unlink()
+    assert "initrd-stateless.gz is gone" in built("-c", "status", "example.prod").out
+    refused(built("-c", "rollback", "example.test"), "was not published by avsimage")
+
+
+@pytest.mark.slow
+def test_a_tag_of_the_same_name_and_numbers_is_another_one(built: Installation) -> None:
+    """The repository was lost and restored from an older copy, and the tag is made again of another tree."""
+    place = packed(built, "v1")
+    shutil.copytree(built.top / "repo", built.top / "backup")
+    records = []
+    for kernel in ("a lost kernel", "another kernel"):
+        (built.top / "source/kernel").write_text(kernel)
+        assert built.create("-m", "second").code == 0
+        assert built("-c", "tag", "example.prod", "-t", "v2").code == 0
+        assert "Packed " in built("-c", "pack", "example.prod", "-t", "v2").out
+        assert (place / "kernel").read_text() == kernel
+        assert "nothing was done" in built("-c", "pack", "example.prod", "-t", "v2").out
+        records.append(json.loads((place / "avs.json").read_text()))
+        if len(records) == 1:
+            shutil.rmtree(built.top / "repo")
+            (built.top / "backup").rename(built.top / "repo")
+    assert records[0]["revision"] == records[1]["revision"]
+    assert records[0]["version"] != records[1]["version"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rootimgdir", "said"),
+    [
+        ("install", "is INSTALLDIR"),
+        ("state/x", "lies in the state directory"),
+        ("install/data", "is no image directory: it holds precious"),
+    ],
+)
+def test_what_is_no_image_directory_is_never_moved(built: Installation, rootimgdir: str, said: str) -> None:
+    built.put("install/data/precious", "not made by us")
+    stanza, rest = (built.top / "images.stanza").read_text(), "/netboot/debian12/x86_64/example.prod\n"
+    assert rest in stanza
+    built.put(
+        "images.stanza", stanza.replace(f"rootimgdir={built.install}{rest}", f"rootimgdir={built.top}/{rootimgdir}\n")
+    )
+    before = sorted(str(path) for path in built.install.rglob("*"))
+    for answer in (
+        built("-c", "pack", "example.prod", "-t", "v1"),
+        built("-c", "pack", "example.test", "-t", "v1", "-x", "example.prod"),
+        built.create("-f"),
+        built("-c", "rollback", "example.prod"),
+    ):
+        refused(
+            answer,
+            f"{PROD}: rootimgdir {built.top}/{rootimgdir} {said}",
+            "nothing was changed",
+            f"rootimgdir={built.install}{rest.strip()}",
+        )
+    assert sorted(str(path) for path in built.install.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_two_osimages_of_one_trunk_are_not_written(built: Installation) -> None:
+    stanza = (built.top / "images.stanza").read_text()
+    twin = "twin-of-prod:\n    objtype=osimage\n    osvers=debian12\n    osarch=x86_64\n    profile=example.prod\n"
+    built.put("images.stanza", f"{stanza}\n{twin}")
+    said = (f"and so has {PROD}", "profile=NAME", "images.stanza")
+    refused(built("-c", "create", "twin-of-prod", "--from", str(built.top / "source")), *said)
+    refused(built("-c", "tag", "twin-of-prod", "-t", "v2"), *said)
+    refused(built("-c", "pack", "twin-of-prod", "-t", "v1"), *said)
+    refused(built("-c", "tag", PROD, "-t", "v2"), "and so has twin-of-prod")
+    answer = built("-c", "list-tags", "twin-of-prod")
+    assert (answer.code, "v1" in answer.out) == (0, True)
+    assert (
+        f"Warning: twin-of-prod has osvers debian12, osarch x86_64 and profile example.prod, and so has {PROD}"
+        in answer.err
+    )

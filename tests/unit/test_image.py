@@ -9,7 +9,7 @@ import pytest
 
 from xcat_avs import config
 from xcat_avs.errors import AvsError, NotFoundError
-from xcat_avs.image import OsImage, OsVersion, check_tag_name, resolve
+from xcat_avs.image import OsImage, OsVersion, check_tag_name, resolve, same_trunk
 
 
 def image(name: str, **attributes: str) -> OsImage:
@@ -193,7 +193,7 @@ def test_check_refuses(attributes: dict[str, str], word: str) -> None:
     assert "custom" in str(caught.value)
 
 
-@pytest.mark.parametrize("rootimgdir", ["/", "//", "/a/", "/a/../b", "/install/netboot/..", "/install/./p"])
+@pytest.mark.parametrize("rootimgdir", ["/", "//", "/a/../b", "/install/netboot/..", "/install/./p"])
 def test_check_refuses_a_rootimgdir_that_is_no_plain_path(rootimgdir: str) -> None:
     """Publishing renames PROFILE below its parent: `..` or `/` would be another directory than it says."""
     with pytest.raises(AvsError, match="rootimgdir"):
@@ -325,3 +325,24 @@ def test_resolve_lists_what_tells_apart_images_of_the_same_version() -> None:
         resolve(images, "compute", "rocky9.4", "x86_64")
     assert [line.split()[-1] for line in str(caught.value).split("\n")[1:]] == ["one", "two"]
     assert resolve(images, "two").name == "two"
+
+
+def test_osimages_that_would_share_a_trunk() -> None:
+    """The three that copycds makes of one profile are not two: only the netboot one is stored."""
+    same = {"osvers": "rhels7.5", "osarch": "ppc64le", "profile": "compute"}
+    images = {
+        name: image(name, **same, provmethod=provmethod)
+        for name, provmethod in (("n", "netboot"), ("s", "statelite"), ("i", "install"))
+    }
+    assert same_trunk(images, images["n"]) == []
+    assert [other.name for other in same_trunk(images, images["s"])] == ["n"], "asked for by its full name"
+    images["m"] = image("m", **same)
+    images["rhels7.5-ppc64le-netboot-compute"] = image("rhels7.5-ppc64le-netboot-compute")
+    images["other"] = image("other", **{**same, "osarch": "x86_64"}, provmethod="netboot")
+    assert [other.name for other in same_trunk(images, images["n"])] == ["m", "rhels7.5-ppc64le-netboot-compute"]
+
+
+@pytest.mark.parametrize("value", ["/install/netboot/p/", "//install//netboot/p", "/install/netboot///p//"])
+def test_rootimgdir_as_shells_and_scripts_write_it(value: str) -> None:
+    found = image("debian12-x86_64-netboot-p", rootimgdir=value)
+    assert str(found.check().rootimgdir(Path("/else"))) == "/install/netboot/p"

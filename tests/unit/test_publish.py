@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -46,7 +48,12 @@ def pack(served: Path, tag: str, text: str = "", record: PackedSet = RECORD) -> 
 
 
 def names(served: Path) -> list[str]:
-    return sorted(name for name in os.listdir(served.parent) if not name.endswith(".avs-previous"))
+    """What lies beside it, but for the sets themselves: see sets()."""
+    return sorted(name for name in os.listdir(served.parent) if not name.endswith(".avs-previous") and "@" not in name)
+
+
+def sets(served: Path) -> list[str]:
+    return sorted(name for name in os.listdir(served.parent) if "@" in name)
 
 
 def test_the_first_time(served: Path) -> None:
@@ -54,6 +61,7 @@ def test_the_first_time(served: Path) -> None:
     assert (previous, moved) == ("", "")
     assert names(served) == ["prod", "prod.v1"]
     assert os.readlink(served) == "prod.v1"
+    assert (os.readlink(served.with_name("prod.v1")), sets(served)) == ("prod@v1", ["prod@v1"])
     assert (served / "kernel").read_text() == "kernel v1"
     record = publish.read_record(served)
     assert record is not None
@@ -90,13 +98,61 @@ def test_the_next_one_takes_its_place_and_the_previous_is_kept(served: Path) -> 
     assert (served / "kernel").read_text() == "kernel again"
 
 
-def test_the_same_tag_again(served: Path) -> None:
+def test_the_same_tag_again_leaves_the_older_set(served: Path) -> None:
     pack(served, "v1")
-    pack(served, "v2")
-    previous, moved = pack(served, "v2", "again")
-    assert (previous, moved) == ("prod.v1", ""), "what it takes the place of is what was served before the tag"
-    assert (served / "kernel").read_text() == "kernel again"
-    assert names(served) == ["prod", "prod.v1", "prod.v2"]
+    for text in ("again", "and again", "the last"):
+        previous, moved = pack(served, "v1", text)
+        assert (served / "kernel").read_text() == f"kernel {text}"
+        assert moved == ""
+    assert (served.with_name(previous) / "kernel").read_text() == "kernel and again"
+    assert len(sets(served)) == 2, "of each tag the newest stays, and what was served before"
+    assert set(names(served)) == {"prod", previous, os.readlink(served)}
+    publish.switch(served, previous)
+    assert (served / "kernel").read_text() == "kernel and again"
+
+
+def test_a_superseded_set_that_somebody_has_changed_stays(served: Path) -> None:
+    pack(served, "v1")
+    (served / "rootimg").mkdir()
+    (served / "rootimg/mine").write_text("precious")
+    for text in ("again", "and again", "the last"):
+        pack(served, "v1", text)
+    assert (served.with_name("prod@v1") / "rootimg/mine").read_text() == "precious"
+    assert "rootimg was not packed" in publish.altered(served, "prod@v1")
+    assert publish.altered(served) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda path: path.unlink(), "kernel is gone"),
+        (lambda path: path.write_text("short"), "kernel has 5 bytes, and 9 were packed"),
+        (lambda path: path.write_text("other v1!"), "kernel has other content"),
+        (lambda path: (path.unlink(), path.mkdir()), "kernel is not a regular file"),
+        (
+            lambda path: subprocess.run(["ln", "-sf", "rootimg.cpio.gz", path], check=True),
+            "kernel is not a regular file",
+        ),
+        (lambda path: path.with_name("rootimg.gz").touch(), "rootimg.gz was not packed"),
+        (lambda path: path.with_name(".nfs000123").touch(), ""),
+    ],
+    ids=["gone", "another size", "written later", "directory", "link", "one more", "NFS"],
+)
+def test_what_somebody_has_changed_in_a_set(served: Path, change: Callable[[Path], object], said: str) -> None:
+    pack(served, "v1")
+    change(served / "kernel")
+    assert said in publish.altered(served)
+    assert bool(publish.altered(served)) == bool(said)
+    assert bool(publish.altered(served, sums=True)) == bool(said)
+
+
+def test_content_with_an_old_time_is_found_by_its_sum(served: Path) -> None:
+    """A damaged disk, or a copy that keeps times."""
+    pack(served, "v1")
+    (served / "kernel").write_text("other v1!")
+    os.utime(served / "kernel", (1, 1))
+    assert publish.altered(served) == ""
+    assert "kernel has other content" in publish.altered(served, sums=True)
 
 
 def test_a_real_directory_is_kept_whole(served: Path) -> None:
@@ -112,6 +168,74 @@ def test_a_real_directory_is_kept_whole(served: Path) -> None:
     assert sorted(path.name for path in aside.iterdir()) == ["rootimg", "rootimg.gz"]
     assert names(served) == ["prod", moved, "prod.v1"]
     assert os.readlink(served) == "prod.v1"
+
+
+@pytest.fixture
+def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that cannot exchange two names: NFS, FUSE."""
+    monkeypatch.setattr(publish, "_exchange", lambda one, other: False)
+
+
+@pytest.mark.usefixtures("no_exchange")
+def test_without_exchange_a_real_directory_is_replaced_in_two_steps(served: Path) -> None:
+    served.mkdir(parents=True)
+    (served / "rootimg.gz").write_text("old")
+    said: list[str] = []
+    with publish.new_set(served) as staging:
+        (staging / "kernel").write_text("new")
+        _, moved = publish.publish(staging, served, RECORD, warn=said.append)
+    assert (served / "kernel").read_text() == "new"
+    assert (served.with_name(moved) / "rootimg.gz").read_text() == "old"
+    assert len(said) == 1
+    assert re.search(r"for \d+\.\d ms there was nothing", said[0])
+    pack(served, "v2")
+    pack(served, "v2", "again")
+    publish.switch(served, moved)
+    assert (served / "rootimg.gz").read_text() == "old"
+
+
+@pytest.mark.usefixtures("no_exchange")
+def test_killed_between_the_two_steps_the_next_run_serves_the_new_set(
+    served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.mkdir(parents=True)
+    (served / "rootimg.gz").write_text("old")
+    real = os.rename
+
+    def killed(source: Path, target: Path) -> None:
+        if target in (served, staging):  # nor is anything taken back
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with publish.new_set(served) as staging, monkeypatch.context() as patched:
+        (staging / "kernel").write_text("new")
+        patched.setattr(os, "rename", killed)
+        patched.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        with pytest.raises(KeyboardInterrupt):
+            publish.publish(staging, served, RECORD)
+    assert not os.path.lexists(served)
+    moved = publish.finish_interrupted(served)
+    assert (served / "kernel").read_text() == "new"
+    assert (served.with_name(moved) / "rootimg.gz").read_text() == "old"
+    assert publish.finish_interrupted(served) == ""
+
+
+@pytest.mark.usefixtures("no_exchange")
+def test_a_signal_between_the_two_steps_puts_the_directory_back(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.mkdir(parents=True)
+    (served / "rootimg.gz").write_text("old")
+    real = os.rename
+
+    def interrupted(source: Path, target: Path) -> None:
+        if source.name.endswith(".avs-link"):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pack(served, "v1")
+    assert (served / "rootimg.gz").read_text() == "old"
+    assert (names(served), sets(served)) == (["prod"], [])
 
 
 def test_a_second_real_directory_on_the_same_day(served: Path) -> None:
@@ -244,7 +368,6 @@ def test_a_failure_while_publishing_leaves_the_old_set_served_and_nothing_behind
 def test_a_failure_at_the_first_publishing_leaves_the_real_directory(
     served: Path, monkeypatch: pytest.MonkeyPatch, fail: Patch
 ) -> None:
-    """A file system without RENAME_EXCHANGE, for one."""
     served.mkdir(parents=True)
     (served / "rootimg.gz").write_text("old")
     with monkeypatch.context() as patched:
@@ -270,20 +393,54 @@ def test_a_mount_in_the_old_staging_is_not_removed_through(served: Path, monkeyp
     assert staging.is_dir()
 
 
-@pytest.mark.parametrize("kind", ["link", "directory"])
-def test_a_tag_whose_directory_is_another_image(tmp_path: Path, kind: str) -> None:
-    """Tag `prod` of the profile `img` would be kept in `img.prod`, which is where the profile `img.prod` is served."""
-    other = tmp_path / "netboot/img.prod"
-    if kind == "directory":
-        other.mkdir(parents=True)
-        (other / "kernel").write_text("precious")
-    else:
-        pack(other, "v1", "precious")
-    before = (other / "kernel").read_text()
-    pack(tmp_path / "netboot/img", "prod", record=replace(RECORD, osimage="img", source="img"))
-    assert os.readlink(tmp_path / "netboot/img") == "img.prod.2"
-    assert (other / "kernel").read_text() == before
-    assert other.is_symlink() == (kind == "link")
+def test_no_profile_is_served_from_the_name_of_a_set(tmp_path: Path) -> None:
+    """Tag `prod` of the profile `img` was once kept in `img.prod`, which is where the profile `img.prod` is served."""
+    one, other = tmp_path / "netboot/img", tmp_path / "netboot/img.prod"
+    for first, second in ((one, other), (other, one)):
+        for place in (first, second):
+            tag = "prod" if place == one else "v1"
+            pack(place, tag, place.name, replace(RECORD, osimage=place.name, source=place.name))
+        assert ((one / "kernel").read_text(), (other / "kernel").read_text()) == ("kernel img", "kernel img.prod")
+        assert (os.readlink(one), os.readlink(other)) == ("img@prod", "img.prod.v1")
+        for path in tmp_path.glob("netboot/*"):
+            mounts.remove_tree(path)
+        for path in tmp_path.glob("netboot/.*"):
+            path.unlink()
+
+
+def test_a_profile_that_is_called_as_a_set_is_known(tmp_path: Path) -> None:
+    """PROFILE.TAG is but a link to a set: whoever goes through it goes on to the set."""
+    one, other = tmp_path / "netboot/img", tmp_path / "netboot/img.v1"
+    for tag in ("v1", "v2"):
+        pack(one, tag, record=replace(RECORD, osimage="img"))
+    publish.switch(one, "img.v1")
+    pack(one, "v2", "again", record=replace(RECORD, osimage="img"))
+    assert before(one) == "img.v1"
+    previous, _ = pack(other, "v7", "of img.v1", replace(RECORD, osimage="img.v1"))
+    assert previous == ""
+    assert (other / "kernel").read_text() == "kernel of img.v1"
+    publish.switch(one, before(one))
+    assert (one / "kernel").read_text() == "kernel v1"
+    assert "img@v1" in publish.kept(one, "img")
+
+
+def test_a_name_that_is_the_rootimgdir_of_another_osimage_is_not_taken(served: Path) -> None:
+    with publish.new_set(served) as staging:
+        name, _ = publish.publish(staging, served, RECORD, {served.with_name("prod.v1")})
+    assert name == "prod.v1.2"
+    assert not os.path.lexists(served.with_name("prod.v1"))
+
+
+def test_sets_of_old_names_go_on_working(served: Path) -> None:
+    """Before, a set was PROFILE.TAG itself."""
+    pack(served, "v1")
+    served.with_name("prod.v1").unlink()
+    served.with_name("prod@v1").rename(served.with_name("prod.v1"))
+    assert list(publish.kept(served, "img.prod")) == ["prod.v1"]
+    previous, _ = pack(served, "v1", "again")
+    assert (previous, os.readlink(served)) == ("prod.v1", "prod.v1.2")
+    publish.switch(served, previous)
+    assert (served / "kernel").read_text() == "kernel v1"
 
 
 def test_a_tag_that_is_named_as_a_kept_directory(served: Path) -> None:

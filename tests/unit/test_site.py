@@ -152,3 +152,28 @@ def test_names_of_distributions_below_installdir(conf: Path, tmp_path: Path, mon
     own.parent.mkdir(parents=True)
     own.write_text("[osvers]\ntux = debian12.5\n")
     assert open_site(Request()).image(Request(image="p")).version.chain == ("debian", "debian12", "debian12.5", "tux")
+
+
+@pytest.mark.usefixtures("conf")
+def test_two_osimages_with_one_trunk(tmp_path: Path) -> None:
+    same = "\n".join(
+        ["twin:", "    objtype=osimage", "    osvers=debian12", "    osarch=x86_64", "    profile=example.prod", ""]
+    )
+    (tmp_path / "images.stanza").write_text(STANZA + same)
+    stream = io.StringIO()
+    site = Site.open(Request(), Progress(stream))
+    name = "debian12-x86_64-netboot-example.prod"
+    for wanted, other in (("twin", name), (name, "twin")):
+        stream.truncate(0)
+        assert site.image(Request(image=wanted)).name == wanted
+        assert (
+            f"Warning: {wanted} has osvers debian12, osarch x86_64 and profile example.prod, and so has {other}"
+            in stream.getvalue()
+        )
+        with pytest.raises(
+            AvsError, match=rf"and so has {other}, .* profile of its own: profile=NAME in .*images\.stanza"
+        ):
+            site.own_image(Request(image=wanted))
+    stream.truncate(0)
+    assert site.own_image(Request(image="example.test")) == site.image(Request(image="example.test"))
+    assert stream.getvalue() == ""

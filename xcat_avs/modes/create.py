@@ -105,7 +105,7 @@ def run(request: Request, site: Site) -> Report:
 
 def _defined(request: Request, site: Site) -> OsImage:
     """The osimage; with --define, what its name says is put into its definition first."""
-    image = site.image(request)
+    image = site.own_image(request)
     if not request.define:
         return image
     if not site.definitions.xcat:
@@ -115,7 +115,7 @@ def _defined(request: Request, site: Site) -> OsImage:
         site.progress.say(" ".join(words))
         command.capture([xcat.need("chdef"), *words[1:]], timeout=CHDEF_TIMEOUT)
         site.definitions.reload()
-        image = site.image(request)
+        image = site.own_image(request)
     return image
 
 

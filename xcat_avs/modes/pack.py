@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
+from urllib.parse import unquote
 
 from xcat_avs import command, config, journal, recipe, served, xcat
 from xcat_avs.config import Settings
@@ -14,7 +15,8 @@ from xcat_avs.image import OsImage, Tag
 from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
-from xcat_avs.pack import Packing, addons, forms, packimage, patterns, publish
+from xcat_avs.pack import Packing, addons, forms, packimage, patterns, place, publish
+from xcat_avs.pack.place import Surroundings
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.report import Report, as_lines, mebibytes, utc_precise
 from xcat_avs.request import Request
@@ -26,7 +28,7 @@ NODESET_TIMEOUT = 1800.0  # seconds; it does some nodes a second
 
 
 def run(request: Request, site: Site) -> Report:
-    image = site.image(request)
+    image = site.own_image(request)
     target = site.resolve(request.masquerade, request) if request.masquerade else image
     check_tools(request, site, target)
     store = site.store()
@@ -50,6 +52,7 @@ def packer(site: Site, wanted: Settings) -> str:
 
 def check_tools(request: Request, site: Site, target: OsImage) -> None:
     """Refuse before any work what would fail after it."""
+    check_place(site, target)
     wanted = wanted_form(request, site, target)
     config.refuse_writable(target, wanted)
     own = () if packer(site, wanted) == "packimage" else forms.own(wanted.method, wanted.compress).programs()
@@ -62,6 +65,27 @@ def check_tools(request: Request, site: Site, target: OsImage) -> None:
         packimage.refuse_compress(wanted.compress)
     patterns(target, packer(site, wanted))
     check_nodeset(request, site)
+
+
+def check_place(site: Site, image: OsImage) -> None:
+    """Refuse to serve from, or move aside, what is no image directory of this osimage."""
+    definitions = site.definitions
+    installdir, scheme = definitions.installdir, "file://"
+    others = {
+        name: other.rootimgdir(installdir)
+        for name, other in definitions.osimages().items()
+        if name != image.name
+        and other.provmethod != "install"
+        and (other.attributes.get("rootimgdir") or (other.osvers and other.osarch and other.profile))
+    }
+    private = {"the state directory": site.settings.state, "the directory of logs": site.settings.logs}
+    if site.settings.store.startswith(scheme):
+        private["the store"] = Path(unquote(site.settings.store[len(scheme) :]))
+    public = {"INSTALLDIR": installdir, "TFTPDIR": definitions.tftpdir}
+    default = installdir / image.store_path
+    better = "DIRECTORY" if default == image.rootimgdir(installdir) else default
+    advice = f"Give the osimage a directory of its own: {site.chdef(image, f'rootimgdir={better}')}"
+    place.refuse(image, image.rootimgdir(installdir), Surroundings(public, private, others, advice))
 
 
 def check_nodeset(request: Request, site: Site) -> None:
@@ -88,15 +112,19 @@ def publish_tag(
             site.settings.logs / target.name / "pack.log", site.identity.user, site.progress, reserved, site.settings.timeout,
             site.definitions.xcat,
         )  # fmt: skip
+        warn_altered(site, target, rootimgdir)
+        finished = publish.finish_interrupted(rootimgdir)
+        check_place(site, target)  # again, for a build may have come between
         if not request.force and packing.served_already():
             record = publish.read_record(rootimgdir)
             assert record is not None
             text = f"{target.name} serves tag {tag.name} of {image.name} already; nothing was done (--force packs it again)"
-            more, document, code = after_publish(request, site, target)
+            more, document, code = after_publish(request, site, target, changed=False)
             return [as_lines([text, *more])], {**asdict(record), "changed": False, **document}, code
         before = publish.current(rootimgdir) or ""
-        record, final, moved = packing.run()
-        record_publish(site, target, "pack", record, final.name, moved or before, tag.message.partition("\n")[2])
+        record, name, moved = packing.run()
+        moved = moved or finished
+        record_publish(site, target, "pack", record, name, moved or before, tag.message.partition("\n")[2])
     lines = packed_lines(record, moved, rootimgdir)
     if not site.definitions.xcat:
         lines.append(forms.how_to_boot(rootimgdir, record.archive))
@@ -110,6 +138,13 @@ def publish_tag(
         {**asdict(record), "changed": True, "previous": publish.previous(rootimgdir), **document},
         code,
     )
+
+
+def warn_altered(site: Site, image: OsImage, rootimgdir: Path) -> None:
+    """Say that what is served is not what was packed: somebody has packed over it by hand, or it is damaged."""
+    text = publish.altered(rootimgdir)
+    if text:
+        site.progress.warn(f"{image.name}: {text}; it is kept as it is")
 
 
 def record_publish(
@@ -134,8 +169,10 @@ def record_publish(
     journal.append(site.journal_file(image), entry)
 
 
-def after_publish(request: Request, site: Site, image: OsImage) -> tuple[list[str], dict[str, Any], int]:
-    """What the nodes will boot now, and the nodeset that is due: lines, a document, an exit code."""
+def after_publish(
+    request: Request, site: Site, image: OsImage, changed: bool = True
+) -> tuple[list[str], dict[str, Any], int]:
+    """What the nodes will boot now, and what is due: lines, a document, an exit code. Unless changed, --nodeset runs only what is due."""
     if not site.definitions.xcat:
         return [], {}, 0
 
@@ -145,9 +182,12 @@ def after_publish(request: Request, site: Site, image: OsImage) -> tuple[list[st
         # It is published all the same, and that is what has to be said.
         return [f"Which nodes use it cannot be said: {err.text}"], {"nodes": None}, 1 if request.nodeset else 0
     document = {**states[0].document(), "shared": [_shared_document(state) for state in states[1:]]}
-    if not request.nodeset or not any(state.nodes for state in states):
+    due = changed or any(state.due for state in states)
+    if not (request.nodeset and due and any(state.nodes for state in states)):
         return _shared_lines(states), document, 0
-    lines, document, code = _run_nodeset(states[0], document)
+    lines, code = list(served.advice(states[0])), 0
+    if changed or states[0].due:
+        lines, document, code = _run_nodeset(states[0], document)
     for state in states[1:]:
         if state.due:
             more, _, failed = _run_nodeset(state, {})

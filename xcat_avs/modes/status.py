@@ -11,6 +11,7 @@ from typing import Any
 from xcat_avs import command, served, xcat
 from xcat_avs.errors import CommandError, counted
 from xcat_avs.image import OsImage
+from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
 from xcat_avs.pack import publish
 from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines, local
@@ -43,6 +44,8 @@ def run(request: Request, site: Site) -> Report:
         if last.get("action") == "rollback":
             why = f": {last['message']}" if last["message"] else ""
             notes.append(f"{image.name} was rolled back {local(last['date'])} by {last['user']}{why}")
+        if document["altered"]:
+            notes.append(f"{image.name}: {document['altered']}; pack it again")
         if state.nodeset_due:
             notes.append(f"Due: {' '.join(state.nodeset)}")
         notes += served.service_lines(state)
@@ -100,8 +103,20 @@ def _document(state: Served, image: OsImage, site: Site, newest: str) -> dict[st
         "user": record.user if record else "", "source": record.source if record else "", "revision": record.revision if record else 0,
         "previous": publish.previous(rootimgdir), "coherent": {"yes": True, "no": False}.get(state.coherent),
         "newest": "" if record and newest == record.tag else newest, **state.document(),
+        "altered": _altered(state, rootimgdir, history),
         "last": {"action": history[-1].action, "date": history[-1].date, "user": history[-1].user, "message": history[-1].message} if history else {},
     }  # fmt: skip
+
+
+def _altered(state: Served, rootimgdir: Path, history: Sequence[Entry]) -> str:
+    """How what is served is not what was packed, or ""."""
+    name = publish.current(rootimgdir)
+    if state.record is None and history and history[-1].tag:  # else a directory of before is served again
+        what = (
+            f"{name or rootimgdir} has no record of a pack" if rootimgdir.is_dir() else f"{name or rootimgdir} is gone"
+        )
+        return f"{what}, and differs from what was packed from tag {history[-1].tag}"
+    return publish.altered(rootimgdir)
 
 
 def _live(state: Served) -> Mapping[str, list[str]]:

@@ -16,7 +16,7 @@ from xcat_avs.store import Revision, Store
 
 
 def run(request: Request, site: Site) -> Report:
-    image = site.image(request)
+    image = site.own_image(request)
     name = check_tag_name(request.tag or default_name(image, site))
     store = site.store()
     revision = find_revision(request.revision, store, image)

@@ -6,20 +6,21 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from xcat_avs import command, generate, kernels, mounts, restore, xcat
 from xcat_avs.definitions import exlist
-from xcat_avs.errors import AvsError
+from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.image import OsImage, Tag
 from xcat_avs.manifest import Manifest, Xattrs
-from xcat_avs.pack import additions, addons, archive, forms, packimage, publish
+from xcat_avs.pack import additions, addons, archive, contents, forms, packimage, publish
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.progress import Progress
 from xcat_avs.report import utc_now
-from xcat_avs.store import Store, Version
+from xcat_avs.store import MANIFEST, Store, Version
 from xcat_avs.store.trees import checkout_tree
 
 INITRDS = (kernels.INITRD, "initrd-statelite.gz")
@@ -72,8 +73,18 @@ class Packing:
         wanted = (self.target.name, self.source.name, self.tag.name, self.tag.source, self.inputs())
         if (record.osimage, record.source, record.tag, record.revision, record.inputs) != wanted:
             return False
-        present = publish.describe_files(self.rootimgdir)
-        return {name: facts for name, facts in present.items() if name != publish.RECORD} == record.files
+        if record.version not in ("", self.version):  # records of old do not say what the tag was
+            return False
+        return not contents.changes(self.rootimgdir, record.files, sums=True)
+
+    @cached_property
+    def version(self) -> str:
+        """A hash of what the tag is: a store that was restored, or a tag made anew, may have the same names and numbers."""
+        try:
+            text = self.store.read(self.source, Version(tag=self.tag.name), MANIFEST)
+        except NotFoundError:
+            text = repr(self.tag).encode()  # of avs_image_mgr: who made it, and when, to the microsecond
+        return hashlib.sha256(text).hexdigest()
 
     def facts(self) -> dict[str, str]:
         """What the image says of itself; the date is the tag's, so that packing again gives the same bytes."""
@@ -85,8 +96,8 @@ class Packing:
             "AVS_DATE": self.tag.date.split(".")[0].rstrip("Z") + "Z",
         }
 
-    def run(self) -> tuple[PackedSet, Path, str]:
-        """Pack and serve. Returns what was published, its directory, and where a real one found there went, or "".
+    def run(self) -> tuple[PackedSet, str, str]:
+        """Pack and serve. Returns what was published, the name of the set, and where a real directory found there went, or "".
 
         Raises AvsError; what is served is then as it was.
         """
@@ -96,33 +107,25 @@ class Packing:
         self.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.log.write_bytes(b"")
         try:
-            self.progress.begin(f"checking out {self.tag.name}")
-            version = Version(tag=self.tag.name)
-            stored = checkout_tree(self.store, self.source, version, self.checkout, self.progress.warn)
-            # What packing changes in a tree, the checkout does not see.
-            with (
-                mounts.overlay(self.checkout, self.staging / "overlay") as tree,
-                publish.new_set(self.rootimgdir) as new,
-            ):
-                moved = publish.finish_interrupted(self.rootimgdir)
+            # First the place: where nothing can be published, nothing is checked out.
+            with ExitStack() as stack:
+                new = stack.enter_context(publish.new_set(self.rootimgdir))
+                self.progress.begin(f"checking out {self.tag.name}")
+                version = Version(tag=self.tag.name)
+                stored = checkout_tree(self.store, self.source, version, self.checkout, self.progress.warn)
+                # What packing changes in a tree, the checkout does not see.
+                tree = stack.enter_context(mounts.overlay(self.checkout, self.staging / "overlay"))
                 self.progress.begin(f"packing {self.tag.name}")
-                name = self._archive(tree, stored, new)
+                archive_name = self._archive(tree, stored, new)
                 self._kernel(tree, new)
                 self._addons(tree, new)
                 files = publish.describe_files(new)
                 record = PackedSet(
-                    self.target.name,
-                    self.source.name,
-                    self.tag.name,
-                    self.tag.source,
-                    utc_now(),
-                    self.user,
-                    name,
-                    self.inputs(),
-                    files,
-                )
-                final, moved_now = publish.publish(new, self.rootimgdir, record, self.reserved)
-                return record, final, moved_now or moved
+                    self.target.name, self.source.name, self.tag.name, self.tag.source, utc_now(), self.user, archive_name,
+                    self.inputs(), files, self.version,
+                )  # fmt: skip
+                name, moved = publish.publish(new, self.rootimgdir, record, self.reserved, self.progress.warn)
+                return record, name, moved
         finally:
             self.progress.end()
             mounts.remove_tree(self.staging)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import stat
@@ -12,18 +13,29 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 from xcat_avs import mounts
 from xcat_avs.descent import open_file
 from xcat_avs.errors import AvsError
 from xcat_avs.manifest import TYPES, digest, walk
+from xcat_avs.pack import contents
+from xcat_avs.pack.contents import changes
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
-LOOKUP = 1.0  # seconds
-RECORD = "avs.json"  # in every published set: what it is
+SHOWN = 5  # changed files that a line names
+# What a file system says that cannot exchange two names: NFS, FUSE, an old kernel.
+NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+# Neither a profile nor a tag may hold it, so no osimage is ever served from the name of a set.
+MARK = "@"
+RECORD = contents.RECORD
+Warn = Callable[[str], None]
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _silent(text: str) -> None:
+    """Nobody is told."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,7 @@ class PackedSet:
     archive: str
     inputs: str = ""  # a hash of what else decided how it was packed
     files: dict[str, dict[str, object]] = field(default_factory=dict)  # name -> size, sha256
+    version: str = ""  # a hash of what the tag was; "" in records that are older than this field
 
 
 def read_record(directory: Path) -> Optional[PackedSet]:
@@ -57,28 +70,6 @@ def _is_whole(record: PackedSet) -> bool:
     return typed and all(isinstance(item, dict) and {"size", "sha256"} <= item.keys() for item in record.files.values())
 
 
-def set_directory(rootimgdir: Path, record: PackedSet, reserved: Collection[Path] = ()) -> Path:
-    """Where a set is kept: PROFILE.TAG beside PROFILE, the same again for the same tag of the same osimage.
-
-    Where something else has that name, or it is the rootimgdir of another osimage (reserved): PROFILE.TAG.2 and so on.
-    """
-    number, final = 1, rootimgdir.with_name(f"{rootimgdir.name}.{record.tag}")
-    while True:
-        if not os.path.lexists(final):
-            if final not in reserved:
-                return final
-        elif not final.is_symlink() and final not in reserved:
-            there = read_record(final)
-            if there is not None and (there.osimage, there.source, there.tag) == (
-                record.osimage,
-                record.source,
-                record.tag,
-            ):
-                return final
-        number += 1
-        final = rootimgdir.with_name(f"{rootimgdir.name}.{record.tag}.{number}")
-
-
 @contextmanager
 def new_set(rootimgdir: Path) -> Iterator[Path]:
     """An empty private directory on the file system of rootimgdir; what is left of it at the end is removed."""
@@ -90,9 +81,22 @@ def new_set(rootimgdir: Path) -> Iterator[Path]:
     mounts.remove_tree(staging)  # of a run that was killed
     staging.mkdir(mode=0o700)
     try:
+        _try_modes(staging)
         yield staging
     finally:
         mounts.remove_tree(staging)
+
+
+def _try_modes(directory: Path) -> None:
+    """Refuse before any work a file system on which nothing can be made readable for the web server."""
+    try:
+        os.chmod(directory, 0o711)
+        os.chmod(directory, 0o700)
+    except OSError as err:
+        raise AvsError(
+            f"cannot change modes in {directory.parent}: {err.strerror}; what is packed there could not be read by the web server. "
+            "Export it without squashing root, or pack where the disk is"
+        ) from None
 
 
 def describe_files(directory: Path) -> dict[str, dict[str, object]]:
@@ -107,50 +111,80 @@ def describe_files(directory: Path) -> dict[str, dict[str, object]]:
     return found
 
 
-def publish(staging: Path, rootimgdir: Path, record: PackedSet, reserved: Collection[Path] = ()) -> tuple[Path, str]:
+def publish(
+    staging: Path, rootimgdir: Path, record: PackedSet, reserved: Collection[Path] = (), warn: Warn = _silent
+) -> tuple[str, str]:
     """Serve the set in staging at rootimgdir from one moment to the next.
 
-    Until the rename nodes get the old set, from it on the new one. A real directory found at
-    rootimgdir is exchanged in the same single step and kept beside it. reserved: names that are not free.
-    Returns the directory of the set, and where a real directory was moved to, or "".
+    Until the rename nodes get the old set, from it on the new one. The set always gets a directory of its own, so
+    that the one before stays whole, of the same tag as well. reserved: the rootimgdirs of all osimages.
+    Returns the name of the set, and where a real directory found at rootimgdir was moved to, or "".
     """
-    final = set_directory(rootimgdir, record, reserved)
     (staging / RECORD).write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for path in [*sorted(staging.rglob("*"), reverse=True), staging]:  # what is in a directory before the directory
         os.chmod(path, 0o755 if path.is_dir() else 0o644)
         _sync(path)
-    again = final.exists()
-    if again:
-        _exchange(staging, final)  # the same tag again: also where it is the one being served
-    else:
-        os.rename(staging, final)
+    final = _unused(rootimgdir.with_name(f"{rootimgdir.name}{MARK}{record.tag}"), MARK)
+    name = final.name
+    os.rename(staging, final)
     try:
-        moved = switch(rootimgdir, final.name)
+        known = _known_name(rootimgdir, record.tag, reserved)
+        if known is not None:
+            known.symlink_to(final.name)
+            name = known.name
+        moved = switch(rootimgdir, name, warn)
     except BaseException:
-        if current(rootimgdir) == final.name and not again:
-            pass  # it is served: cut off after the one step that counts
-        elif again:
-            _exchange(staging, final)
-        else:
+        if current(rootimgdir) != name:  # else it is served: interrupted after the one step that counts
+            _forget_names(final)
             os.rename(final, staging)
         raise
-    if again:
-        time.sleep(LOOKUP)  # the old files go after this; whoever was on the way to them has opened them
-    return final, moved
+    _remove_superseded(rootimgdir, record, warn)
+    return name, moved
 
 
-def switch(rootimgdir: Path, name: str) -> str:
+def _known_name(rootimgdir: Path, tag: str, reserved: Collection[Path]) -> Optional[Path]:
+    """Another name for a set, PROFILE.TAG, which scripts and people know; it is a link.
+
+    A profile may be called so. A tag without a digit (`gpu`, `test`) might well be the last word of one, and gets no such link.
+    """
+    if not any(char.isdigit() for char in tag):
+        return None
+    return _unused(rootimgdir.with_name(f"{rootimgdir.name}.{tag}"), ".", reserved)
+
+
+def _forget_names(directory: Path) -> None:
+    """Remove the links beside a set that are other names for it."""
+    for path in directory.parent.glob(f"{directory.name.partition(MARK)[0]}.*"):
+        if path.is_symlink() and os.readlink(path) == directory.name:
+            path.unlink()
+
+
+def _remove_superseded(rootimgdir: Path, served: PackedSet, warn: Warn) -> None:
+    """Of the tag that is served now only this set stays, and the one before it; so does what somebody has changed."""
+    keep = (current(rootimgdir), previous(rootimgdir))
+    for name, record in kept(rootimgdir, served.osimage, served.tag).items():
+        directory = Path(os.path.realpath(rootimgdir.with_name(name)))
+        if name in keep or record.source != served.source or changes(directory, record.files):
+            continue
+        try:
+            _forget_names(directory)
+            mounts.remove_tree(directory)
+        except (OSError, AvsError) as err:
+            warn(f"the superseded set {directory} stays: {err}")
+
+
+def switch(rootimgdir: Path, name: str, warn: Warn = _silent) -> str:
     """Serve the directory of that name, beside rootimgdir, in a single step.
 
     Returns where a real directory found at rootimgdir was moved to, or "".
     """
     now = current(rootimgdir)
-    moved = ""
     if now == name:
-        return moved
+        return ""
     real = rootimgdir.is_dir() and not rootimgdir.is_symlink()
-    aside = _free_name(rootimgdir)
-    before = aside.name if real else now
+    aside = _unused(rootimgdir.with_name(f"{rootimgdir.name}.moved.aside.on.{datetime.now():%Y-%m-%d}"), ".")
+    stranger = _is_anothers(rootimgdir, now)
+    before = aside.name if real else None if stranger else now
     remembered = _previous_link(rootimgdir)
     older = os.readlink(remembered) if remembered.is_symlink() else None
     # First what is to be gone back to: killed after it, this says "none", and never the wrong one.
@@ -158,16 +192,10 @@ def switch(rootimgdir: Path, name: str) -> str:
         _link(remembered, before)
     try:
         if real:
-            link = rootimgdir.with_name(f".{rootimgdir.name}.avs-link")
-            _link(link, name)
-            try:
-                _exchange(link, rootimgdir)
-            except BaseException:
-                link.unlink(missing_ok=True)
-                raise
-            os.rename(link, aside)
-            moved = aside.name
+            _replace_directory(rootimgdir, name, aside, warn)
         else:
+            if stranger and now:
+                _lead_past(rootimgdir, now)
             _link(rootimgdir, name)
     except BaseException:
         if before is not None and current(rootimgdir) != name:
@@ -176,7 +204,45 @@ def switch(rootimgdir: Path, name: str) -> str:
                 remembered.symlink_to(older)
         raise
     _sync(rootimgdir.parent)
-    return moved
+    return aside.name if real else ""
+
+
+def _is_anothers(rootimgdir: Path, now: Optional[str]) -> bool:
+    """Whether rootimgdir is, so far, the other name of a set of another osimage: `compute.v2` of compute."""
+    return bool(now) and MARK in str(now) and str(now).partition(MARK)[0] != rootimgdir.name
+
+
+def _lead_past(rootimgdir: Path, target: str) -> None:
+    """Have whoever goes to a set by the name of rootimgdir go to the set itself."""
+    for path in rootimgdir.parent.iterdir():
+        if path.is_symlink() and os.readlink(path) == rootimgdir.name:
+            _link(path, target)
+
+
+def _replace_directory(rootimgdir: Path, name: str, aside: Path, warn: Warn) -> None:
+    """Have a link where a real directory is, which goes aside: in one step where the file system can, else in two."""
+    link = _waiting_link(rootimgdir)
+    _link(link, name)
+    try:
+        if _exchange(link, rootimgdir):
+            os.rename(link, aside)
+            return
+        started = time.monotonic()
+        try:
+            os.rename(rootimgdir, aside)
+            os.rename(link, rootimgdir)
+        except BaseException:
+            if not os.path.lexists(rootimgdir):
+                os.rename(aside, rootimgdir)
+            raise
+        warn(
+            f"the file system of {rootimgdir} cannot exchange two names, so for {(time.monotonic() - started) * 1000:.1f} ms "
+            "there was nothing; this happens only where a real directory is replaced"
+        )
+    except BaseException:
+        if link.is_symlink():
+            link.unlink(missing_ok=True)
+        raise
 
 
 def _link(path: Path, target: str) -> None:
@@ -189,6 +255,11 @@ def _link(path: Path, target: str) -> None:
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+def _waiting_link(rootimgdir: Path) -> Path:
+    """The link that is to take the place of a real directory, as long as it has not."""
+    return rootimgdir.with_name(f".{rootimgdir.name}.avs-link")
 
 
 def _previous_link(rootimgdir: Path) -> Path:
@@ -211,42 +282,70 @@ def previous(rootimgdir: Path) -> str:
     return name if name and name != current(rootimgdir) and (rootimgdir.parent / name).is_dir() else ""
 
 
-def kept(rootimgdir: Path, osimage: str) -> dict[str, PackedSet]:
-    """Every packed set of an osimage that is still there, by the name of its directory."""
-    found = {}
-    for path in rootimgdir.parent.glob(f"{rootimgdir.name}.*"):
-        record = None if path.is_symlink() else read_record(path)
-        if record is not None and record.osimage == osimage:
+def altered(rootimgdir: Path, name: str = "", sums: bool = False) -> str:
+    """In words, how a set is not what was packed, or "": the one of that name beside rootimgdir, else the one that is served."""
+    name = name or current(rootimgdir) or ""
+    record = read_record(rootimgdir.parent / name) if name else None
+    if record is None:
+        real = Path(os.path.realpath(rootimgdir.parent / name))
+        return f"{name} has no record of a pack" if name and MARK in real.name and real.is_dir() else ""
+    found = changes(rootimgdir.parent / name, record.files, sums)
+    if not found:
+        return ""
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"{name} differs from what was packed from tag {record.tag}: {', '.join(found[:SHOWN])}{more}"
+
+
+def kept(rootimgdir: Path, osimage: str, tag: str = "") -> dict[str, PackedSet]:
+    """Every packed set of an osimage that is still there, by the name it is known by: PROFILE.TAG, else PROFILE@TAG.
+
+    tag: only those of this tag.
+    """
+    found, names = {}, dict[str, str]()
+    for path in sorted(rootimgdir.parent.glob(f"{rootimgdir.name}[.{MARK}]{tag}*")):
+        if path.is_symlink():
+            names[os.readlink(path)] = path.name
+            continue
+        record = read_record(path)
+        if record is not None and record.osimage == osimage and tag in ("", record.tag):
             found[path.name] = record
-    return found
+    return {names.get(name, name): record for name, record in found.items()}
 
 
-def _free_name(rootimgdir: Path) -> Path:
-    date = datetime.now().strftime("%Y-%m-%d")
-    base = rootimgdir.with_name(f"{rootimgdir.name}.moved.aside.on.{date}")
-    number, path = 1, base
-    while os.path.lexists(path):
+def _unused(path: Path, mark: str, reserved: Collection[Path] = ()) -> Path:
+    """That path, or the first of path + mark + 2, 3 … that nothing has."""
+    number, free = 1, path
+    while os.path.lexists(free) or free in reserved:
         number += 1
-        path = base.with_name(f"{base.name}.{number}")
-    return path
+        free = path.with_name(f"{path.name}{mark}{number}")
+    return free
 
 
 def finish_interrupted(rootimgdir: Path) -> str:
-    """Bring to its end an exchange that was cut off between its two renames; returns where the directory went."""
-    link = rootimgdir.with_name(f".{rootimgdir.name}.avs-link")
-    if link.is_dir() and not link.is_symlink():
-        aside = _free_name(rootimgdir)
+    """Bring to its end what was killed between two renames; returns where the directory went, or ""."""
+    link = _waiting_link(rootimgdir)
+    if link.is_dir() and not link.is_symlink():  # exchanged, and not yet put aside
+        aside = _unused(rootimgdir.with_name(f"{rootimgdir.name}.moved.aside.on.{datetime.now():%Y-%m-%d}"), ".")
         os.rename(link, aside)
         return aside.name
+    if link.is_dir() and not os.path.lexists(rootimgdir):  # put aside, and the link not yet in its place
+        os.rename(link, rootimgdir)
+        return previous(rootimgdir)
     link.unlink(missing_ok=True)
     return ""
 
 
-def _exchange(one: Path, other: Path) -> None:
-    """Swap two names in one step."""
-    if _libc.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) != 0:
-        code = ctypes.get_errno()
-        raise AvsError(f"cannot exchange {one} and {other}: {os.strerror(code)}; the served files are as they were")
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; False where the file system, the kernel or the C library cannot."""
+    call = getattr(_libc, "renameat2", None)
+    if call is None:
+        return False
+    if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in NO_EXCHANGE:
+        return False
+    raise AvsError(f"cannot exchange {one} and {other}: {os.strerror(code)}; the served files are as they were")
 
 
 def _sync(path: Path) -> None:
