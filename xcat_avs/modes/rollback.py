@@ -33,7 +33,7 @@ def run(request: Request, site: Site) -> Report:
         if wanted == before:
             more, document, code = after_publish(request, site, image, changed=False)
             return Report(
-                ["\n".join([f"{image.name} serves {wanted} already; nothing was changed", *more])],
+                [as_lines([f"{image.name} serves {wanted} already; nothing was changed", *more])],
                 {"osimage": image.name, "directory": wanted, **document, "changed": False}, code,
             )  # fmt: skip
         _refuse_damaged(request, image, rootimgdir, wanted)
