@@ -189,13 +189,26 @@ class BuildContext(ImageServices):
                 self.report(f"{self.source} was packed by packimage; taken out of the copy: {', '.join(stripped)}")
         else:
             self.generator.generate(self._job())
-            if not (self.paths.tree / kernels.KERNEL).exists():  # genimage has made its own
+            if (self.paths.tree / kernels.KERNEL).exists():  # genimage has made its own
+                self._compare_kernel()
+            else:
                 taken = kernels.take_kernel(self.root, self.paths.tree, self._wanted_kernel())
                 others = ", ".join(release for release in self.kernels() if release != taken)
-                self.say(
-                    f"nodes boot kernel {taken or 'none'}" + (f"; the image has {others} as well" if others else "")
-                )
+                self.say(f"nodes boot kernel {taken or 'none'}" + (f"; the image has {others} too" if others else ""))
         kernels.check_modules(self.paths.tree)
+
+    def _compare_kernel(self) -> None:
+        """genimage takes the last one by name, so that 4.18.0-348.el8 goes before 348.20.1.el8_5."""
+        newest = kernels.newest_kernel(self.root)
+        if not newest or self.image.attributes.get("kernelver") or self.settings.kernel:
+            return
+        kernel = kernels.kernel_file(self.root, newest)
+        if kernel.is_file() and kernel.read_bytes() != (self.paths.tree / kernels.KERNEL).read_bytes():
+            taken = kernels.read_release(self.paths.tree / kernels.KERNEL) or "another kernel"
+            self.progress.warn(
+                f"{self.image.name}: genimage took {taken}, and the newest plain kernel of the image is {newest}; "
+                f"`chdef -t osimage {self.image.name} kernelver={newest}` and build again, or name the one you want there"
+            )
 
     def _wanted_kernel(self) -> str:
         """The release that the settings name, or by its end alone the newest one that ends so; "" for the newest."""

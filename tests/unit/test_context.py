@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from dataclasses import replace
@@ -18,6 +19,7 @@ from xcat_avs.generate import Job
 from xcat_avs.generate.genimage import Genimage
 from xcat_avs.generate.mmdebstrap import Mmdebstrap
 from xcat_avs.procedure import Layer, Procedure, load
+from xcat_avs.progress import Progress
 from xcat_avs.recipe import Recipe
 
 from .conftest import untouched
@@ -423,6 +425,25 @@ def test_kernel_that_genimage_made_bootable_stays(ctx: BuildContext, tmp_path: P
     with pytest.raises(AvsError, match=f"`chdef -t osimage {ctx.image.name} kernelver=6.1.0-10`"):
         ctx.take_kernel("6.1.0-10")
     assert taken(ctx) == ["kernel 6.1.0-9", "of genimage"]
+
+
+class OldKernel(Genimage):
+    """Makes the older of two kernels bootable, as genimage does, which goes by their names."""
+
+    def generate(self, job: Job) -> None:
+        for release in ("4.18.0-348.el8.x86_64", "4.18.0-348.20.1.el8_5.x86_64"):
+            add_kernel(job.root, release)
+        (job.root.parent / "kernel").write_text("kernel 4.18.0-348.el8.x86_64")
+
+
+def test_genimage_that_took_an_old_kernel(ctx: BuildContext, tmp_path: Path) -> None:
+    said = io.StringIO()
+    ctx = replace(ctx, generator=OldKernel(tmp_path, tmp_path), progress=Progress(said))
+    image = replace(ctx.image, attributes={"kernelver": "4.18.0-348.el8.x86_64"})
+    replace(ctx, image=image).generate()
+    assert said.getvalue() == "", "that is the one which was named"
+    ctx.generate()
+    assert "kernelver=4.18.0-348.20.1.el8_5.x86_64`" in said.getvalue()
 
 
 def test_kernel_and_initrd_that_a_directory_brought(ctx: BuildContext, tmp_path: Path) -> None:

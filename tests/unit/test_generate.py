@@ -84,6 +84,50 @@ def test_wishes_in_the_words_of_dpkg() -> None:
     assert "--path-exclude=/usr/share/man/*/*" in both[len(found) :], "no manual pages, whatever their language"
 
 
+LOG = """Setting up libc6:amd64 (2.36-9) ...
+noise
+Setting up needs-kernel (1.0) ...
+cannot load module frob: no such device
+dpkg: error processing package needs-kernel (--configure):
+ installed needs-kernel package post-installation script subprocess returned error exit status 3
+Setting up apt (2.6.2) ...
+Processing triggers for libc-bin (2.36-9) ...
+Errors were encountered while processing:
+ needs-kernel
+E: Sub-process env returned an error code (1)
+"""
+
+
+def test_the_package_that_dpkg_failed_on_and_what_its_script_said() -> None:
+    packages, lines = mmdebstrap.broken(LOG)
+    assert packages == ["needs-kernel"]
+    assert lines == LOG.splitlines()[2:6]
+    assert mmdebstrap.broken("Setting up apt (2.6.2) ...\nE: something else\n") == ([], [])
+
+
+@pytest.mark.parametrize("before", ["nothing", "a link to run", "its own file"])
+@pytest.mark.parametrize("installs", [False, True])
+def test_a_resolver_that_is_lent(tmp_path: Path, before: str, installs: bool) -> None:
+    """systemd-resolved makes a link of it, and puts what was there aside."""
+    path, stub = tmp_path / "etc/resolv.conf", tmp_path / "run/systemd/resolve/stub-resolv.conf"
+    path.parent.mkdir()
+    (tmp_path / "run").mkdir()
+    if before == "a link to run":
+        path.symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    elif before == "its own file":
+        path.write_text("nameserver 192.0.2.1\n")
+    host = Path("/etc/resolv.conf").read_bytes()
+    with mmdebstrap.resolver(tmp_path):
+        assert (path.read_bytes() == host) == (before != "its own file")
+        if installs and before == "nothing":
+            path.rename(tmp_path / "etc/.resolv.conf.systemd-resolved.bak")
+            path.symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    assert path.is_symlink() == (before == "a link to run" or (installs and before == "nothing"))
+    assert (path.is_file()) == (before == "its own file")
+    assert not stub.exists()
+    assert [item.name for item in path.parent.iterdir() if item != path] == []
+
+
 def test_wishes_in_the_words_of_rpm() -> None:
     assert (dnf.macros(Wishes()), dnf.flags(Wishes())) == ("", "")
     assert dnf.macros(Wishes(locales=("en", "de"))) == "%_install_langs en:de\n"

@@ -122,6 +122,7 @@ BANNER = b"\0\1Linux version 6.4.0-default (geeko@example)\n"
         (gzip.compress(BANNER, mtime=0)[:20], ""),
         (b"\x1f\x8bno gzip", ""),
     ],
+    ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else value,
 )
 def test_the_release_that_a_kernel_file_says(tmp_path: Path, data: bytes, release: str) -> None:
     (tmp_path / "kernel").write_bytes(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -22,8 +21,14 @@ from xcat_avs.generate import (
     package_set,
     reproducible_initrds,
 )
+from xcat_avs.inside import inside
 
 UNKNOWN_NAME = re.compile(r"^E: (?:Unable to locate package |Package ')([^'\s]+)", re.MULTILINE)
+BROKEN = re.compile(r"^dpkg: error processing (?:package|archive) (\S+) .*\n.*", re.MULTILINE)
+# What dpkg says before the scripts of a package; they say the reason after it.
+BEFORE_SCRIPTS = ("Setting up ", "Unpacking ", "Preparing to unpack ", "Removing ", "Purging ", "Processing triggers ")
+SAID = 8  # lines of a script that an error shows
+RESOLVED_BACKUP = "etc/.resolv.conf.systemd-resolved.bak"
 APT = {"DEBIAN_FRONTEND": "noninteractive"}
 APT_OPTION = re.compile(r"(?:-o|--option=)([A-Za-z0-9:_-]+)=(.*)")
 # Files alone: packages count on the directories. Licences stay.
@@ -68,8 +73,9 @@ class Mmdebstrap:
                 "setup", 'mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/apt/preferences.d" "$1/etc/apt/apt.conf.d"'
             )
             argv += _hook("setup", 'echo COMPRESS=gzip > "$1/etc/initramfs-tools/conf.d/avs"')
-            # mmdebstrap copies both from this machine.
-            argv += _hook("customize", 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"')
+            # mmdebstrap copies both from this machine; a link is the package's, and systemd-resolved has put a copy aside.
+            argv += _hook("customize", f'rm -f "$1/etc/hostname" "$1/{RESOLVED_BACKUP}"')
+            argv += _hook("customize", '[ -L "$1/etc/resolv.conf" ] || rm -f "$1/etc/resolv.conf"')
             # How it was made is no setting of the node.
             argv += _hook(
                 "customize", 'rm -f "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap" "$1/etc/apt/apt.conf.d/99mmdebstrap"'
@@ -91,13 +97,7 @@ class Mmdebstrap:
             try:
                 command.run(argv, log=job.log, env=env, timeout=job.timeout)
             except CommandError as err:
-                # Its last lines only say that it failed; the reason stands before them.
-                tail = [
-                    line for line in command.tail(job.log, 40) if not line.startswith(("I:", "E: mmdebstrap failed"))
-                ]
-                raise explain_unknown(
-                    job, job.log, UNKNOWN_NAME, CommandError(err.text, tail[-command.TAIL_LINES :], err.log)
-                ) from None
+                raise _explain(job, err) from None
         finally:
             mounts.remove_tree(work)
 
@@ -115,8 +115,12 @@ class Mmdebstrap:
     def _apt(self, job: Job, *words: str) -> None:
         argv = ["chroot", str(job.root), "apt-get", "-y", "--no-install-recommends", *self.wishes.arguments]
         argv += [f"-oDpkg::Options::={option}" for option in paths(self.wishes)] + list(words)
-        with mounts.chroot_mounts(job.root), resolver(job.root / "etc/resolv.conf"), reproducible_initrds(job.root):
-            command.run(argv, log=job.log, env={**APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}, timeout=job.timeout)
+        with mounts.chroot_mounts(job.root), resolver(job.root), reproducible_initrds(job.root):
+            env = {**APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
+            try:
+                command.run(argv, log=job.log, env=env, timeout=job.timeout)
+            except CommandError as err:
+                raise _explain(job, err) from None
 
     def _apt_options(self, name: str) -> list[str]:
         """The arguments for apt-get as lines of apt.conf: mmdebstrap takes no others."""
@@ -131,6 +135,30 @@ class Mmdebstrap:
         return lines
 
 
+def _explain(job: Job, err: CommandError) -> AvsError:
+    """The error with its reason, which does not stand at the end of the log."""
+    packages, lines = broken(job.log.read_text(encoding="utf-8", errors="replace"))
+    if packages:
+        return CommandError(f"{err.text}: dpkg could not install {', '.join(packages)}", lines, err.log)
+    tail = [line for line in command.tail(job.log, 40) if not line.startswith(("I:", "E: mmdebstrap failed"))]
+    return explain_unknown(job, job.log, UNKNOWN_NAME, CommandError(err.text, tail[-command.TAIL_LINES :], err.log))
+
+
+def broken(text: str) -> tuple[list[str], list[str]]:
+    """The packages that dpkg failed on, by its log, and for each what its script said before."""
+    packages: list[str] = []
+    lines: list[str] = []
+    for match in BROKEN.finditer(text):
+        said: list[str] = []
+        for line in reversed(text[: match.start()].splitlines()):
+            said.insert(0, line)
+            if line.startswith(BEFORE_SCRIPTS) or len(said) == SAID:
+                break
+        packages.append(match.group(1))
+        lines += [*said, *match.group().splitlines()]
+    return list(dict.fromkeys(packages)), lines[: 3 * SAID]
+
+
 def paths(wishes: Wishes) -> list[str]:
     """Options of dpkg that leave out documentation, and languages that are not wished."""
     options = list(LANGUAGES) if wishes.locales else []
@@ -141,16 +169,21 @@ def paths(wishes: Wishes) -> list[str]:
 
 
 @contextmanager
-def resolver(path: Path) -> Iterator[None]:
-    """Lend the image this machine's resolv.conf, where it has none."""
-    lend = not os.path.lexists(path)
+def resolver(root: Path) -> Iterator[None]:
+    """Lend the image this machine's resolv.conf, where it has none, or a link to one that a running system makes."""
+    path = inside(root, "etc/resolv.conf", follow=True)
+    lend = not path.exists()
     if lend:
+        if (root / "run") in path.parents:  # an empty file system of its own meanwhile
+            path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile("/etc/resolv.conf", path)
     try:
         yield
     finally:
         if lend:
-            path.unlink()
+            if path.is_file() and not path.is_symlink():  # a link is that of a package which came meanwhile
+                path.unlink()
+            (root / RESOLVED_BACKUP).unlink(missing_ok=True)
 
 
 def _hook(kind: str, script: str) -> list[str]:

@@ -201,7 +201,7 @@ class Rinse:
         """Run the image's yum in it, on the repositories of the definition."""
         with ExitStack() as stack:
             top = self._enter(job, stack)
-            stack.enter_context(resolver(job.root / "etc/resolv.conf"))
+            stack.enter_context(resolver(job.root))
             stack.enter_context(reproducible_initrds(job.root))
             seen = []
             for name, url in repositories(job.image):
