@@ -195,7 +195,8 @@ def test_a_node_can_be_logged_into(quickstart: Quickstart) -> None:
     assert (quickstart.top / "ssh/id_ed25519").stat().st_mode & 0o777 == 0o600
     words = ["systemd-analyze", f"--root={root}", "--man=no", "verify", "avs-ssh-host-keys.service"]
     assert quickstart.run(*words).returncode == 0
-    assert "inet dhcp" in (root / "etc/network/interfaces.d/avs-dhcp").read_text()
+    assert (units / "multi-user.target.wants/systemd-networkd.service").is_symlink()
+    assert "DHCP=yes" in (root / "etc/systemd/network/80-avs-dhcp.network").read_text()
 
 
 def test_packing_twice_gives_the_same_bytes(quickstart: Quickstart) -> None:
