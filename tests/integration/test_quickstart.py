@@ -195,7 +195,8 @@ def test_a_node_can_be_logged_into(quickstart: Quickstart) -> None:
     assert (quickstart.top / "ssh/id_ed25519").stat().st_mode & 0o777 == 0o600
     words = ["systemd-analyze", f"--root={root}", "--man=no", "verify", "avs-ssh-host-keys.service"]
     assert quickstart.run(*words).returncode == 0
-    assert "inet dhcp" in (root / "etc/network/interfaces.d/avs-dhcp").read_text()
+    assert (units / "multi-user.target.wants/systemd-networkd.service").is_symlink()
+    assert "DHCP=yes" in (root / "etc/systemd/network/80-avs-dhcp.network").read_text()
 
 
 def test_packing_twice_gives_the_same_bytes(quickstart: Quickstart) -> None:
@@ -217,6 +218,22 @@ def test_a_rebuild_that_changes_nothing_makes_no_revision(quickstart: Quickstart
     resumed = quickstart.avsimage("-c", "create", "example.prod", "-b", "-m", "again", "--json")
     assert json.loads(resumed.stdout)["changed"] is False
     check_golden("create.json", resumed.stdout, quickstart)
+
+
+@pytest.mark.parametrize(
+    ("release", "named"),
+    [("ID=rocky\nVERSION_ID=9.4\n", "this machine is rocky9.4\n"), ("ID=debian\n", "this machine is debian\n"), ("", "unknown\n")],
+)  # fmt: skip
+def test_a_clear_word_elsewhere(tmp_path: Path, release: str, named: str) -> None:
+    (tmp_path / "os-release").write_text(release)
+    words = ["unshare", "--mount", "sh", "-c", 'mount --bind "$1" /etc/os-release && exec "$2"', "sh"]
+    words += [str(tmp_path / "os-release"), str(TOP / "quickstart")]
+    env = {**os.environ, "AVS_QUICKSTART": str(tmp_path / "q")}
+    done = subprocess.run(words, env=env, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: ./quickstart is for Debian 12 and 13 and Ubuntu 22.04 and 24.04; ")
+    assert named in done.stderr
+    assert not (tmp_path / "q").exists()
 
 
 def test_clean_removes_all_of_it(quickstart: Quickstart) -> None:
