@@ -60,6 +60,8 @@ def run_addons(
     """
     names = {step.name for step in recipe.addons}
     top = paths.tree / DIRECTORY
+    if top.is_symlink() or not top.is_dir():
+        mounts.remove_tree(top)  # a link would lead to what is not of the image
     for old in sorted(top.iterdir()) if top.is_dir() else ():
         if not resume or old.name not in names:
             mounts.remove_tree(old)
@@ -79,7 +81,7 @@ def run_addons(
         progress.begin(f"add-on {step.name}")
         try:
             with build.failing(f"add-on {step.name}", log, steps):
-                before = packages.read(paths.root) if before is None else before
+                before = packages.examine(paths.root)[0] if before is None else before
                 result = _build(ctx_for, step, identity, paths, log, before)
         finally:
             progress.end()
@@ -122,7 +124,7 @@ def _build(
         beside = sorted(set(os.listdir(work)) - {"upper", "work", VIEW})
         if beside:
             raise AvsError(f"it wrote {', '.join(beside)} beside the root; kernel and initrd are those of the steps")
-        after = packages.read(ctx.root)
+        after = packages.examine(ctx.root)[0]
     mounts.remove_tree(work)
     changes = package_changes(before, after)
     (target / REMOVED).write_text(delta.dump(removed), encoding="ascii")

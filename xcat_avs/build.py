@@ -231,10 +231,10 @@ def _load_result(marker: Path) -> Optional[StepResult]:
 
 
 def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results: Sequence[StepResult], addons: Sequence[Any],
-                     report: str, provenance: Mapping[str, Any]) -> None:  # fmt: skip
+                     report: str, provenance: Mapping[str, Any]) -> str:  # fmt: skip
     """Write build_info/ into the tree: the report, the results, the logs, the packages, and under inputs/ all it came from.
 
-    addons: the results of the add-ons, AddonResults.
+    addons: the results of the add-ons, AddonResults. Returns what is wrong with the image's package database, or "".
     """
     info = paths.tree / "build_info"
     mounts.remove_tree(info)
@@ -246,7 +246,7 @@ def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results:
         if rows or name == "steps.json":
             text = json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n"
             (info / name).write_text(text, encoding="utf-8")
-    installed = packages.read(paths.root)
+    installed, problem = packages.examine(paths.root)
     (paths.tree / packages.STORED).write_text(packages.dump(installed), encoding="utf-8")
     facts = {**provenance, "packages": len(installed), "bytes": manifest.tree_size(str(paths.root))}
     (info / "provenance.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -267,3 +267,4 @@ def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results:
         target = inputs / "files" / str(path).lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    return problem

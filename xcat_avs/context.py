@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Optional
 from xcat_avs import command, generate, kernels, lent, mounts, pkglist, trust
 from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError
-from xcat_avs.generate import Generator, Job
+from xcat_avs.generate import Generator, Job, existing
 from xcat_avs.image import OsImage
 from xcat_avs.procedure import Procedure
 from xcat_avs.progress import Progress
@@ -184,6 +184,9 @@ class BuildContext(ImageServices):
         self.root.mkdir(parents=True, mode=0o755)
         if self.source is not None:
             generate.copy_tree(self.source, self.paths.tree, self.log)
+            stripped = existing.strip_packimage(self.root)
+            if stripped:
+                self.report(f"{self.source} was packed by packimage; taken out of the copy: {', '.join(stripped)}")
         else:
             self.generator.generate(self._job())
             if not (self.paths.tree / kernels.KERNEL).exists():  # genimage has made its own

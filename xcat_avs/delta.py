@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Optional
 
 from xcat_avs import manifest
-from xcat_avs.manifest import reach
+from xcat_avs.descent import FILE, Descent
 
 OVERLAY = "trusted.overlay."  # extended attributes by which overlayfs says what an upper directory means
 OPAQUE = f"{OVERLAY}opaque"
@@ -64,57 +64,58 @@ def settle(upper: str, lower: str, exclude: Sequence[str] = ()) -> list[str]:
     removed: list[str] = []
     kept: dict[str, os.stat_result] = {}
     quiet: set[str] = set()  # directories in which something was excluded
-    for path, status in found:  # a directory before what is in it
-        parent = path.rpartition("/")[0]
-        seen = not path or below[parent] is not None
-        there = below[path] = _lstat(lower, path) if seen else None
-        with reach(upper, path) as full:
+    with Descent(upper) as tree, Descent(lower) as base:
+        for path, status in found:  # a directory before what is in it
+            parent = path.rpartition("/")[0]
+            seen = not path or below[parent] is not None
+            there = below[path] = _lstat(base, path) if seen else None
+            directory, name = tree.parent(path)
             if not stat.S_ISDIR(status.st_mode):
                 excluded = any(matches(path, pattern) for pattern in exclude)
                 if excluded or _is_whiteout(status) or stat.S_ISSOCK(status.st_mode):
-                    os.unlink(full)
+                    os.unlink(name, dir_fd=directory)
                     if excluded:
                         quiet.add(parent)
                     elif there is not None and _is_whiteout(status):
                         removed.append(path)
                     continue
-            opaque = _strip(full)
-        if there is not None and path and (opaque or stat.S_IFMT(there.st_mode) != stat.S_IFMT(status.st_mode)):
-            if opaque or stat.S_ISDIR(there.st_mode) or stat.S_ISDIR(status.st_mode):
-                removed.append(path)
-            below[path] = None
-        kept[path] = status
-    _drop_same(upper, lower, kept, below, quiet)
+            opaque = _strip(tree.name(path))
+            if there is not None and path and (opaque or stat.S_IFMT(there.st_mode) != stat.S_IFMT(status.st_mode)):
+                if opaque or stat.S_ISDIR(there.st_mode) or stat.S_ISDIR(status.st_mode):
+                    removed.append(path)
+                below[path] = None
+            kept[path] = status
+        _drop_same(tree, base, kept, below, quiet)
     return sorted(removed)
 
 
-def _drop_same(upper: str, lower: str, kept: dict[str, os.stat_result], below: dict[str, Optional[os.stat_result]],
-               quiet: set[str]) -> None:  # fmt: skip
-    """Remove from upper what is as in lower; give directories the time that they had."""
+def _drop_same(tree: Descent, base: Descent, kept: dict[str, os.stat_result],
+               below: dict[str, Optional[os.stat_result]], quiet: set[str]) -> None:  # fmt: skip
+    """Remove from the tree what is as in the base; give directories the time that they had."""
     full_of: set[str] = set()  # directories with something kept in them
     for path, status in reversed(list(kept.items())):
         there = below[path]
-        with reach(upper, path) as full:
-            if stat.S_ISDIR(status.st_mode):
-                same = (
-                    path not in full_of and there is not None and _same(full, status, lower, path, there, path in quiet)
-                )
-                if same and path:
-                    os.rmdir(full)
-                    continue
-                os.utime(full, ns=(status.st_atime_ns, status.st_mtime_ns))
-            # A file of several names was given another one here: without it they would be two files.
-            elif there is not None and status.st_nlink == 1 and _same(full, status, lower, path, there):
-                os.unlink(full)
+        if stat.S_ISDIR(status.st_mode):
+            same = path not in full_of and there is not None and _same(tree, base, path, status, there, path in quiet)
+            directory, name = tree.parent(path)
+            if same and path:
+                os.rmdir(name, dir_fd=directory)
                 continue
+            times = (status.st_atime_ns, status.st_mtime_ns)
+            os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
+        # A file of several names was given another one here: without it they would be two files.
+        elif there is not None and status.st_nlink == 1 and _same(tree, base, path, status, there):
+            directory, name = tree.parent(path)
+            os.unlink(name, dir_fd=directory)
+            continue
         if path:
             full_of.add(path.rpartition("/")[0])
 
 
-def _lstat(top: str, path: str) -> Optional[os.stat_result]:
+def _lstat(tree: Descent, path: str) -> Optional[os.stat_result]:
     try:
-        with reach(top, path) as full:
-            return os.lstat(full)
+        directory, name = tree.parent(path)
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -132,19 +133,25 @@ def _strip(full: str) -> bool:
     return found.get(OPAQUE) == b"y"
 
 
-def _same(full: str, status: os.stat_result, lower: str, path: str, there: os.stat_result, quiet: bool = False) -> bool:
+def _same(
+    tree: Descent, base: Descent, path: str, status: os.stat_result, there: os.stat_result, quiet: bool = False
+) -> bool:
     """Whether a path is in both trees what it is in the other. quiet: whatever its time."""
     facts = ("st_mode", "st_uid", "st_gid", "st_rdev", *(() if quiet else ("st_mtime_ns",)))
     if any(getattr(status, name) != getattr(there, name) for name in facts):
         return False
-    with reach(lower, path) as other:
-        if manifest.read_xattrs(full) != manifest.read_xattrs(other):
-            return False
-        if stat.S_ISLNK(status.st_mode):
-            return os.readlink(full) == os.readlink(other)
-        if stat.S_ISREG(status.st_mode):
-            return status.st_size == there.st_size and manifest.digest(full) == manifest.digest(other)
+    full, other = tree.name(path), base.name(path)
+    if manifest.read_xattrs(full) != manifest.read_xattrs(other):
+        return False
+    if stat.S_ISLNK(status.st_mode):
+        return os.readlink(full) == os.readlink(other)
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size == there.st_size and _digest(full) == _digest(other)
     return True
+
+
+def _digest(full: str) -> str:
+    return manifest.digest(os.open(full, os.O_RDONLY | FILE))
 
 
 def tree_paths(top: Path) -> int:

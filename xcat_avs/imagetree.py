@@ -6,12 +6,12 @@ import fnmatch
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Callable, Optional, Union
 
 from xcat_avs import differences, manifest, mounts
+from xcat_avs.descent import Descent, write_file
 from xcat_avs.errors import AvsError
 from xcat_avs.inside import inside
 
@@ -91,18 +91,8 @@ class ImageTree:
         data = (
             source.read_bytes() if isinstance(source, Path) else source.encode() if isinstance(source, str) else source
         )
-        path = self.inside(target)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                os.fchown(descriptor, uid, gid)
-                os.fchmod(descriptor, mode)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        path = self.inside(target).relative_to(self.root)
+        write_file(str(self.root), str(path), data, mode, (uid, gid))
         self.say(f"installed {target}")
 
     def remove(self, path: str) -> None:
@@ -116,26 +106,29 @@ class ImageTree:
 
     def glob(self, pattern: str) -> list[Path]:
         """The paths of the image that a pattern matches (`**`: any directories), reached through no link at all."""
-        found = [self.root]
-        for part in pattern.strip("/").split("/"):
-            directories = [path for path in found if path.is_dir() and not path.is_symlink()]
-            if part == "**":
-                found = [Path(top) for path in directories for top, _, _ in os.walk(path)]
-            else:
-                found = [
-                    path / name for path in directories for name in os.listdir(path) if fnmatch.fnmatchcase(name, part)
-                ]
-        return sorted(found)
+        found = [""]
+        with Descent(str(self.root)) as tree:
+            for part in pattern.strip("/").split("/"):
+                if part == "**":
+                    found = [item for path in found for item in _directories(tree, path)]
+                else:
+                    found = [
+                        f"{path}/{name}".lstrip("/")
+                        for path in found
+                        for name in _names(tree, path)
+                        if fnmatch.fnmatchcase(name, part)
+                    ]
+        return sorted(self.root / path for path in found)
 
     def privileged(self) -> list[tuple[str, str]]:
         """The programs of the image that run with other rights than those of who starts them, and these rights in words."""
         found = []
-        for path, status in manifest.walk(str(self.root)):
-            if stat.S_ISREG(status.st_mode):
-                with manifest.reach(str(self.root), path) as full:
-                    xattrs = manifest.read_xattrs(full)
-                words = differences.rights(status.st_mode, status.st_uid, status.st_gid, xattrs)
-                found += [(f"/{path}", words)] if words else []
+        with Descent(str(self.root)) as tree:
+            for path, status in manifest.walk(str(self.root)):
+                if stat.S_ISREG(status.st_mode):
+                    xattrs = manifest.read_xattrs(tree.name(path))
+                    words = differences.rights(status.st_mode, status.st_uid, status.st_gid, xattrs)
+                    found += [(f"/{path}", words)] if words else []
         return sorted(found)
 
     def empty_directories(self, patterns: Iterable[str], keep: Sequence[str] = ()) -> int:
@@ -144,13 +137,42 @@ class ImageTree:
         keep: patterns (`*` matches slashes as well) of paths that stay.
         """
         removed = 0
-        for path in reversed([path for top in patterns for path in self.glob(f"{top}/**/*")]):
-            if any(fnmatch.fnmatch(str(path.relative_to(self.root)), pattern) for pattern in keep):
-                continue
-            if path.is_symlink() or not path.is_dir():
-                path.unlink()
-                removed += 1
-            elif not any(path.iterdir()):
-                path.rmdir()
+        found = [path for top in patterns for path in self.glob(f"{top}/**/*")]
+        with Descent(str(self.root)) as tree:
+            for path in reversed([str(path.relative_to(self.root)) for path in found]):
+                if any(fnmatch.fnmatch(path, pattern) for pattern in keep):
+                    continue
+                directory, name = tree.parent(path)
+                if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                    os.unlink(name, dir_fd=directory)
+                    removed += 1
+                elif not _names(tree, path):
+                    directory, name = tree.parent(path)
+                    os.rmdir(name, dir_fd=directory)
         self.say(f"removed {removed} files" if removed else "nothing to remove")
         return removed
+
+
+def _names(tree: Descent, path: str) -> list[str]:
+    """What is in a directory of the tree; nothing where that is none."""
+    try:
+        return os.listdir(tree.directory(path))
+    except NotADirectoryError:
+        return []
+
+
+def _directories(tree: Descent, top: str) -> list[str]:
+    """A directory of the tree and all that are below it; none where it is none."""
+    found = []
+    pending = [top]
+    while pending:
+        path = pending.pop()
+        try:
+            descriptor = tree.directory(path)
+        except NotADirectoryError:
+            continue
+        found.append(path)
+        with os.scandir(descriptor) as entries:
+            inner = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        pending += [f"{path}/{name}".lstrip("/") for name in inner]
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xcat_avs.errors import AvsError
 
-DEPTH = 1000
+LINKS = 40  # as the kernel has it
 
 
 def inside(root: Path, path: str, follow: bool = False) -> Path:
@@ -15,21 +15,27 @@ def inside(root: Path, path: str, follow: bool = False) -> Path:
 
     follow: go through the last part as well, where it is a link. Raises AvsError for a circle of links.
     """
-    current = root
-    pending = [part for part in path.split("/") if part not in ("", ".")]
-    for _ in range(DEPTH):
-        if not pending:
-            return current
-        part = pending.pop(0)
+    current, links = root, 0
+    pending = _parts(path)
+    while pending:
+        part = pending.pop()
         if part == "..":
             current = current if current == root else current.parent
             continue
         step = current / part
         if step.is_symlink() and (pending or follow):
+            links += 1
+            if links > LINKS:
+                raise AvsError(f"{path}: too many symbolic links in the image")
             target = os.readlink(step)
             if target.startswith("/"):
                 current = root
-            pending = [item for item in target.split("/") if item not in ("", ".")] + pending
+            pending += _parts(target)
             continue
         current = step
-    raise AvsError(f"{path}: too many symbolic links in the image")
+    return current
+
+
+def _parts(path: str) -> list[str]:
+    """The parts of a path, the last one first."""
+    return [part for part in reversed(path.split("/")) if part not in ("", ".")]

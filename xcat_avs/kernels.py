@@ -132,10 +132,13 @@ def take_kernel(root: Path, target: Path, release: str = "") -> str:
 
 
 def _copy_out(root: Path, path: Path, target: Path) -> None:
-    """Copy a file of the image, also where its name is a link within the image."""
+    """Copy a file of the image, also where its name is a link within the image; what target is, or leads to, is not written."""
     source = inside(root, str(path.relative_to(root)), follow=True)
     if source.is_file():
-        shutil.copy2(source, target)
+        new = target.with_name(f".{target.name}.new")
+        new.unlink(missing_ok=True)
+        shutil.copy2(source, new)
+        os.replace(new, target)
 
 
 def check_modules(tree: Path) -> None:

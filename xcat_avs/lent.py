@@ -9,9 +9,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from xcat_avs import mounts
+from xcat_avs.descent import write_file
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import aptsources
 from xcat_avs.image import OsImage
+from xcat_avs.inside import inside
 
 LIST = "etc/apt/sources.list.d/avs-lent.list"
 POINT = ".avs-lent"  # where an image of debs sees a directory of this machine
@@ -40,7 +42,7 @@ def repository(image: OsImage, root: Path, where: str) -> Iterator[OsImage]:
 def _apt(image: OsImage, root: Path, where: str) -> Iterator[None]:
     """A source of apt in the image; a directory of this machine is mounted there, read-only."""
     status = root.stat()
-    source = root / LIST
+    source = inside(root, LIST)
     with ExitStack() as stack:
         line = where if where.startswith("deb ") else aptsources.line(image, where)
         if where.startswith("/"):
@@ -51,7 +53,6 @@ def _apt(image: OsImage, root: Path, where: str) -> Iterator[None]:
             stack.callback(point.rmdir)
             stack.enter_context(mounts.bind(Path(directory), point, readonly=True))
             line = line.replace(f"copy:{directory}", f"file:/{POINT}")
-        source.parent.mkdir(parents=True, exist_ok=True)
-        source.write_text(f"{line}\n", encoding="utf-8")
+        write_file(str(root), str(source.relative_to(root)), f"{line}\n".encode())
         stack.callback(source.unlink)
         yield

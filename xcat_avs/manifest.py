@@ -19,10 +19,10 @@ from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import chain, islice
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
+from xcat_avs.descent import FILE, NO_NAMES, Descent
 from xcat_avs.errors import AvsError
 
 HEADER, END = "#mtree", "#end"
@@ -33,7 +33,10 @@ PLAIN = re.compile(rb"[^A-Za-z0-9_./:,+@%~^-]")
 ESCAPE = re.compile(rb"\\([0-7]{3})")
 CHUNK = 1 << 20
 BATCH, AHEAD = 256, 16  # paths that a thread takes at a time, and how many such batches may wait
-LONG = 3800  # characters of a path; the kernel takes no more than 4095 bytes
+SHA256 = re.compile(r"[0-9a-f]{64}")
+NOBODY = 0xFFFFFFFF  # as an owner: leave it as it is
+SECONDS = 1 << 63
+LONGEST = 4093  # bytes of a path in an image that an archive can hold: the kernel takes it with a `./`
 HOLE = 4096  # bytes; what a file lacks on disk before it counts as sparse
 GETFLAGS, IMMUTABLE, APPEND_ONLY = 0x80086601, 0x10, 0x20  # linux/fs.h
 CAPABILITY, SELINUX = "security.capability", "security.selinux"
@@ -74,48 +77,27 @@ class Entry(NamedTuple):
 Manifest = dict[str, Entry]
 
 
-@contextmanager
-def reach(top: str, path: str) -> Iterator[str]:
-    """A name for a path below top that every system call takes, however deep it lies."""
-    if len(top) + len(path) < LONG:
-        yield f"{top}/{path}"
-        return
-    directory = os.open(top, os.O_PATH | os.O_DIRECTORY)
-    try:
-        *parents, name = path.split("/")
-        while parents:
-            taken, length = 0, 0
-            while taken < len(parents) and length + len(parents[taken]) < LONG:
-                length += len(parents[taken]) + 1
-                taken += 1
-            following = os.open("/".join(parents[:taken]), os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-            os.close(directory)
-            directory, parents = following, parents[taken:]
-        yield f"/proc/self/fd/{directory}/{name}"
-    finally:
-        os.close(directory)
-
-
 def walk(top: str, skip: Iterable[str] = ()) -> Iterator[tuple[str, os.stat_result]]:
     """Every path below top, relative, with its lstat; other file systems are not entered."""
     skipped = set(skip)
-    device = os.lstat(top).st_dev
-    pending = [""]
-    while pending:
-        directory = pending.pop()
-        with reach(top, directory) as full, os.scandir(full) as found:
-            entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in found)
-        for name, status in entries:
-            path = f"{directory}/{name}" if directory else name
-            if path in skipped:
-                continue
-            yield path, status
-            if stat.S_ISDIR(status.st_mode) and status.st_dev == device:
-                pending.append(path)
+    with Descent(top) as tree:
+        device = os.fstat(tree.directory("")).st_dev
+        pending = [""]
+        while pending:
+            directory = pending.pop()
+            with os.scandir(tree.directory(directory)) as found:
+                entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in found)
+            for name, status in entries:
+                path = f"{directory}/{name}" if directory else name
+                if path in skipped:
+                    continue
+                yield path, status
+                if stat.S_ISDIR(status.st_mode) and status.st_dev == device:
+                    pending.append(path)
 
 
-def digest(path: str) -> str:
-    """The SHA-256 of a file's content, in hex."""
+def digest(path: Union[str, int]) -> str:
+    """The SHA-256 of a file's content, in hex. An open file is closed after it."""
     with open(path, "rb", buffering=0) as stream:
         return _hash(stream.fileno(), os.fstat(stream.fileno()).st_size)
 
@@ -140,7 +122,8 @@ def scan(top: str, skip: Iterable[str] = (), flagged: Optional[list[str]] = None
     same: dict[tuple[int, int], list[str]] = {}  # a file of several names -> its names
 
     def describe(batch: Sequence[tuple[str, os.stat_result]]) -> list[Entry]:
-        return [_entry(top, path, status, flagged) for path, status in batch]
+        with Descent(top) as tree:
+            return [_entry(tree, path, status, flagged) for path, status in batch]
 
     def alone() -> Iterator[tuple[str, os.stat_result]]:
         for path, status in walk(top, skip):
@@ -168,26 +151,30 @@ def scan(top: str, skip: Iterable[str] = (), flagged: Optional[list[str]] = None
     return dict(sorted(entries.items()))
 
 
-def _entry(top: str, path: str, status: os.stat_result, flagged: Optional[list[str]]) -> Entry:
+def _entry(tree: Descent, path: str, status: os.stat_result, flagged: Optional[list[str]]) -> Entry:
     kind = TYPES[stat.S_IFMT(status.st_mode)]
     mode = 0o777 if kind == "link" else stat.S_IMODE(status.st_mode)
     size, sha256, link, device, sparse = 0, "", "", (0, 0), False
-    with reach(top, path) as full:
-        if kind == "file" or (kind == "dir" and flagged is not None):
-            descriptor = os.open(full, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                if kind == "file":
-                    size, sparse = status.st_size, status.st_size - status.st_blocks * 512 >= HOLE
-                    sha256 = _hash(descriptor, size)
-                if flagged is not None and _flags(descriptor) & (IMMUTABLE | APPEND_ONLY):
-                    flagged.append(path)
-            finally:
-                os.close(descriptor)
-        elif kind == "link":
-            link = os.readlink(full)
+    directory, name = tree.parent(path)
+    if kind == "file" or (kind == "dir" and flagged is not None):
+        descriptor = os.open(name, os.O_RDONLY | FILE, dir_fd=directory)
+        try:
+            if not os.path.samestat(os.fstat(descriptor), status):
+                raise OSError(errno.ESTALE, "the path was changed while its tree was read", path)
+            if kind == "file":
+                size, sparse = status.st_size, status.st_size - status.st_blocks * 512 >= HOLE
+                sha256 = _hash(descriptor, size)
+            if flagged is not None and _flags(descriptor) & (IMMUTABLE | APPEND_ONLY):
+                flagged.append(path)
+            xattrs = read_xattrs(descriptor)
+        finally:
+            os.close(descriptor)
+    else:
+        if kind == "link":
+            link = os.readlink(name, dir_fd=directory)
         elif kind in ("char", "block"):
             device = (os.major(status.st_rdev), os.minor(status.st_rdev))
-        xattrs = read_xattrs(full)
+        xattrs = read_xattrs(f"/proc/self/fd/{directory}/{name}")
     return Entry(path, kind, mode, status.st_uid, status.st_gid, status.st_mtime_ns, size, sha256, link, device, "", xattrs, sparse)  # fmt: skip
 
 
@@ -198,11 +185,12 @@ def _flags(descriptor: int) -> int:
         return 0  # a file system without them
 
 
-def read_xattrs(path: str) -> Xattrs:
-    """All extended attributes of a path, by name; a link is not followed."""
+def read_xattrs(path: Union[str, int]) -> Xattrs:
+    """All extended attributes of a path, or of an open file, by name; a link is not followed."""
+    follow = isinstance(path, int)  # a descriptor allows no other
     try:
-        names = os.listxattr(path, follow_symlinks=False)
-        return tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(names)) if names else ()
+        names = os.listxattr(path, follow_symlinks=follow)
+        return tuple((name, os.getxattr(path, name, follow_symlinks=follow)) for name in sorted(names)) if names else ()
     except OSError as err:
         if err.errno == errno.ENOTSUP:
             return ()
@@ -267,12 +255,44 @@ def load(text: str, origin: str) -> Manifest:
             continue
         try:
             entry = _parse(line[:-1])
+            wrong = _wrong(entry, manifest)
         except (ValueError, KeyError, IndexError):
-            raise AvsError(f"{origin}, line {number}: not a manifest record: {line[:120]!r}") from None
+            wrong = "not a manifest record"
+        if wrong:
+            raise AvsError(f"{origin}, line {number}: {wrong}: {line[:120]!a}")
         manifest[entry.path] = entry
     if end != f"{END} {len(manifest)} {sha.hexdigest()}\n" or not text.endswith(end):
         raise AvsError(f"{origin} is damaged or not whole: it does not have the checksum that its last line names")
     return manifest
+
+
+def _wrong(entry: Entry, before: Mapping[str, Entry]) -> str:
+    """Why no tree can have this path, or "". before: what stands above it, in whose order a directory comes first.
+
+    Whoever may write into a store must not say by it where root is to write on this machine.
+    """
+    parent, slash, name = entry.path.rpartition("/")
+    if name in NO_NAMES or "\0" in entry.path:
+        return "not a path within a tree"
+    above = before.get(parent) if slash else None
+    if slash and (above is None or above.type != "dir"):
+        return "the path lies in no directory of this manifest"
+    if entry.hardlink:
+        first = before.get(entry.hardlink)
+        if first is None or first.hardlink or first.type != entry.type or entry.type == "dir":
+            return "the hard link is one of no file above it"
+    if entry.type == "file" and (entry.size < 0 or not SHA256.fullmatch(entry.sha256)):
+        return "not a file's size and SHA-256"
+    if entry.type == "link" and (not entry.link or "\0" in entry.link):
+        return "not a link's target"
+    if any("\0" in name for name, _ in entry.xattrs):
+        return "not the name of an attribute"
+    major, minor = entry.device
+    owners = 0 <= entry.uid < NOBODY and 0 <= entry.gid < NOBODY
+    if not (owners and 0 <= entry.mode <= 0o7777 and -SECONDS <= entry.mtime // 10**9 < SECONDS
+            and 0 <= major < 1 << 12 and 0 <= minor < 1 << 20):  # fmt: skip
+        return "not an owner, mode, time or device that a path can have"
+    return ""
 
 
 def _parse(line: str) -> Entry:
@@ -280,12 +300,17 @@ def _parse(line: str) -> Entry:
     fields = dict([word.split("=", 1) for word in words])
     seconds, nanoseconds = fields["time"].split(".")
     kind = KINDS[fields["type"]]
-    if not first.startswith("./") or len(nanoseconds) != 9:
+    if not first.startswith("./") or len(nanoseconds) != 9 or not nanoseconds.isdecimal():
         raise ValueError(first)
     device = (0, 0)
-    if "device" in fields:
+    if kind in ("char", "block"):
         _, major, minor = fields["device"].split(",")
         device = (int(major), int(minor))
+    elif "device" in fields:
+        raise ValueError(fields["device"])
+    hardlink = fields.get("hardlink", "./")
+    if not hardlink.startswith("./"):
+        raise ValueError(hardlink)
     xattrs: Xattrs = ()
     if "xattr." in line:
         xattrs = tuple(sorted((_unescape(name[6:]), b64decode(value, validate=True))
@@ -293,7 +318,7 @@ def _parse(line: str) -> Entry:
     return Entry(
         _unescape(first[2:]), kind, int(fields["mode"], 8), int(fields["uid"]), int(fields["gid"]),
         int(seconds) * 10**9 + int(nanoseconds), int(fields.get("size", "0")), fields.get("sha256digest", ""),
-        _unescape(fields.get("link", "")), device, _unescape(fields.get("hardlink", "")[2:]), xattrs, "sparse" in fields,
+        _unescape(fields.get("link", "")), device, _unescape(hardlink[2:]), xattrs, "sparse" in fields,
     )  # fmt: skip
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import shutil
 import signal
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Callable, Optional
 
+from xcat_avs import descent
 from xcat_avs.errors import AvsError
 
 CLONE_NEWNS = 0x00020000
@@ -304,6 +305,16 @@ def remove_tree(directory: Path) -> None:
         if busy:
             raise AvsError(f"cannot remove {directory}: mounted below it: {', '.join(busy)}; unmount it first")
         if directory.is_dir():
-            shutil.rmtree(directory)
+            descent.remove(str(directory))
             return
     directory.unlink()
+
+
+@contextmanager
+def temporary_directory(beside: Optional[Path] = None, prefix: str = "avsimage.") -> Iterator[Path]:
+    """A private directory for the length of a block; what is in it at the end may be a tree of any depth."""
+    directory = Path(tempfile.mkdtemp(dir=beside, prefix=prefix))
+    try:
+        yield directory
+    finally:
+        remove_tree(directory)

@@ -88,6 +88,24 @@ def read(root: Path) -> PackageList:
     return PackageList("rpm", _rpms(output.text))
 
 
+def examine(root: Path) -> tuple[PackageList, str]:
+    """As read, and what is wrong with the database, "" for nothing. One that cannot be read is as good as none."""
+    try:
+        found = read(root)
+    except CommandError as err:
+        return PackageList("none"), f"{err.text} ({err.tail[-1].strip()})" if err.tail else err.text
+    if found:
+        return found, ""
+    if (root / "root/.rpmdb").is_dir():
+        return found, "its rpm database is in /root/.rpmdb, where an rpm of Debian has put it; move it to /var/lib/rpm"
+    if found.kind == "none":
+        return (
+            found,
+            f"it has no package database (/{DPKG_STATUS}, {', '.join(f'/{place}' for place in RPM_DATABASES)})",
+        )
+    return found, "its package database holds no package"
+
+
 def rpm_database(root: Path) -> Optional[str]:
     """The directory of an image's rpm database, relative to its root."""
     for directory in RPM_DATABASES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import IO, Optional
 
 from xcat_avs import command, manifest
+from xcat_avs.descent import FILE, Descent, reach
 from xcat_avs.errors import AvsError
-from xcat_avs.manifest import Entry, reach
+from xcat_avs.manifest import Entry
 
 MODES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
 
@@ -21,67 +23,92 @@ def restore(top: str, wanted: Mapping[str, Entry], contents: Path) -> None:
     contents: a directory with the content of missing files, by SHA-256. What is there keeps its content.
     Raises AvsError that names the path.
     """
-    for path, entry in wanted.items():  # a directory stands before what is in it
-        try:
-            if entry.hardlink:
-                _link(top, path, entry.hardlink)
-                continue
-            with reach(top, path) as full:
-                _restore(path, full, entry, contents)
-        except OSError as err:
-            raise AvsError(f"{path!a} cannot be made what its manifest says: {err.strerror}") from None
+    with Descent(top) as tree, Descent(top) as other:
+        for path, entry in wanted.items():  # a directory stands before what is in it
+            try:
+                if entry.hardlink:
+                    _link(tree.parent(path), other.parent(entry.hardlink))
+                else:
+                    _restore(tree, path, entry, contents)
+            except OSError as err:
+                raise AvsError(f"{path!a} cannot be made what its manifest says: {err.strerror}") from None
     restore_times(top, wanted)
 
 
-def _link(top: str, path: str, first: str) -> None:
-    with reach(top, path) as full, reach(top, first) as source:
-        if os.path.lexists(full):
-            if os.path.samestat(os.lstat(full), os.lstat(source)):
-                return
-            os.unlink(full)
-        os.link(source, full, follow_symlinks=False)
-
-
-def _restore(path: str, full: str, entry: Entry, contents: Path) -> None:
+def _link(place: tuple[int, str], first: tuple[int, str]) -> None:
+    (directory, name), (source, original) = place, first
     try:
-        status = os.lstat(full)
+        if os.path.samestat(_lstat(directory, name), _lstat(source, original)):
+            return
+        os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
-        _make(full, entry, contents)
-        status = os.lstat(full)
+        pass  # that of the original is said by link
+    os.link(original, name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
+
+
+def _lstat(directory: int, name: str) -> os.stat_result:
+    return os.stat(name, dir_fd=directory, follow_symlinks=False)
+
+
+def _restore(tree: Descent, path: str, entry: Entry, contents: Path) -> None:
+    full = tree.name(path)
+    directory, name = tree.parent(path)
+    try:
+        status = _lstat(directory, name)
+    except FileNotFoundError:
+        _make(directory, name, full, entry, contents)
+        status = _lstat(directory, name)
     found_type = manifest.TYPES[stat.S_IFMT(status.st_mode)]
     if found_type != entry.type:  # nothing may be changed through a link that leads to somewhere on this machine
         raise AvsError(f"{path!a} is of type {found_type}, and {entry.type} by its manifest")
     if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
-        os.lchown(full, entry.uid, entry.gid)
-        status = os.lstat(full)  # without setuid now
+        os.chown(name, entry.uid, entry.gid, dir_fd=directory, follow_symlinks=False)
+        status = _lstat(directory, name)  # without setuid now
     if entry.type != "link" and stat.S_IMODE(status.st_mode) != entry.mode:
-        os.chmod(full, entry.mode)
+        _chmod(directory, name, entry.mode)
     found, xattrs = dict(manifest.read_xattrs(full)), dict(entry.xattrs)
     if found != xattrs:
-        for name in found.keys() - xattrs.keys():
-            os.removexattr(full, name, follow_symlinks=False)
-        for name, value in xattrs.items():
-            if found.get(name) != value:
-                os.setxattr(full, name, value, follow_symlinks=False)
+        for attribute in found.keys() - xattrs.keys():
+            os.removexattr(full, attribute, follow_symlinks=False)
+        for attribute, value in xattrs.items():
+            if found.get(attribute) != value:
+                os.setxattr(full, attribute, value, follow_symlinks=False)
     if entry.sparse and status.st_size - status.st_blocks * 512 < manifest.HOLE:
-        with open(full, "rb") as stream:
+        with open(os.open(name, os.O_RDONLY | FILE, dir_fd=directory), "rb") as stream:
             command.capture(["fallocate", "--dig-holes", _name(stream)])
 
 
-def _make(full: str, entry: Entry, contents: Path) -> None:
+def _chmod(directory: int, name: str, mode: int) -> None:
+    """Change the mode of just what was looked at: chmod itself follows a link."""
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+        os.chmod(f"/proc/self/fd/{descriptor}", mode)
+    finally:
+        os.close(descriptor)
+
+
+def _make(directory: int, name: str, full: str, entry: Entry, contents: Path) -> None:
     if entry.type == "dir":
-        os.mkdir(full)
+        os.mkdir(name, dir_fd=directory)
     elif entry.type == "link":
-        os.symlink(entry.link, full)
+        os.symlink(entry.link, name, dir_fd=directory)
     elif entry.type in MODES:
-        os.mknod(full, entry.mode | MODES[entry.type], os.makedev(*entry.device))
-    elif (contents / entry.sha256).is_file():
-        copy_content(str(contents / entry.sha256), full)
+        os.mknod(name, entry.mode | MODES[entry.type], os.makedev(*entry.device), dir_fd=directory)
+    else:
+        with reach(str(contents), entry.sha256) as source:
+            copy_content(source, full)
 
 
 def copy_content(source: str, target: str) -> None:
-    """Copy the content of a file, holes and all, to a new one; the names may be any that `reach` gives."""
-    with open(source, "rb") as given, open(target, "xb") as taken:
+    """Copy the content of a regular file, holes and all, to a new one; the names may be any that `reach` gives.
+
+    Raises OSError for a link, a device or a FIFO.
+    """
+    with open(os.open(source, os.O_RDONLY | FILE), "rb") as given, open(target, "xb") as taken:
+        if not stat.S_ISREG(os.fstat(given.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", source)
         command.capture(["cp", "--reflink=auto", "--", _name(given), _name(taken)])
 
 
@@ -95,14 +122,15 @@ def restore_times(top: str, wanted: Mapping[str, Entry], present: Optional[Mappi
 
     present: what the tree is, to leave alone paths that differ in more than time.
     """
-    for path in sorted(wanted, reverse=True):  # what is in a directory before the directory
-        entry = wanted[path]
-        if present is not None and (path not in present or present[path].differs(entry)):
-            continue
-        with reach(top, path) as full:
+    with Descent(top) as tree:
+        for path in sorted(wanted, reverse=True):  # what is in a directory before the directory
+            entry = wanted[path]
+            if present is not None and (path not in present or present[path].differs(entry)):
+                continue
             try:
-                status = os.lstat(full)
-            except FileNotFoundError:
+                directory, name = tree.parent(path)
+                status = _lstat(directory, name)
+            except (FileNotFoundError, NotADirectoryError):
                 continue  # left out: the comparison says so
             if status.st_mtime_ns != entry.mtime:
-                os.utime(full, ns=(status.st_atime_ns, entry.mtime), follow_symlinks=False)
+                os.utime(name, ns=(status.st_atime_ns, entry.mtime), dir_fd=directory, follow_symlinks=False)

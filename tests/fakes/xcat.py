@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import fnmatch
+import gzip
 import hashlib
 import json
 import os
@@ -635,10 +636,40 @@ def _fill(state: State, knob: Mapping[str, Any], options: Mapping[str, str], top
     shutil.copyfile(root / f"boot/vmlinuz-{version}", top / "kernel")
     for mode in ("stateless", "statelite"):
         initrd = top / f"initrd-{mode}.gz"
-        initrd.write_bytes(f"initrd of xCAT, {mode}, for {version} {knob.get('issue', '')}\n".encode())
+        text = f"initrd of xCAT, {mode}, for {version} {knob.get('issue', '')}\n"
+        initrd.write_bytes(gzip.compress(newc({"init": text.encode(), "etc/initrd-release": b"NAME=fake\n"})))
         initrd.chmod(0o600)
+    _databases(root, packages, str(knob.get("rpm", "")))
     if knob.get("leave_mount"):
         subprocess.run(["mount", "--bind", "/run", str(root / "run")], check=True)
+
+
+def _databases(root: Path, packages: Iterable[str], rpm: str) -> None:
+    """What package managers write: another history each time, and a database.
+
+    That of dpkg, which is read without a process; with an rpm to install, that of rpm, where this machine's rpm puts it.
+    """
+    (root / "var/lib/dnf").mkdir(parents=True, exist_ok=True)
+    for suffix in ("", "-shm", "-wal"):
+        (root / f"var/lib/dnf/history.sqlite{suffix}").write_bytes(os.urandom(64))
+    if rpm:
+        words = ["rpm", "--root", str(root), "-i", "--justdb", "--nodeps", "--nosignature", rpm]
+        subprocess.run(words, stdin=subprocess.DEVNULL, check=True)
+        return
+    fields = "Status: install ok installed\nVersion: 1.0\nArchitecture: amd64"
+    (root / "var/lib/dpkg").mkdir(parents=True, exist_ok=True)
+    (root / "var/lib/dpkg/status").write_text("".join(f"Package: {name}\n{fields}\n\n" for name in packages))
+
+
+def newc(files: Mapping[str, bytes]) -> bytes:
+    """A cpio archive with the times and inode numbers of one run, as every mkinitrd makes it."""
+    out, inode = b"", int.from_bytes(os.urandom(3), "little")
+    for name, data in [*files.items(), ("TRAILER!!!", b"")]:
+        inode += 1
+        fields = (inode, 0o100755, 0, 0, 1, int(time.time()), len(data), 8, 1, 0, 0, len(name) + 1, 0)
+        for part in (b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0", data):
+            out += part + b"\0" * (-len(part) % 4)
+    return out
 
 
 def random_bytes(size: int, seed: str) -> bytes:

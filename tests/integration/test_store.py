@@ -462,7 +462,7 @@ def test_name_that_fsvs_cannot_store_comes_out_as_it_went_in(
         _make(os.path.join(etc, b"%d" % number + BAD_NAMES[name][:254]), kind)
     plain_recipe(installation)
     result = installation.create(source)
-    assert "Warning" not in result.stderr
+    assert result.stderr.count("Warning") == result.stderr.count("no package database") == 1
     assert difference(look(source / "rootimg"), look(installation.checkout(tmp_path / "out"))) == {}
     assert "no new revision" in installation.create(source).stdout
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,10 @@ def ctx(tmp_path: Path) -> BuildContext:
         OsImage("debian12-x86_64-netboot-example.prod", {}), Recipe((), Settings()), {}, tmp_path / "install", paths,
         tmp_path / "log", Mmdebstrap(), None, Progress(io.StringIO()), procedure,
     )  # fmt: skip
+
+
+@pytest.fixture
+def deep_is_removed(tmp_path: Path) -> Iterator[None]:
+    """Python's own removal of a tree, which pytest uses, ends in a RecursionError where it is deep."""
+    yield
+    subprocess.run(["rm", "-rf", *map(str, tmp_path.iterdir())], check=True)

@@ -538,3 +538,24 @@ def test_an_init_script(
     ctx.service("both")
     assert found == [], "systemd does not start what has a unit by its script"
     assert mounts.mounts_below(ctx.root) == []
+
+
+@pytest.mark.usefixtures("deep_is_removed")
+def test_directories_deeper_than_python_goes(ctx: BuildContext) -> None:
+    """And than a path may be long: matched, emptied, removed, and a path in them is one of the image."""
+    descriptor = os.open(ctx.root, os.O_RDONLY)
+    for name in ["top", *["d"] * 1500, *["e" * 200] * 10]:
+        os.mkdir(name, dir_fd=descriptor)
+        following = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = following
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+    os.close(descriptor)
+    path = "/".join(["top", *["d"] * 1500])
+    assert ctx.inside(f"/{path}/x") == ctx.root / path / "x"
+    (found,) = ctx.glob("top/**/file")
+    assert len(str(found)) > 4096
+    assert ctx.empty_directories(["top"]) == 1
+    assert os.listdir(ctx.root / "top") == []
+    ctx.remove("top")
+    assert not ctx.exists("top")

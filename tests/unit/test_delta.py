@@ -172,3 +172,28 @@ def test_an_overlay_nobody_changed_is_empty(trees: tuple[Path, Path]) -> None:
     write(lower / "etc/x")
     assert delta.settle(str(upper), str(lower)) == []
     assert names(upper) == []
+
+
+@ROOT
+@pytest.mark.usefixtures("deep_is_removed")
+def test_settle_of_directories_deeper_than_python_goes(trees: tuple[Path, Path]) -> None:
+    """What is copied up of them as it was goes, and what is new at their end stays."""
+    for number, top in enumerate(trees):
+        descriptor = os.open(top, os.O_RDONLY)
+        for _ in range(1300):
+            os.mkdir("d", dir_fd=descriptor)
+            following = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+            os.utime(descriptor, ns=(STAMP, STAMP))
+            os.close(descriptor)
+            descriptor = following
+        if not number:
+            os.close(os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+        os.close(descriptor)
+    upper, lower = trees
+    assert delta.settle(str(upper), str(lower)) == []
+    assert delta.tree_paths(upper) == 1301
+    os.unlink(upper / ("d/" * 1300 + "new"))
+    os.utime(upper / ("d/" * 1300), ns=(STAMP, STAMP))
+    os.utime(lower / ("d/" * 1300), ns=(STAMP, STAMP))
+    assert delta.settle(str(upper), str(lower)) == []
+    assert delta.tree_paths(upper) == 0

@@ -10,7 +10,7 @@ import pytest
 
 from xcat_avs import generate, manifest
 from xcat_avs.errors import AvsError
-from xcat_avs.generate import Wishes, dnf, genimage, mmdebstrap
+from xcat_avs.generate import Wishes, dnf, existing, genimage, mmdebstrap
 from xcat_avs.image import OsImage
 
 
@@ -214,3 +214,72 @@ def test_count_packages_of_rpm(tmp_path: Path) -> None:
     subprocess.run(["rpm", "--dbpath", str(database), "--initdb"], check=True, capture_output=True)
     assert generate.rpm_database(tmp_path) == "var/lib/rpm"
     assert generate.count_packages(tmp_path) == 0
+
+
+@pytest.mark.parametrize("dracut", [False, True])
+def test_a_setting_of_dracut_for_the_length_of_a_build(tmp_path: Path, dracut: bool) -> None:
+    setting = tmp_path / "etc/dracut.conf.d/avs-reproducible.conf"
+    with generate.reproducible_initrds(tmp_path):
+        assert setting.read_text() == 'reproducible="yes"\n'
+        if dracut:
+            put(tmp_path / "usr/lib/dracut/dracut-functions.sh")
+    assert [path.name for path in tmp_path.rglob("*")].count("dracut.conf.d") == dracut, "the package's directory stays"
+    assert not setting.exists()
+
+
+def test_a_setting_of_dracut_never_goes_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "host").mkdir()
+    (tmp_path / "root/etc").mkdir(parents=True)
+    (tmp_path / "root/etc/dracut.conf.d").symlink_to(tmp_path / "host")
+    with generate.reproducible_initrds(tmp_path / "root"):
+        assert list((tmp_path / "host").iterdir()) == []
+    assert (tmp_path / "root/etc/dracut.conf.d").is_symlink()
+
+
+def test_what_package_managers_note_of_their_runs_is_taken_out(tmp_path: Path) -> None:
+    for name in ("dnf/history.sqlite", "dnf/history.sqlite-shm", "dnf/history.sqlite-wal", "dnf/repos/x/countme",
+                 "yum/history/history-2026-01-01.sqlite", "yum/yumdb/b/bash/from_repo", "yum/uuid", "dnf/modules.d"):  # fmt: skip
+        put(tmp_path / "var/lib" / name)
+    put(tmp_path / "usr/lib/sysimage/libdnf5/transaction_history.sqlite-wal")
+    dnf.settle(tmp_path)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == {
+        "var/lib/dnf/modules.d"
+    }
+
+
+PACKED = b"root:$6$salt$hash:13880:0:99999:7:::\nbin:*:19000:0:99999:7:::\n"
+
+
+@pytest.mark.parametrize(
+    ("shadow", "info", "left", "said"),
+    [
+        (PACKED, "IMAGEUUID='1'\n", PACKED.replace(b"$6$salt$hash", b"*"), 3),
+        (PACKED, "IMAGENAME='x'\n", PACKED, 0),  # as a pack of ours, or a site, writes it
+        (PACKED, "", PACKED, 0),
+        (PACKED.replace(b"13880", b"19000"), "IMAGEUUID='1'\n", PACKED.replace(b"13880", b"19000"), 2),
+        (PACKED.replace(b"$6$salt$hash", b"*"), "IMAGEUUID='1'\n", PACKED.replace(b"$6$salt$hash", b"*"), 2),
+    ],
+)
+def test_what_packimage_put_into_a_tree(tmp_path: Path, shadow: bytes, info: str, left: bytes, said: int) -> None:
+    put(tmp_path / "etc/shadow").write_bytes(shadow)
+    (tmp_path / "etc/shadow").chmod(0o600)
+    put(tmp_path / "xcatpost/mypostscript")
+    if info:
+        put(tmp_path / "opt/xcat/xcatinfo", info)
+    assert len(existing.strip_packimage(tmp_path)) == said
+    assert (tmp_path / "etc/shadow").read_bytes() == left
+    assert (tmp_path / "etc/shadow").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "xcatpost").exists() == (tmp_path / "opt/xcat/xcatinfo").exists() if info else not said
+    assert existing.strip_packimage(tmp_path) == []
+
+
+def test_packimage_links_that_lead_out_are_left_alone(tmp_path: Path) -> None:
+    host = put(tmp_path / "host/shadow", "root:hash:13880:0:99999:7:::\n")
+    root = tmp_path / "root"
+    put(root / "opt/xcat/xcatinfo", "IMAGEUUID='1'\n")
+    (root / "etc").mkdir()
+    (root / "etc/shadow").symlink_to(host)
+    (root / "xcatpost").symlink_to(host.parent)
+    assert existing.strip_packimage(root) == ["/opt/xcat/xcatinfo"]
+    assert host.read_text() == "root:hash:13880:0:99999:7:::\n"
+    assert (root / "xcatpost").is_symlink()

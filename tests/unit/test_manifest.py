@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import manifest
+from xcat_avs import descent, manifest
 from xcat_avs.errors import AvsError
 from xcat_avs.manifest import Entry
 
@@ -178,7 +178,7 @@ def test_scan_of_paths_longer_than_the_kernel_takes(tmp_path: Path, name: bytes)
         assert found[f"{path}/link"].link == "target"
         assert max(map(len, found)) > 4400
         assert manifest.load(manifest.dump(found), "it") == found
-        with manifest.reach(str(top), f"{path}/file") as full:
+        with descent.reach(str(top), f"{path}/file") as full:
             os.utime(full, ns=(5, 6))
         assert manifest.scan(str(top))[f"{path}/file"].mtime == 6
     finally:
@@ -227,7 +227,8 @@ def test_a_tree_that_is_not_there(tmp_path: Path) -> None:
     assert manifest.load(manifest.dump({}), "it") == {}
 
 
-GOOD = "./a type=file mode=0644 uid=0 gid=0 time=1.000000000 size=3 sha256digest=00"
+GOOD = "./a type=file mode=0644 uid=0 gid=0 time=1.000000000 size=3 sha256digest=" + "0" * 64
+OTHER = GOOD.replace("./a", "./b")
 
 
 def sealed(*lines: str, count: int | None = None) -> str:
@@ -253,13 +254,65 @@ def test_load_refuses_with_the_line(line: str) -> None:
         manifest.load(sealed(GOOD, line), "it")
 
 
+DIRECTORY = "./d type=dir mode=0755 uid=0 gid=0 time=1.000000000"
+LINK = "./d/l type=link mode=0777 uid=0 gid=0 time=1.000000000 link=/etc"
+DEVICE = "./d/n type=char mode=0600 uid=0 gid=0 time=1.000000000 device=native,1,3"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "./../../etc/shadow", "./d/../../etc/x", "./..", "./.", "./", ".//etc/x", "./d//x", "./d/.", "./d/./x", "./d/", "./d/\\000x",
+        "./d/\\056\\056", "./d/\\056\\056/x", "./d\\057\\056\\056\\057x", "./none/x", "./d/file/x", "./d/l/x", "./\\057etc",
+    ],
+)  # fmt: skip
+def test_load_refuses_a_path_that_is_in_no_tree(path: str) -> None:
+    """Whoever may commit does not say by it where root writes: no way up, no way through a link, none without its directory."""
+    above = [DIRECTORY, GOOD.replace("./a", "./d/file"), LINK]
+    assert len(manifest.load(sealed(*above), "it")) == 3
+    with pytest.raises(AvsError, match=r"^it, line 5: (not a path within a tree|the path lies in no directory)"):
+        manifest.load(sealed(*above, GOOD.replace("./a", path)), "it")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (GOOD + " hardlink=./none", "the hard link"), (GOOD + " hardlink=./d", "the hard link"), (GOOD + " hardlink=./d/l", "the hard link"),
+        (GOOD + " hardlink=./../../etc/shadow", "the hard link"), (GOOD + " hardlink=./a", "the hard link"),
+        (GOOD + " hardlink=./d/again", "the hard link"), (DIRECTORY.replace("./d", "./e") + " hardlink=./d", "the hard link"),
+        (GOOD + " hardlink=/etc/shadow", "not a manifest record"), (GOOD.replace("0" * 64, "../../../x"), "not a file's size"),
+        (GOOD.replace("0" * 64, "0" * 63), "not a file's size"), (GOOD.replace("0" * 64, "0" * 65), "not a file's size"),
+        (GOOD.replace("size=3", "size=-3"), "not a file's size"), (LINK.replace("link=/etc", "link="), "not a link's"),
+        (LINK.replace("link=/etc", "link=/e\\000"), "not a link's"), (LINK.replace(" link=/etc", ""), "not a link's"),
+        (DEVICE.replace("native,1,3", "native,5,1048576"), "not an owner"), (DEVICE.replace("native,1,3", "native,-1,3"), "not an owner"),
+        (DEVICE.replace(" device=native,1,3", ""), "not a manifest record"), (GOOD + " device=native,1,3", "not a manifest record"),
+        (GOOD.replace("uid=0", "uid=-1"), "not an owner"), (GOOD.replace("gid=0", "gid=4294967295"), "not an owner"),
+        (GOOD.replace("0644", "10644"), "not an owner"), (GOOD.replace("0644", "-644"), "not an owner"),
+        (GOOD.replace("time=1.", f"time={1 << 63}."), "not an owner"), (GOOD.replace("time=1.", f"time={-(1 << 63) - 1}."), "not an owner"),
+        (GOOD.replace(".000000000", ".-00000001"), "not a manifest record"), (GOOD + " xattr.user.\\000=YQ==", "not the name"),
+    ],
+)  # fmt: skip
+def test_load_refuses_what_no_path_can_be(line: str, reason: str) -> None:
+    line = line.replace("./a ", "./z ")
+    above = [OTHER, DIRECTORY, GOOD.replace("./a", "./d/again") + " hardlink=./b", LINK]
+    assert len(manifest.load(sealed(*above), "it")) == 4
+    with pytest.raises(AvsError, match=rf"^it, line 6: {reason}"):
+        manifest.load(sealed(*above, line), "it")
+
+
+@pytest.mark.parametrize("seconds", [(1 << 63) - 1, -(1 << 63), 253402300800])
+def test_load_takes_every_time_that_a_file_system_may_give(tmp_path: Path, seconds: int) -> None:
+    found = manifest.load(sealed(GOOD.replace("time=1.", f"time={seconds}.")), "it")
+    (tmp_path / "a").touch()
+    os.utime(tmp_path / "a", ns=(0, found["a"].mtime))
+
+
 @pytest.mark.parametrize("text", ["", "#mtree", f"#mtree\n{GOOD}", f"{GOOD}\n", "mtree\n", sealed(GOOD)[:-1]])
 def test_load_refuses_what_is_cut_off(text: str) -> None:
     with pytest.raises(AvsError, match="it is no whole manifest"):
         manifest.load(text, "it")
 
 
-OTHER = GOOD.replace("./a", "./b")
 DAMAGED = {
     "no last line": f"#mtree\n{GOOD}\n",
     "only the last line gone": sealed(GOOD, OTHER).rsplit("#end", 1)[0],
@@ -293,7 +346,7 @@ def test_load_refuses_every_flipped_bit() -> None:
                 manifest.load(text[:position] + flipped + text[position + 1 :], "it")
 
 
-ENTRY = Entry("a", "file", 0o644, 0, 0, 1_000_000, 3, "00")
+ENTRY = Entry("a", "file", 0o644, 0, 0, 1_000_000, 3, "0" * 64)
 
 
 @pytest.mark.parametrize(

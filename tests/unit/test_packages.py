@@ -166,6 +166,21 @@ def test_an_rpm_database_that_cannot_be_read(tmp_path: Path, name: str, data: by
     (database / name).write_bytes(data)
     with pytest.raises(AvsError, match="rpm"):
         packages.read(tmp_path)
+    found, problem = packages.examine(tmp_path)
+    assert (found.kind, found) == ("none", [])
+    assert "rpm" in problem
+
+
+def test_what_is_wrong_with_a_database(tmp_path: Path) -> None:
+    assert "no package database (/var/lib/dpkg/status, " in packages.examine(tmp_path)[1]
+    (tmp_path / "root/.rpmdb").mkdir(parents=True)
+    assert "in /root/.rpmdb" in packages.examine(tmp_path)[1]
+    (tmp_path / "root/.rpmdb").rmdir()
+    (tmp_path / "var/lib/dpkg").mkdir(parents=True)
+    (tmp_path / packages.DPKG_STATUS).write_text("")
+    assert "holds no package" in packages.examine(tmp_path)[1]
+    (tmp_path / packages.DPKG_STATUS).write_text(STATUS)
+    assert packages.examine(tmp_path) == (DEBS, "")
 
 
 def test_dump_and_load() -> None:

@@ -371,3 +371,27 @@ def test_a_reader_always_sees_a_whole_set(served: Path) -> None:
     assert wrong[:5] == []
     assert reads > 20
     assert names(served) == sorted(["prod", *(f"prod.v{number}" for number in range(201))])
+
+
+@pytest.mark.usefixtures("deep_is_removed")
+def test_describe_files_takes_what_is_there(tmp_path: Path) -> None:
+    """Whoever put something beside the files of a set is told so: nothing is followed, waited for, or too deep."""
+    (tmp_path / "set/addons").mkdir(parents=True)
+    (tmp_path / "set/addons/x.cpio.gz").write_text("x")
+    (tmp_path / "set/kernel").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "set/fifo")
+    descriptor = os.open(tmp_path / "set", os.O_RDONLY)
+    for _ in range(1300):
+        os.mkdir("d", dir_fd=descriptor)
+        following = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = following
+    os.close(descriptor)
+    (tmp_path / "served").symlink_to("set")
+    found = publish.describe_files(tmp_path / "served")
+    assert found == publish.describe_files(tmp_path / "set")
+    digest = hashlib.sha256(b"x").hexdigest()
+    assert found == {
+        "addons/x.cpio.gz": {"size": 1, "sha256": digest}, "kernel": {"type": "link"}, "fifo": {"type": "fifo"},
+    }  # fmt: skip
+    assert publish.describe_files(tmp_path / "none") == {}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from unit.test_manifest import ODD_NAMES, deep
-from xcat_avs import manifest, restore
+from xcat_avs import descent, manifest, restore
 from xcat_avs.errors import AvsError
 from xcat_avs.manifest import Entry, Manifest
 
@@ -58,7 +58,7 @@ def contents_of(tree: Path, found: Manifest, directory: Path) -> Path:
     directory.mkdir()
     for path, entry in found.items():
         if entry.type == "file":
-            with manifest.reach(str(tree), path) as full:
+            with descent.reach(str(tree), path) as full:
                 shutil.copyfile(full, directory / entry.sha256)
     return directory
 
@@ -224,7 +224,7 @@ def test_paths_longer_than_the_kernel_takes(tmp_path: Path, name: bytes) -> None
     try:
         path = os.fsdecode(deep(tops[0], name, 4500))
         for inner in ("file", "other"):
-            with manifest.reach(str(tops[0]), f"{path}/{inner}") as full:
+            with descent.reach(str(tops[0]), f"{path}/{inner}") as full:
                 os.setxattr(full, "user.x", b"1")
                 os.utime(full, ns=(1, 2))
         wanted = manifest.scan(str(tops[0]))

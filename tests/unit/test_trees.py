@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import socket
@@ -12,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from fakes import xcat
 
 from xcat_avs import manifest
 from xcat_avs.errors import AvsError, DamageError, NotFoundError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
-from xcat_avs.store import Revision, Version, trees
+from xcat_avs.store import Revision, Version, layout, trees
 from xcat_avs.store.fsvs import FsvsStore
 
 IMAGE = OsImage(
@@ -187,6 +189,35 @@ def test_unchanged_is_not_committed_and_gets_no_new_times(site: Site) -> None:
     assert site.cat("build_info/report") == b"built again\n"
     site.checkout()
     assert site.rootimg(site.kept) == found
+
+
+@pytest.mark.slow
+def test_an_initrd_with_the_same_files_gets_the_stored_bytes_back(site: Site) -> None:
+    """Each run of what makes it gives others, by its times and inode numbers."""
+    paths = [site.tree / "initrd-stateless.gz", site.root / "boot/initramfs-6.1.img"]
+    paths[1].parent.mkdir()
+
+    def make(text: bytes = b"#!/bin/sh\n") -> list[bytes]:
+        for path in paths:
+            path.write_bytes(gzip.compress(xcat.newc({"init": text})))
+        return [path.read_bytes() for path in paths]
+
+    made = make()
+    first, _ = site.commit()
+    assert make() != made
+    assert site.commit() == (first, False)
+    assert [path.read_bytes() for path in paths] == made
+    assert make() != made
+    os.chmod(paths[0], 0o600)
+    second, changed = site.commit()
+    assert (changed, [path.read_bytes() for path in paths]) == (True, made), "its own mode is no part of what it holds"
+    changes = site.store.changes(IMAGE, Version(revision=first.number), Version(revision=second.number))
+    assert ("initrd-stateless.gz", "properties") in changes
+    assert not [path for path, _ in changes if path.startswith("rootimg")]
+    assert make(b"#!/bin/ksh\n") != made
+    assert site.commit()[1]
+    site.checkout()
+    assert site.rootimg(site.kept) == site.rootimg(site.tree)
 
 
 @pytest.mark.slow
@@ -602,3 +633,35 @@ def test_carried_content_of_a_commit_that_was_cut_off_is_removed(site: Site) -> 
     assert len(list((site.kept / "build_info/carried").iterdir())) == 2
     assert sorted(path.name for path in site.top.iterdir()) == ["kept", "repo", "tree", "work"]
     assert list((site.top / "work").iterdir()) == []
+
+
+# -- the layout
+
+
+def entry(path: str, kind: str) -> Entry:
+    return Entry(path, kind, 0o644, 0, 0, 0, link="/etc/shadow" if kind == "link" else "")
+
+
+@pytest.mark.parametrize(
+    ("path", "good"),
+    [
+        ("kernel", "file"), ("initrd-stateless.gz", "file"), ("initrd\nx", "file"), ("rootimg", "dir"), ("addons", "dir"),
+        ("addons/kvm", "dir file"), ("addons/kvm/rootimg", "dir"), ("addons/kvm/removed", "file"), ("addons/kvm/packages", "file"),
+        ("build_info", "dir file"), ("build_info/report", "dir file"), ("build_info/inputs/files/a/b", "dir file"),
+    ],
+)  # fmt: skip
+def test_layout(path: str, good: str) -> None:
+    for kind in ("file", "dir", "link", "char", "block", "fifo"):
+        found = {path: entry(path, kind)}
+        if kind in good.split():
+            layout.check(found, "it")
+        else:
+            with pytest.raises(AvsError, match=rf"^it: {path!a} is (a|a link to '/etc/shadow')".replace("\\", "\\\\")):
+                layout.check(found, "it")
+
+
+@pytest.mark.parametrize(
+    "path", ["rootimg/kernel", "rootimg/build_info/x", "kernel.old", "addons/kvm/rootimg/kernel", "x"]
+)
+def test_layout_leaves_alone_what_is_the_images(path: str) -> None:
+    layout.check({path: entry(path, "link")}, "it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Callable
@@ -12,6 +13,7 @@ from typing import Callable
 from xcat_avs import manifest
 from xcat_avs.definitions import includes
 from xcat_avs.definitions.includes import INCLUDE, Source
+from xcat_avs.descent import Descent
 
 KIND = "exlist"
 _libc = ctypes.CDLL(None)
@@ -56,17 +58,18 @@ def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
     paths = [path for path, _ in manifest.walk(str(root))]
     kept: set[str] = set()
     removed = 0
-    for path in sorted(paths, reverse=True):  # what is in a directory before the directory
-        name = "./" + path
-        full = root / path
-        if path in kept or not out(name) or keep(name):
-            kept.add(os.path.dirname(path))
-            continue
-        removed += 1
-        if full.is_dir() and not full.is_symlink():
-            full.rmdir()
-        else:
-            full.unlink()
+    with Descent(str(root)) as tree:
+        for path in sorted(paths, reverse=True):  # what is in a directory before the directory
+            name = "./" + path
+            if path in kept or not out(name) or keep(name):
+                kept.add(os.path.dirname(path))
+                continue
+            removed += 1
+            directory, last = tree.parent(path)
+            if stat.S_ISDIR(os.stat(last, dir_fd=directory, follow_symlinks=False).st_mode):
+                os.rmdir(last, dir_fd=directory)
+            else:
+                os.unlink(last, dir_fd=directory)
     return removed
 
 

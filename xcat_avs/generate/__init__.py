@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional, Protocol
@@ -19,6 +20,8 @@ rpm_database = packages.rpm_database
 # The build is a function of its inputs: what takes a time from the clock takes this one.
 SOURCE_DATE_EPOCH = "1000000000"
 LISTS = ("pkglist", "otherpkglist", "exlist")
+# Where dracut, as far as it is a new one, reads that the same files are to give the same initrd.
+DRACUT_SETTING = "etc/dracut.conf.d/avs-reproducible.conf"
 ARCHIVES = re.compile(r"rootimg\.[a-z0-9.]+")
 
 
@@ -186,13 +189,36 @@ def explain_unknown(job: Job, log: Path, pattern: re.Pattern[str], err: AvsError
 
 
 def count_packages(root: Path) -> int:
-    """The number of packages in an image by its own database; 0 without one."""
-    return len(packages.read(root))
+    """The number of packages in an image by its own database; 0 without one that can be read."""
+    return len(packages.examine(root)[0])
 
 
 def package_names(root: Path) -> list[str]:
     """The packages in an image by its own database, one of several versions or architectures once each."""
     return [package.name for package in packages.read(root)]
+
+
+@contextmanager
+def reproducible_initrds(root: Path) -> Iterator[None]:
+    """Have the dracut of an image make the same initrd of the same files, for the length of a block."""
+    path = root / DRACUT_SETTING
+    missing = [parent for parent in (path.parent.parent, path.parent) if not os.path.lexists(parent)]
+    if not missing and os.path.realpath(path.parent) != os.path.join(
+        os.path.realpath(root), os.path.dirname(DRACUT_SETTING)
+    ):
+        yield  # a link of the image's, which may lead anywhere
+        return
+    for directory in missing:
+        directory.mkdir(mode=0o755)
+    path.write_text('reproducible="yes"\n', encoding="ascii")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        if not any((root / place / "dracut").is_dir() for place in ("usr/lib", "usr/share")):
+            for directory in reversed(missing):  # with dracut, the directory is its package's
+                if directory.is_dir() and not os.listdir(directory):
+                    directory.rmdir()
 
 
 def copy_tree(source: Path, target: Path, log: Path) -> None:

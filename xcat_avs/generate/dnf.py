@@ -18,6 +18,7 @@ from xcat_avs.generate import (
     explain_unknown,
     list_files,
     package_set,
+    reproducible_initrds,
     rpm_database,
 )
 from xcat_avs.image import OsImage
@@ -28,6 +29,9 @@ UNKNOWN = re.compile(
 )
 SCRIPTLET = re.compile(r"^.*(?:scriptlet failed|Error in \S+ scriptlet).*$", re.MULTILINE)
 HOST_REPOSITORIES = Path("/etc/yum.repos.d")
+# What package managers note of each of their runs: times, process numbers, command lines.
+HISTORIES = ("var/lib/dnf/history.sqlite*", "var/lib/dnf/repos", "usr/lib/sysimage/libdnf5/transaction_history.sqlite*",
+             "var/lib/yum/history/*", "var/lib/yum/yumdb/*", "var/lib/yum/uuid")  # fmt: skip
 # What is covered while scripts of packages run; the package that owns them finds them there.
 ROOT = {"proc": 0o555, "sys": 0o555, "dev": 0o755, "run": 0o755}
 # Paths in a configuration file are taken below the root: "../../" keeps cache and logs out of the image.
@@ -98,24 +102,27 @@ class Dnf:
             argv = ["dnf", "-y", "--config", str(work / "dnf.conf"), "--installroot", str(root),
                     "--releasever", job.image.version.major, "--forcearch", arch, *self.wishes.arguments, *words]  # fmt: skip
             try:
-                with mounts.chroot_mounts(root):
+                with mounts.chroot_mounts(root), reproducible_initrds(root):
                     command.run(argv, log=job.log, env=env, timeout=job.timeout)
             except CommandError as err:
                 raise explain_unknown(job, job.log, UNKNOWN, err) from None
             warn_of_scripts(job)
         finally:
             mounts.remove_tree(work)
-        _fold(job.root)
+        settle(job.root)
 
 
-def _fold(root: Path) -> None:
-    """Fold the database's write-ahead files, which differ from build to build, into the database."""
+def settle(root: Path) -> None:
+    """Take away what differs from build to build: the database's write-ahead files, by folding them in, and histories."""
     database = rpm_database(root)
     if database and (root / database / "rpmdb.sqlite").is_file():
         connection = sqlite3.connect(root / database / "rpmdb.sqlite")
         connection.execute("pragma journal_mode=DELETE")
         connection.close()
         (root / database / ".rpm.lock").unlink(missing_ok=True)
+    for pattern in HISTORIES:
+        for path in root.glob(pattern):
+            mounts.remove_tree(path)
 
 
 def macros(wishes: Wishes) -> str:

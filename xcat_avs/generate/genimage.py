@@ -5,18 +5,35 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from xcat_avs import command, mounts, xcat
 from xcat_avs.errors import AvsError
-from xcat_avs.generate import NO_WISHES, Job, Wishes, lists
+from xcat_avs.generate import NO_WISHES, SOURCE_DATE_EPOCH, Job, Wishes, dnf, lists, reproducible_initrds
 from xcat_avs.manifest import digest
 
 DRACUT = re.compile(r"^.*(?:dracut-install: (?:FAILED|ERROR)|dracut.*ERROR).*$", re.MULTILINE)
 INNER = re.compile(r"^cd (\S+); (\./genimage .*)$", re.MULTILINE)
+
+
+@contextmanager
+def _database_in_image(work: Path) -> Iterator[None]:
+    """Have this machine's rpm keep the database of an image at its place, also where it would take the user's home."""
+    if command.find("rpm") is None:
+        yield
+        return
+    place, directory = command.capture(["rpm", "--eval", "%_dbpath\n%{_rpmconfigdir}"]).text.splitlines()
+    if place.startswith(("/var/", "/usr/")):
+        yield
+        return
+    # Not by another HOME, which the scripts of a site may count on: the macros are seen with one line more.
+    macros = Path(directory, "macros")
+    (work / "macros").write_text(macros.read_text(encoding="utf-8") + "\n%_dbpath /var/lib/rpm\n", encoding="utf-8")
+    with mounts.bind(work / "macros", macros, readonly=True):
+        yield
 
 
 def options(modules: Sequence[str], interface: str, kernel: str, root_size: str) -> tuple[str, ...]:
@@ -74,8 +91,14 @@ class Genimage:
             if self.minimal:
                 for path in image.paths("pkglist"):
                     stack.enter_context(mounts.bind(Path(self.minimal), path, readonly=True))
-            command.run(argv, log=job.log, env=xcat.bypass(), cwd=cwd, timeout=job.timeout)
+            if image.version.packages == "rpm":
+                stack.enter_context(_database_in_image(job.work))
+            stack.enter_context(reproducible_initrds(job.root))
+            env = {**xcat.bypass(), "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
+            command.run(argv, log=job.log, env=env, cwd=cwd, timeout=job.timeout)
             self._tidy(job)
+        if image.version.packages == "rpm":
+            dnf.settle(job.root)
         if not (job.root / "etc").is_dir():
             raise AvsError(
                 f"genimage ended well and left no image in {self.rootimgdir}", command.tail(job.log), str(job.log)

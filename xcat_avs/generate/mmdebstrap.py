@@ -12,7 +12,16 @@ from pathlib import Path
 
 from xcat_avs import command, mounts
 from xcat_avs.errors import AvsError, CommandError
-from xcat_avs.generate import NO_WISHES, SOURCE_DATE_EPOCH, Job, Wishes, aptsources, explain_unknown, package_set
+from xcat_avs.generate import (
+    NO_WISHES,
+    SOURCE_DATE_EPOCH,
+    Job,
+    Wishes,
+    aptsources,
+    explain_unknown,
+    package_set,
+    reproducible_initrds,
+)
 
 UNKNOWN_NAME = re.compile(r"^E: (?:Unable to locate package |Package ')([^'\s]+)", re.MULTILINE)
 APT = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -106,7 +115,7 @@ class Mmdebstrap:
     def _apt(self, job: Job, *words: str) -> None:
         argv = ["chroot", str(job.root), "apt-get", "-y", "--no-install-recommends", *self.wishes.arguments]
         argv += [f"-oDpkg::Options::={option}" for option in paths(self.wishes)] + list(words)
-        with mounts.chroot_mounts(job.root), resolver(job.root / "etc/resolv.conf"):
+        with mounts.chroot_mounts(job.root), resolver(job.root / "etc/resolv.conf"), reproducible_initrds(job.root):
             command.run(argv, log=job.log, env={**APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}, timeout=job.timeout)
 
     def _apt_options(self, name: str) -> list[str]:

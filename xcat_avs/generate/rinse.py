@@ -23,6 +23,7 @@ from xcat_avs.generate import (
     explain_unknown,
     list_files,
     package_set,
+    reproducible_initrds,
     unknown_packages,
 )
 from xcat_avs.generate.dnf import Dnf, flags, macros, repositories, sections, warn_of_scripts
@@ -201,6 +202,7 @@ class Rinse:
         with ExitStack() as stack:
             top = self._enter(job, stack)
             stack.enter_context(resolver(job.root / "etc/resolv.conf"))
+            stack.enter_context(reproducible_initrds(job.root))
             seen = []
             for name, url in repositories(job.image):
                 if url.startswith("file://"):

@@ -87,7 +87,9 @@ def run(request: Request, site: Site) -> Report:
         said = build.step_reports(paths, recipe)
         text = _report_blocks(image, completed, message, results, added, said)
         provenance = _provenance(image, site, generator, completed, message)
-        build.write_build_info(paths, image, recipe, results, added, report.to_text(Report(text)), provenance)
+        problem = build.write_build_info(paths, image, recipe, results, added, report.to_text(Report(text)), provenance)
+        if problem:
+            site.progress.warn(f"{image.name}: {problem}; its packages are neither counted nor compared")
         site.progress.begin("committing")
         try:
             log_message = f"{site.identity.user}; Image rebuild completed at {report.ctime(completed)}\n{message}"

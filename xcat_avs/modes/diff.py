@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import tempfile
+import os
+import stat
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from xcat_avs import differences, diffreport, packages
+from xcat_avs import differences, diffreport, manifest, mounts, packages
 from xcat_avs.definitions import stanza
 from xcat_avs.differences import Differences
 from xcat_avs.diffreport import Side
@@ -138,19 +139,28 @@ def _packages(store: Store, image: OsImage, version: Version, listed: bool) -> P
     data = _read(store, image, version, f"rootimg/{packages.DPKG_STATUS}")
     if data is not None:
         return packages.parse_status(data.decode("utf-8", "replace"))
-    with tempfile.TemporaryDirectory(prefix="avsimage.") as name:
-        root = Path(name)
+    with mounts.temporary_directory() as root:
         for directory in packages.RPM_DATABASES:
             (root / directory).parent.mkdir(parents=True, exist_ok=True)
             try:
                 store.export_directory(image, version, f"rootimg/{directory}", root / directory)
             except NotFoundError:
                 continue
+        _keep_within(root)
         try:
             return packages.read(root)
         except AvsError as err:
             hint = "; --files compares only the files"
             raise err.prefixed(f"{image.name}: the packages of {version} cannot be read: ", hint) from None
+
+
+def _keep_within(root: Path) -> None:
+    """Remove links of an exported part of an image that lead out of it: rpm would read what is there."""
+    for path, status in manifest.walk(str(root)):
+        if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+            real = os.path.realpath(root / path)
+            if not stat.S_ISLNK(status.st_mode) or not real.startswith(f"{os.path.realpath(root)}/"):
+                (root / path).unlink()
 
 
 # --content

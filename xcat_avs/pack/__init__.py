@@ -131,7 +131,7 @@ class Packing:
         """Write the archive into the new set; returns its name."""
         log = self.log
         root = tree / "rootimg"
-        if not root.is_dir():
+        if "rootimg" not in stored:
             raise AvsError(f"{self.source.name}: tag {self.tag.name} holds no rootimg")
         with _kept_times(tree, stored):
             additions.release(root, self.facts(), self.target.name, self.source.name)
@@ -181,8 +181,8 @@ class Packing:
         except AvsError as err:
             raise err.prefixed(f"{self.source.name}, tag {self.tag.name}: ") from None
         for name in (kernels.KERNEL, *INITRDS):
-            if (tree / name).is_file():
-                shutil.copyfile(tree / name, new / name)
+            if os.path.lexists(tree / name):
+                restore.copy_content(str(tree / name), str(new / name))  # a regular file, by layout.check
             elif name != INITRDS[1]:
                 self.progress.warn(
                     f"{self.source.name}: tag {self.tag.name} holds no {name}; nodes cannot boot this image"
@@ -199,5 +199,4 @@ def patterns(image: OsImage, packer: str) -> tuple[list[str], list[str]]:
 def _kept_times(tree: Path, stored: Manifest) -> Iterator[None]:
     """Undo what changes in a checkout do to the times of directories, and so to the bytes of the archive."""
     yield
-    left = {path: entry for path, entry in stored.items() if entry.type == "dir" and os.path.lexists(tree / path)}
-    restore.restore_times(str(tree), left)
+    restore.restore_times(str(tree), {path: entry for path, entry in stored.items() if entry.type == "dir"})

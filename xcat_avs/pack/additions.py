@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from xcat_avs import descent
+from xcat_avs.descent import Descent
 from xcat_avs.errors import AvsError
 from xcat_avs.inside import inside
 from xcat_avs.manifest import CAPABILITY, SELINUX, Manifest, Xattrs
@@ -59,16 +61,16 @@ def put(root: Path, name: str, text: str, image: str) -> None:
 
     Raises AvsError where a link of the image leads to somewhere on this machine.
     """
-    path = root / name
-    real = os.path.realpath(path.parent)
-    if real != str(path.parent) and not real.startswith(os.path.realpath(root) + os.sep):
+    # Links are the image's; what xCAT's packimage writes goes where they lead on this machine.
+    directory = inside(root, os.path.dirname(name), follow=True)
+    if os.path.realpath(root / os.path.dirname(name)) != os.path.realpath(directory):
         raise AvsError(f"{image}: /{os.path.dirname(name)} of the image leads out of it")
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    path.unlink(missing_ok=True)
-    path.write_text(text, encoding="utf-8")
-    path.chmod(0o644)
-    for made in (path, *(root / parent for parent in Path(name).parents)):
-        os.utime(made, (0, 0))
+    path = directory.relative_to(root) / os.path.basename(name)
+    descent.write_file(str(root), str(path), text.encode())
+    with Descent(str(root)) as tree:
+        for made in (path, *path.parents):
+            place, last = tree.parent("" if str(made) == "." else str(made))
+            os.utime(last, (0, 0), dir_fd=place, follow_symlinks=False)
 
 
 def release(root: Path, facts: Mapping[str, str], osimage: str, image: str) -> None:

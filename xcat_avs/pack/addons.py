@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from xcat_avs import delta, manifest
+from xcat_avs.descent import Descent, read_file
 from xcat_avs.errors import AvsError
 from xcat_avs.manifest import CAPABILITY, SELINUX
 from xcat_avs.pack import archive
@@ -67,11 +69,11 @@ def foreign(tree: Path) -> list[str]:
 
 def _lists(source: Path, base: Path, facts: Mapping[str, str]) -> dict[str, str]:
     """What the node has to be told, by the name of the file."""
-    removed = source / "removed"
+    removed = read_file(str(source), "removed") or b""
     root = source / "rootimg"
     return {
         "release": "".join(f"{name}='{facts[name]}'\n" for name in ("AVS_SOURCE", "AVS_TAG")),
-        "removed": removed.read_text(encoding="ascii") if removed.is_file() else "",
+        "removed": removed.decode("ascii"),
         "xattrs": "".join(_xattrs(root)),
         "accounts": "".join(_accounts(root, base)),
         "needs": "".join(f"{line}\n" for line in _needs(root)),
@@ -80,12 +82,11 @@ def _lists(source: Path, base: Path, facts: Mapping[str, str]) -> dict[str, str]
 
 def _xattrs(root: Path) -> Iterator[str]:
     """What cpio loses: `PATH NAME HEX TEXT`, the text being that of setcap for capabilities."""
-    for path, _ in [(".", None), *manifest.walk(str(root))]:
-        with manifest.reach(str(root), path) as full:
-            found = manifest.read_xattrs(full)
-        for name, value in found:
-            if name != SELINUX and path.split("/")[0] != LISTS:
-                yield xattr_line(path, name, value)
+    with Descent(str(root)) as tree:
+        for path, _ in [("", None), *manifest.walk(str(root))]:
+            for name, value in manifest.read_xattrs(tree.name(path)):
+                if name != SELINUX and path.split("/")[0] != LISTS:
+                    yield xattr_line(path or ".", name, value)
 
 
 def xattr_line(path: str, name: str, value: bytes) -> str:
@@ -113,8 +114,9 @@ def capabilities(value: bytes) -> str:
 def _accounts(root: Path, base: Path) -> Iterator[str]:
     """The files of accounts that an add-on changes, and what they are in the base: `SHA256  PATH`."""
     for path in ACCOUNTS:
-        if (root / path).is_file() and not (root / path).is_symlink() and (base / path).is_file():
-            yield f"{manifest.digest(str(base / path))}  {path}\n"
+        data = read_file(str(base), path)
+        if data is not None and read_file(str(root), path) is not None:
+            yield f"{hashlib.sha256(data).hexdigest()}  {path}\n"
 
 
 def _needs(root: Path) -> list[str]:

@@ -73,6 +73,11 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, 
     for path, status in manifest.walk(str(root)):
         if form.method == "cpio" and stat.S_ISREG(status.st_mode) and status.st_size > CPIO_LIMIT:
             raise AvsError(f"{path} is larger than 4 GiB, which cpio cannot hold; take --method tar or squashfs")
+        if len(os.fsencode(path)) > manifest.LONGEST:
+            raise AvsError(
+                f"{path[:60]!a}... is longer than {manifest.LONGEST} bytes, which no archive can hold; "
+                "have an exlist leave it out, or remove it from the image"
+            )
         paths.append(path)
     paths.sort(reverse=onto)
     if form.method == "squashfs":

@@ -18,6 +18,8 @@ COMPRESS = ("auto", "gzip", "pigz", "xz")
 LEAST_RATIO = 200  # no compression makes an image this many times smaller
 # What packimage leaves out by itself: the statelite form of the image.
 ITS_OWN = ("./etc/init.d/statelite", "./etc/rc.sysinit.backup", "./.statelite*", "./.default*", "./.statebackup*")
+# What it writes into the tree, through any link that is there.
+WRITTEN = ("etc", "etc/shadow", "opt/xcat", "opt/xcat/xcatinfo", "opt/xcat/xcatdsklspost", "xcatpost", ".statebackup")
 DEFAULT_PASSWORD = "cluster"  # what packimage writes without an entry in the passwd table
 # Runs for uuidgen inside packimage, which writes its answer between quotes to /opt/xcat/xcatinfo.
 UUIDGEN = """#!/bin/sh
@@ -49,12 +51,25 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
     _lend_uuidgen(work / "bin", facts)
     env = xcat.bypass()
     env["PATH"] = os.pathsep.join([str(work / "bin"), env["PATH"]])
+    _refuse_ways_out(root, image)
     (root / "opt/xcat").mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(xcat.private_locks(work / "locks"))
         stack.enter_context(xcat.seen_at(tree, rootimgdir, work / "above"))
         command.run([*argv, image.name], log=log, env=env, cwd=Path("/"), timeout=timeout)
     return _checked(tree, image, excluded, included, log, timeout)
+
+
+def _refuse_ways_out(root: Path, image: OsImage) -> None:
+    """packimage writes by paths of this machine: through an image's link it would write files of this machine."""
+    top = os.path.realpath(root)
+    for name in WRITTEN:
+        real = os.path.realpath(root / name)
+        if not real.startswith(f"{top}/"):
+            raise AvsError(
+                f"{image.name}: /{name} of the image leads out of it, to {real}, and packimage would write there; "
+                "make it a file or directory of the image, or set [pack] packer = own"
+            )
 
 
 def refuse_compress(compress: str) -> None:

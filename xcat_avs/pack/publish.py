@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import stat
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Optional
 
 from xcat_avs import mounts
+from xcat_avs.descent import open_file
 from xcat_avs.errors import AvsError
-from xcat_avs.manifest import digest
+from xcat_avs.manifest import TYPES, digest, walk
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -94,11 +96,15 @@ def new_set(rootimgdir: Path) -> Iterator[Path]:
 
 
 def describe_files(directory: Path) -> dict[str, dict[str, object]]:
-    """Size and checksum of each file of a set, by its path in it (`addons/kvm.cpio.gz`)."""
-    files = sorted(path for path in directory.rglob("*") if not path.is_dir())
-    return {
-        str(path.relative_to(directory)): {"size": path.stat().st_size, "sha256": digest(str(path))} for path in files
-    }
+    """Size and checksum of each file of a set, by its path in it (`addons/kvm.cpio.gz`); of what is none, its type."""
+    top = os.path.realpath(directory)
+    found: dict[str, dict[str, object]] = {}
+    for path, status in sorted(walk(top), key=lambda item: item[0]) if os.path.isdir(top) else ():
+        if stat.S_ISREG(status.st_mode):
+            found[path] = {"size": status.st_size, "sha256": digest(open_file(top, path))}
+        elif not stat.S_ISDIR(status.st_mode):
+            found[path] = {"type": TYPES[stat.S_IFMT(status.st_mode)]}
+    return found
 
 
 def publish(staging: Path, rootimgdir: Path, record: PackedSet, reserved: Collection[Path] = ()) -> tuple[Path, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +12,10 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from xcat_avs import command, mounts
+from xcat_avs.descent import link_tree
 from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.image import OsImage, Tag
-from xcat_avs.manifest import reach
+from xcat_avs.restore import restore
 from xcat_avs.scratch import own_directory
 from xcat_avs.store import MANIFEST, PLAIN, PROVENANCE, Content, Revision, Version, answers
 from xcat_avs.store.changes import actions, uploads
@@ -108,7 +108,7 @@ class FsvsStore(Subversion):
 
     def _commit_whole(self, image: OsImage, content: Content, author: str, message: str) -> int:
         """The first revision: FSVS in the tree itself. Returns its number."""
-        with self._fsvs(len(content.entries)) as (env, log), self._without(content, log) as tree:
+        with self._fsvs(len(content.entries)) as (env, log), self._without(content) as tree:
             options = ["-o", "empty_commit=no"]
             if self._local():  # a server knows who it is, and has no account of another name
                 options += ["-o", "author=$AVS_AUTHOR"]  # FSVS would take a $ in the name for a variable
@@ -122,20 +122,17 @@ class FsvsStore(Subversion):
         return int(number[-1])
 
     @contextmanager
-    def _without(self, content: Content, log: Path) -> Iterator[Path]:
+    def _without(self, content: Content) -> Iterator[Path]:
         """The tree without the names that FSVS would fail on: where it has such, a copy made of hard links."""
         if not content.aside:
             yield content.tree
             return
         with own_directory(content.tree.parent, PLAIN) as directory:
             copy = directory / "tree"
-            command.run(["cp", "-al", "--", str(content.tree), str(copy)], log=log)
-            for path in reversed(content.aside):  # what is in a directory before the directory
-                with reach(str(copy), path) as full:
-                    if os.path.isdir(full) and not os.path.islink(full):
-                        os.rmdir(full)
-                    else:
-                        os.unlink(full)
+            link_tree(str(content.tree), str(copy), content.aside)
+            # FSVS stores owner, mode and time of a directory as well.
+            found = {path: entry for path, entry in content.entries.items() if entry.type == "dir"}
+            restore(str(copy), found, copy)
             yield copy
 
     def _commit_changes(self, image: OsImage, content: Content, author: str, message: str) -> int:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Optional
 
-from xcat_avs import manifest, mounts, restore
+from xcat_avs import initrd, manifest, mounts, restore
+from xcat_avs.descent import reach, read_file
 from xcat_avs.errors import AvsError, DamageError, NotFoundError, counted
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
 from xcat_avs.scratch import own_directory, sweep
-from xcat_avs.store import MANIFEST, PLAIN, Content, Revision, Store, Version
+from xcat_avs.store import MANIFEST, PLAIN, Content, Revision, Store, Version, layout
 
 INFO = "build_info"
 # What says how a version was built, and is a part of it: a change of these is a change.
@@ -39,11 +41,13 @@ def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[
         raise err.prefixed(f"{image.name}: {MANIFEST} of {version} cannot be read: ") from None
     origin = f"{image.name}, the stored manifest of {version},"
     try:
-        return manifest.load(text.decode("ascii"), origin)
+        found = manifest.load(text.decode("ascii"), origin)
     except UnicodeDecodeError:
         raise DamageError(f"{origin} is damaged") from None
     except AvsError as err:
         raise DamageError(err.text) from None
+    layout.check(found, f"{image.name}, {version}")
+    return found
 
 
 def volatile(path: str) -> bool:
@@ -98,17 +102,21 @@ def commit_tree(
     """Commit a built tree if it differs from the newest revision in more than times.
 
     Returns the revision that trunk is at and whether it is a new one. Where nothing but the time
-    of a path changed, it gets the stored time back, so that it is not stored again.
+    of a path changed, it gets the stored time back, so that it is not stored again; an initrd that
+    holds the same files gets the stored bytes back.
     """
     for prefix in (BEFORE, PLAIN):
         sweep(tree.parent, prefix)
     for path in OWN:
         mounts.remove_tree(tree / path)  # of a commit that was cut off
     present = _scan(image, tree, warn)
+    layout.check(present, f"{image.name}, what was built")
     head = store.head(image)
     # One that did not change with trunk is not that of what somebody else has put there since.
     known = head is not None and store.brought(image, head.number, MANIFEST)
     stored = _head_manifest(store, image, head, warn) if head and known else None
+    if head and stored is not None:
+        present = _same_initrds(store, image, head, tree, present, stored)
     if head and stored is not None and not manifest.compare(_lasting(stored), _lasting(present)):
         return head, False
     before: Optional[Manifest] = None
@@ -126,9 +134,9 @@ def commit_tree(
     contents = _contents(present, aside)
     for sha256, entry in contents.items():
         (tree / CARRIED).mkdir(exist_ok=True)
-        with manifest.reach(str(tree), entry.path) as full:
-            restore.copy_content(full, str(tree / CARRIED / sha256))
-    with open(tree / MANIFEST, "w", encoding="ascii") as stream:
+        with reach(str(tree), entry.path) as full, reach(str(tree), f"{CARRIED}/{sha256}") as copy:
+            restore.copy_content(full, copy)
+    with open(tree / MANIFEST, "x", encoding="ascii") as stream:
         stream.writelines(manifest.lines(present))
     store.prepare(image, author)
     content = Content(tree, _held(present, _own(tree)), before, head, sorted(aside))
@@ -192,6 +200,10 @@ def _scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
         warn(f"{image.name}: sockets are left out: {_some(sockets)}")
     for path in sockets:
         del found[path]
+    long = [path for path in found if len(os.fsencode(path)) > manifest.LONGEST + len("rootimg/")]
+    if long:
+        warn(f"{image.name}: no archive can hold paths longer than {manifest.LONGEST} bytes; have an exlist leave them "
+             f"out, or remove them: {len(long)} from {long[0][:60]!a}... on")  # fmt: skip
     return found
 
 
@@ -211,6 +223,27 @@ def _same_times(present: Mapping[str, Entry], stored: Mapping[str, Entry]) -> Ma
         elif before is not None and not entry.differs(before):
             entry = entry._replace(mtime=before.mtime)
         found[path] = entry
+    return found
+
+
+def _same_initrds(
+    store: Store, image: OsImage, head: Revision, tree: Path, present: Manifest, stored: Mapping[str, Entry]
+) -> Manifest:
+    """present, once initrds that only differ from the stored ones by times and inode numbers are the stored ones."""
+    found = dict(present)
+    for path in filter(initrd.PATH.fullmatch, present):
+        before, file = stored.get(path), tree / path
+        if before is None or (present[path].type, before.type) != ("file", "file") or file.stat().st_nlink > 1:
+            continue
+        if present[path].sha256 == before.sha256:
+            continue
+        try:
+            data = store.read(image, Version(revision=head.number), path)
+        except AvsError:
+            continue  # then it is stored anew
+        if hashlib.sha256(data).hexdigest() == before.sha256 and initrd.same(data, file.read_bytes()):
+            file.write_bytes(data)
+            found[path] = present[path]._replace(size=before.size, sha256=before.sha256)
     return found
 
 
@@ -248,13 +281,14 @@ def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, 
         store.export(image, version, new)
         if wanted is not None:
             _prove(image, version, new, wanted)
+        else:
+            warn(f"{image.name}: {version} has no manifest, so the checkout cannot be proven")
+            wanted = manifest.scan(str(new))
+            layout.check(wanted, f"{image.name}, {version}")
     except AvsError:
         mounts.remove_tree(new)
         raise
     os.rename(new, target)
-    if wanted is None:
-        warn(f"{image.name}: {version} has no manifest, so the checkout cannot be proven")
-        return manifest.scan(str(target))
     return wanted
 
 
@@ -275,10 +309,11 @@ def _prove(image: OsImage, version: Version, new: Path, wanted: Manifest) -> Non
 
 def _is_other(target: Path, wanted: Manifest) -> bool:
     """Whether a checkout is one of another version, by a whole manifest that it came with, or by having none."""
-    if not (target / MANIFEST).is_file():
+    text = read_file(str(target), MANIFEST)
+    if text is None:
         return True
     try:
-        return manifest.load((target / MANIFEST).read_text(encoding="ascii"), MANIFEST) != wanted
+        return manifest.load(text.decode("ascii"), MANIFEST) != wanted
     except (AvsError, UnicodeDecodeError):
         return False  # damaged, whichever it was
 
@@ -286,6 +321,5 @@ def _is_other(target: Path, wanted: Manifest) -> bool:
 def _differences(target: Path, wanted: Manifest) -> list[str]:
     """Where a checkout is not what its manifest says, the manifest that lies in it included."""
     found = manifest.scan(str(target), OWN)
-    text = "".join(manifest.lines(wanted)).encode("ascii")
-    same = (target / MANIFEST).is_file() and (target / MANIFEST).read_bytes() == text
+    same = read_file(str(target), MANIFEST) == "".join(manifest.lines(wanted)).encode("ascii")
     return [*([] if same else [f"{MANIFEST}: not the stored one"]), *manifest.compare(wanted, found, times=True)]

@@ -1,7 +1,6 @@
 """Remove what a build leaves behind: caches, logs, temporary files, the machine's identity"""
 
 import os
-import shutil
 
 OPTIONS = {
     "caches": (
@@ -46,7 +45,7 @@ def run(ctx):
     options = ctx.options
     remove(files(ctx, *options["caches"], *(f"{pattern}/**/*" for pattern in options["caches"]), *options["backups"]))
     for path in [path for name in options["temporary"] for path in ctx.glob(f"{name}/*")]:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        ctx.remove(str(path.relative_to(ctx.root)))
     if options["logs"]:
         empty(files(ctx, "var/log/**/*"))  # daemons expect theirs with its owner and mode
     if options["stamps"]:

@@ -1,7 +1,6 @@
 """Remove the translations and locales but those of a list"""
 
 import re
-import shutil
 
 OPTIONS = {
     "keep": (("en", "en_US"), "languages and locales that stay; those with a name such as C or POSIX always do"),
@@ -35,7 +34,7 @@ def run(ctx):
     found = [path for top in ctx.options["directories"] for path in ctx.glob(f"{top}/*") if path.is_dir()]
     gone = [path for path in found if other(path.name, keep) and not path.is_symlink()]
     for path in gone:
-        shutil.rmtree(path)
+        ctx.remove(str(path.relative_to(ctx.root)))
     ctx.say(f"removed {len(gone)} directories of other languages" if gone else "no directories of other languages")
     if ctx.glob("usr/lib/locale/locale-archive"):
         if ctx.glob("usr/bin/localedef"):

@@ -1,7 +1,6 @@
 """Remove the package database, keeping a list and a stand-in that reads it"""
 
 import re
-import shutil
 
 OPTIONS = {
     "list": ("/etc/avs-packages", "where the list of packages goes"),
@@ -90,7 +89,7 @@ def run(ctx):
     ctx.install_file("".join(f"{line}\n" for line in lines), ctx.options["list"])
     for pattern in ctx.options["files"]:
         for path in ctx.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            ctx.remove(str(path.relative_to(ctx.root)))
     ctx.say(f"removed the database of {len(lines)} packages")
     if ctx.options["stand_in"]:
         text = (RPM if rpm else DPKG).replace("LIST", ctx.options["list"])

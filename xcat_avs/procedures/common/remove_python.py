@@ -1,7 +1,6 @@
 """Remove Python from the image"""
 
 import re
-import shutil
 from fnmatch import fnmatch
 
 OPTIONS = {
@@ -33,7 +32,7 @@ def run(ctx):
     if ctx.options["how"] == "files":
         found = [path for pattern in ctx.options["files"] for path in ctx.glob(pattern)]
         for path in found:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            ctx.remove(str(path.relative_to(ctx.root)))
         ctx.say(f"removed {len(found)} files and directories" if found else "no Python in the image: nothing to remove")
         return
     if ctx.options["how"] != "packages":
