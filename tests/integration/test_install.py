@@ -113,7 +113,8 @@ def test_install_xcat_brings_the_postscript_and_takes_it_away(tmp_path: Path, xc
     assert sorted(os.listdir(installdir / "postscripts")) == ["avsaddons", "otherpkgs"]
     assert len(list(xcatroot.glob("share/xcat/avs/venv/lib/*/site-packages/xcat_avs/addons/common/kvm.py"))) == 1
     recipe = xcatroot / "share/xcat/avs/recipes/default.conf"
-    assert list(xcatroot.rglob("recipes/debian.conf")) == [recipe.with_name("debian.conf")]  # no second copy
+    name = "example.debian.conf"
+    assert list(xcatroot.rglob(name)) == [recipe.with_name(name)]  # no second copy
     code = "from xcat_avs import config; print((config.share_dir() / 'recipes/default.conf').resolve())"
     read = run(xcatroot / "share/xcat/avs/venv/bin/python", "-I", "-c", code)
     assert read.stdout.strip() == str(recipe)
