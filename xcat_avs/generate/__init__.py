@@ -255,7 +255,7 @@ def _copy_out(root: Path, path: Path, target: Path) -> None:
 
 def version_key(name: str) -> list[tuple[int, str]]:
     """What sorts releases of kernels by their numbers."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def copy_tree(source: Path, target: Path, log: Path) -> None:

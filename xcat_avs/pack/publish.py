@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Optional
 
-from xcat_avs import mounts
+from xcat_avs import mounts, records
 from xcat_avs.errors import AvsError
 from xcat_avs.manifest import digest
 
@@ -42,8 +42,8 @@ class PackedSet:
 def read_record(directory: Path) -> Optional[PackedSet]:
     """What a directory is (rootimgdir: what is served now), or None if it was not published here."""
     try:
-        return PackedSet(**json.loads((directory / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return records.load(PackedSet, (directory / RECORD).read_bytes())
+    except OSError:
         return None
 
 
