@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from xcat_avs import build, command, delta, manifest, mounts, packages
+from xcat_avs import build, command, delta, manifest, mounts, packages, records
 from xcat_avs.build import StepResult
 from xcat_avs.context import BuildContext, BuildPaths, perform
 from xcat_avs.errors import AvsError
@@ -92,8 +91,8 @@ def run_addons(
 
 def _load(marker: Path) -> Optional[AddonResult]:
     try:
-        return AddonResult(**json.loads(marker.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return records.load(AddonResult, marker.read_bytes())
+    except OSError:
         return None
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from xcat_avs import command, generate, manifest, mounts, packages
+from xcat_avs import command, generate, manifest, mounts, packages, records
 from xcat_avs.context import BuildContext, BuildPaths, perform
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import Generator
@@ -74,7 +74,9 @@ def step_id(step: Step, previous: str) -> str:
 
 def build_seed(image: OsImage, generator: Generator, source: Optional[Path], installdir: Path) -> str:
     """A hash of what a build starts from: the definition, every file it names, the site's files, the generator."""
-    sha = hashlib.sha256(f"{image.stanza()}\0{generator.identity()}\0{source or ''}\0".encode())
+    sha = hashlib.sha256(
+        f"{image.stanza()}\0{generator.identity()}\0{source or ''}\0".encode("utf-8", "surrogateescape")
+    )
     site = installdir / "custom/avs"
     site_files = [
         path
@@ -225,8 +227,8 @@ def write_marker(marker: Path, result: Any) -> None:
 
 def _load_result(marker: Path) -> Optional[StepResult]:
     try:
-        return StepResult(**json.loads(marker.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return records.load(StepResult, marker.read_bytes())
+    except OSError:
         return None  # no such step yet, or it was cut off: do it again
 
 

@@ -41,6 +41,10 @@ COMMON = (
 )
 # Flags that the next word is the value of.
 VALUED = {flag for flag, value in FLAGS.values() if value.isalpha()} | {"-c", "-p", "-o", "-a", "-s"}
+# What names files, and so need not be UTF-8; and the form that its bytes have then.
+NAMES = ("source", "content", "files")
+AS_BYTES = dict.fromkeys(range(0xDC80, 0xDD00), "?")
+NO_THREAD = "can't start new thread"  # of Python
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -172,7 +176,8 @@ def to_request(parsed: Mapping[str, Any]) -> Request:
             if value and not value[0].strip():
                 raise UsageError(f"an empty value for {_flag(name)}")
             value = value[0] if value else ""
-            if not _is_text(value):
+            value = value if name in NAMES else _typed(value)
+            if not _is_text(value.translate(AS_BYTES) if name in NAMES else value):
                 raise UsageError(f"the value of {_flag(name)} is not UTF-8 text or holds control characters: {value!a}")
         values[name] = "" if value is None else value
     return Request(**values)
@@ -182,6 +187,16 @@ def _flag(name: str) -> str:
     """How the user calls a field of Request."""
     others = {"mode": "-c", "image": "IMAGE", "profile": "-p", "osvers": "-o", "osarch": "-a", "store": "-s"}
     return FLAGS[name][0] if name in FLAGS else others[name]
+
+
+def _typed(value: str) -> str:
+    """A value that was typed on a terminal whose encoding is not UTF-8."""
+    if value.isprintable() or sys.stderr is None:
+        return value
+    try:
+        return os.fsencode(value).decode(sys.stderr.encoding)
+    except (UnicodeError, LookupError):
+        return value
 
 
 def _is_text(value: str) -> bool:
@@ -294,9 +309,20 @@ def run(argv: list[str]) -> int:
     """Do what a command line asks; returns the exit code: 0, 1, or 128+n after signal n."""
     os.umask(0o022)
     _open_streams()
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
-            signal.signal(number, _raise_interrupted)
+    try:
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+                signal.signal(number, _raise_interrupted)
+        return _reported(argv)
+    except Interrupted as err:
+        sys.stderr.write(
+            f"\nError: interrupted by {signal.Signals(err.signum).name}; nothing was committed or published by what was cut off\n"
+        )
+        return 128 + err.signum
+
+
+def _reported(argv: list[str]) -> int:
+    """Do it, and say what went wrong."""
     try:
         return _run(argv)
     except AvsError as err:
@@ -305,11 +331,6 @@ def run(argv: list[str]) -> int:
             _answer(report.to_text(done) + "\n")
         sys.stderr.write(f"Error: {err}\n")
         return err.exit_code
-    except Interrupted as err:
-        sys.stderr.write(
-            f"\nError: interrupted by {signal.Signals(err.signum).name}; nothing was committed or published by what was cut off\n"
-        )
-        return 128 + err.signum
     except BrokenPipeError:
         _drop_stdout()
         return 128 + signal.SIGPIPE
@@ -317,7 +338,11 @@ def run(argv: list[str]) -> int:
         what = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)
         sys.stderr.write(f"Error: {what}{': ' + printable(str(err.filename)) if err.filename else ''}\n")
         return 1
-    except Exception:
+    except (MemoryError, ImportError, SystemError):
+        raise  # no defect: __main__ has words for them
+    except Exception as err:
+        if NO_THREAD in str(err):
+            raise MemoryError(NO_THREAD) from None
         sys.stderr.write(printable_lines(traceback.format_exc()))
         sys.stderr.write("Error: this is a defect of avsimage; please report it with the lines above\n")
         return 1
@@ -326,5 +351,7 @@ def run(argv: list[str]) -> int:
 def main() -> None:
     """The command `avsimage`."""
     code = run(sys.argv[1:])
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # all is done and said
     sys.stdout.flush()
     sys.exit(code)

@@ -144,7 +144,7 @@ def typed(text: str, default: object, what: str, choices: tuple[str, ...] = ()) 
             raise AvsError(f"{what} is {text!r}; it takes yes or no")
         return states[text.lower()]
     if isinstance(default, int):
-        if not text.isascii() or not text.isdigit():
+        if not text.isascii() or not text.isdigit() or len(text) > 9:
             raise AvsError(f"{what} is {text!r}; it takes a whole number")
         return int(text)
     if isinstance(default, Path):

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from xcat_avs import records
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -44,13 +46,8 @@ def append(path: Path, entry: Entry) -> None:
 def read(path: Path) -> Sequence[Entry]:
     """All entries, the oldest first; a line that was cut off is left out."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return ()
-    entries = []
-    for line in lines:
-        try:
-            entries.append(Entry(**json.loads(line)))
-        except (ValueError, TypeError):
-            continue
-    return entries
+    entries = (records.load(Entry, line) for line in lines)
+    return [entry for entry in entries if entry is not None]

@@ -124,16 +124,23 @@ def parse_status(text: str) -> PackageList:
             version, dash, release = rest.rpartition("-")
             if not dash:
                 version, release = rest, ""
-            number = int(epoch) if epoch.isdecimal() else 0
+            number = _epoch(epoch)
             found.append(Package(fields.get("Package", ""), number, version, release, fields.get("Architecture", "")))
     return PackageList("deb", found)
 
 
 def _rpms(text: str) -> Iterable[Package]:
     for line in text.splitlines():
-        name, epoch, version, release, arch = line.split("\t")
+        try:
+            name, epoch, version, release, arch = line.split("\t")
+        except ValueError:
+            raise AvsError(f"rpm answers with a line that is no package: {line[:120]!r}") from None
         if name != "gpg-pubkey":  # a key is kept like a package
-            yield Package(name, int(epoch) if epoch.isdecimal() else 0, version, release, arch)
+            yield Package(name, _epoch(epoch), version, release, arch)
+
+
+def _epoch(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
 def dump(packages: PackageList) -> str:
@@ -152,8 +159,8 @@ def load(text: str, origin: str) -> PackageList:
     for number, line in enumerate(lines, 2):
         try:
             name, epoch, version, release, arch = line.split("\t")
-            package = Package(name, int(epoch), version, release, arch)
-            if not name or str(package.epoch) != epoch or package.epoch < 0 or (found and found[-1] > package):
+            package = Package(name, _epoch(epoch), version, release, arch)
+            if not name or str(package.epoch) != epoch or (found and found[-1] > package):
                 raise ValueError(line)
         except ValueError:
             raise AvsError(f"{origin}, line {number}: not a package, or not in order: {line[:120]!r}") from None
@@ -211,10 +218,16 @@ def rpm_key(text: str) -> Key:
         elif part == "^":
             key.append((2,))
         elif part.isdigit():
-            key.append((4, int(part)))
+            key.append((4, *_number(part)))
         else:
             key.append((3, part))
     return [*key, (1,)]  # the end
+
+
+def _number(digits: str) -> tuple[int, str]:
+    """What sorts numbers of any length."""
+    digits = digits.lstrip("0")
+    return len(digits), digits
 
 
 def deb_key(text: str) -> Key:
@@ -225,8 +238,8 @@ def deb_key(text: str) -> Key:
     key: Key = []
     for signs, number in DPKG_PART.findall(text):
         order = [-1 if sign == "~" else ord(sign) if sign.isalpha() else ord(sign) + 256 for sign in signs]
-        key.append(([*order, 0], int(number or "0")))
-    end = ([0], 0)
+        key.append(([*order, 0], _number(number)))
+    end = ([0], _number(""))
     while key and key[-1] == end:  # a last 0 is as good as none
         key.pop()
     return [*key, end]

@@ -169,8 +169,11 @@ def parse_utc(text: str) -> datetime:
 
 
 def local(text: str) -> str:
-    """A stored UTC time for people: local, to the second."""
-    return parse_utc(text).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if text else ""
+    """A stored UTC time for people: local, to the second; as it stands where it is none, or beyond the calendar."""
+    try:
+        return parse_utc(text).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if text else ""
+    except (ValueError, OverflowError, OSError):
+        return text
 
 
 def ctime(text: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
+from xcat_avs import records
 from xcat_avs.errors import NotFoundError, UsageError
 from xcat_avs.image import OsImage
 from xcat_avs.modes import Mode
@@ -53,9 +53,10 @@ def run(request: Request, site: Site) -> Report:
     provenance = _json(store, image, version, "build_info/provenance.json")
     if provenance:
         document["provenance"] = provenance
-        sudo = f", through sudo from {provenance['sudo_user']}" if provenance["sudo_user"] else ""
-        facts += [("Built by:", f"uid {provenance['uid']} on {provenance['host']}{sudo}, with {provenance['generator']}, avsimage {provenance['avsimage']}"),
-                  ("Definition:", provenance["definition"])]  # fmt: skip
+        said = {key: str(provenance.get(key, "?")) for key in ("uid", "host", "generator", "avsimage", "definition")}
+        sudo = f", through sudo from {provenance['sudo_user']}" if provenance.get("sudo_user") else ""
+        facts += [("Built by:", f"uid {said['uid']} on {said['host']}{sudo}, with {said['generator']}, avsimage {said['avsimage']}"),
+                  ("Definition:", said["definition"])]  # fmt: skip
     inputs = _inputs(store, image, version)
     document["inputs"] = inputs
     blocks: list[object] = [Table(("", ""), facts, [LEFT, LEFT], bare=True)]
@@ -72,10 +73,9 @@ def run(request: Request, site: Site) -> Report:
 
 def _json(store: Store, image: OsImage, version: Version, path: str) -> dict[str, Any]:
     try:
-        found = json.loads(store.read(image, version, path))
-    except (NotFoundError, ValueError):
+        return records.document(store.read(image, version, path)) or {}
+    except NotFoundError:
         return {}  # made by avs_image_mgr
-    return found if isinstance(found, dict) else {}
 
 
 def _inputs(store: Store, image: OsImage, version: Version) -> list[str]:

@@ -37,7 +37,7 @@ def find_revision(text: str, store: Store, image: OsImage) -> Revision:
     """The revision that -r names; the newest without it."""
     if text:
         number = text[1:] if text.startswith("r") else text
-        if not (number.isascii() and number.isdigit()):
+        if not (number.isascii() and number.isdigit() and len(number) < 19):
             raise UsageError(f"-r {text!r} is no revision number")
         return store.revision(image, int(number))
     head = store.head(image)

@@ -10,12 +10,12 @@ import stat
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Callable, Optional
 
-from xcat_avs import mounts
+from xcat_avs import mounts, records
 from xcat_avs.descent import open_file
 from xcat_avs.errors import AvsError
 from xcat_avs.manifest import TYPES, digest, walk
@@ -57,17 +57,12 @@ class PackedSet:
 def read_record(directory: Path) -> Optional[PackedSet]:
     """What a directory is (rootimgdir: what is served now), or None if it was not published here."""
     try:
-        record = PackedSet(**json.loads((directory / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
+        record = records.load(PackedSet, (directory / RECORD).read_bytes())
+    except OSError:
         return None
-    return record if _is_whole(record) else None
-
-
-def _is_whole(record: PackedSet) -> bool:
-    """Whether every field is of its type: others may have written the record."""
-    kinds = {"str": str, "int": int}
-    typed = all(type(getattr(record, item.name)) is kinds.get(str(item.type), dict) for item in fields(record))
-    return typed and all(isinstance(item, dict) and {"size", "sha256"} <= item.keys() for item in record.files.values())
+    # Others may have written it.
+    whole = record is not None and all({"size", "sha256"} <= facts.keys() for facts in record.files.values())
+    return record if whole else None
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def documents(data: bytes, origin: str) -> list[dict[str, Any]]:
     while position < len(text):
         try:
             document, position = decoder.raw_decode(text, position)
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise AvsError(f"{origin}: document {len(found) + 1} is no JSON: {err}") from None
         if not isinstance(document, dict):
             raise AvsError(f"{origin}: document {len(found) + 1} is no JSON object")

@@ -13,6 +13,9 @@ from pathlib import Path
 from xcat_avs.manifest import Entry
 
 EPOCH = datetime(1970, 1, 1)
+EARLIEST, LATEST = (
+    int((year - EPOCH).total_seconds()) * 10**6 for year in (datetime(1000, 1, 1), datetime(9999, 12, 31))
+)
 SPECIAL = {"char": "cdev", "block": "bdev"}
 
 
@@ -84,7 +87,8 @@ def special_text(entry: Entry) -> str:
 
 def properties(entry: Entry) -> dict[str, str]:
     """The properties that FSVS keeps owner, mode and time in."""
-    time = EPOCH + timedelta(microseconds=entry.mtime // 1000)
+    # A time that has no year of four digits stands in the manifest alone.
+    time = EPOCH + timedelta(microseconds=min(max(entry.mtime // 1000, EARLIEST), LATEST))
     found = {
         "svn:owner": f"{entry.uid} {_user(entry.uid)}",
         "svn:group": f"{entry.gid} {_group(entry.gid)}",

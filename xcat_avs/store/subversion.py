@@ -35,7 +35,7 @@ TUNING = (("rep-sharing", "enable-rep-sharing = false"), ("deltification", "comp
 
 def quote(path: str) -> str:
     """A path as Subversion's canonical URLs have it; FSVS takes no other form."""
-    return percent(path, safe="/!$&'()*+,-.:=@_~")
+    return percent(path.encode("utf-8", "surrogateescape"), safe="/!$&'()*+,-.:=@_~")
 
 
 @dataclass(frozen=True)
