@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "diffreport": {"differences", "manifest", "packages", "report", "request", "store.*"},
     "inside": {"errors"},
     "journal": set(),
+    "evidence": {"journal", "pack.*"},
     "xcat": {"command", "mounts", "image", "errors"},
     "served": {"xcat", "generate.*", "image", "manifest", "pack.*"},
     "manifest": {"errors"},
@@ -61,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "recipe", "report",
     },
     "site": {
-        "config", "definitions.*", "errors", "image", "journal", "locks", "progress", "xcat", "recipe", "report", "request",
+        "config", "definitions.*", "errors", "evidence", "image", "journal", "locks", "progress", "xcat", "recipe", "report", "request",
         "scratch", "store.*",
     },
     "modes.*": {

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from xcat_avs import command, served, xcat
-from xcat_avs.errors import CommandError
-from xcat_avs.image import OsImage
+from xcat_avs.errors import CommandError, NoStoreError
+from xcat_avs.image import OsImage, Tag
 from xcat_avs.modes import Mode
 from xcat_avs.pack import publish
 from xcat_avs.report import LEFT, RIGHT, Report, Table, local
@@ -80,7 +80,7 @@ def _document(state: Served, image: OsImage, site: Site) -> dict[str, Any]:
     rootimgdir = image.rootimgdir(site.definitions.installdir)
     # An osimage that serves another's tag waits for that other's tags.
     source = site.definitions.osimages().get(record.source, image) if record else image
-    tags = site.store().tags(source)
+    tags = _tags(source, site)
     newest = tags[-1].name if tags and (record is None or tags[-1].name != record.tag) else ""
     history = site.journal(image)
     return {
@@ -91,6 +91,15 @@ def _document(state: Served, image: OsImage, site: Site) -> dict[str, Any]:
         "nodeset": list(state.nodeset) if state.nodeset_due else [], "newest": newest,
         "last": {"action": history[-1].action, "date": history[-1].date, "user": history[-1].user, "message": history[-1].message} if history else {},
     }  # fmt: skip
+
+
+def _tags(image: OsImage, site: Site) -> list[Tag]:
+    """The tags of an image; what is served is told also where the store is gone."""
+    try:
+        return site.store(recognize=False).tags(image)
+    except NoStoreError as err:
+        site.progress.warn(f"{image.name}: {err.text}")
+        return []
 
 
 def _live(state: Served) -> Mapping[str, list[str]]:
