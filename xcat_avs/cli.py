@@ -26,7 +26,7 @@ FLAGS: Mapping[str, tuple[str, str]] = {
     "resume": ("-b", ""), "source": ("--from", "DIR"), "base": ("-n", ""), "finish": ("-f", ""), "masquerade": ("-x", "IMAGE"),
     "method": ("--method", "METHOD"), "compress": ("--compress", "NAME"),
     "define": ("--define", ""), "nodeset": ("--nodeset", ""), "live": ("--live", ""), "force": ("--force", ""),
-    "deep": ("--deep", ""), "fast": ("--fast", ""),
+    "deep": ("--deep", ""), "fast": ("--fast", ""), "new_store": ("--new-store", ""),
     "packages": ("--packages", ""), "files": ("--files", "[PATTERN]"), "content": ("--content", "PATH"),
 }  # fmt: skip
 COMMON = (
@@ -134,6 +134,7 @@ def parse(argv: list[str]) -> dict[str, Any]:
         base: bool = typer.Option(False, "-n"),
         finish: bool = typer.Option(False, "-f"),
         define: bool = typer.Option(False, "--define"),
+        new_store: bool = typer.Option(False, "--new-store"),
         nodeset: bool = typer.Option(False, "--nodeset"),
         live: bool = typer.Option(False, "--live"),
         force: bool = typer.Option(False, "--force"),

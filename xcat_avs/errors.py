@@ -48,6 +48,10 @@ class DamageError(AvsError):
     """A check has found something damaged."""
 
 
+class NoStoreError(AvsError):
+    """There is no store where one is to be read."""
+
+
 class CommandError(AvsError):
     """A program that was run failed, was killed, or is missing."""
 

@@ -29,6 +29,7 @@ class Request:
     method: str = ""
     compress: str = ""
     define: bool = False
+    new_store: bool = False
     nodeset: bool = False
     live: bool = False
     force: bool = False

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xcat_avs import config, journal, locks, recipe, scratch, trust, xcat
+from xcat_avs import config, evidence, journal, locks, recipe, scratch, trust, xcat
 from xcat_avs.config import Settings
 from xcat_avs.definitions import Definitions
 from xcat_avs.definitions.named import NamedDefinitions
@@ -145,8 +145,46 @@ class Site:
         except AvsError as err:
             raise err.prefixed(f"{image.name}: ") from None
 
-    def store(self) -> Store:
-        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.settings.timeout)
+    def store(self, recognize: bool = True) -> Store:
+        """The store; a warning where it is another one than before. recognize: look, which asks a server once more."""
+        store = self._store()
+        other = self._recognize(store) if recognize else ""
+        if other:
+            self.progress.warn(other)
+        return store
+
+    def store_for_build(self, image: OsImage, anew: bool) -> Store:
+        """The store with a place for the image. Raises AvsError where there was another one before, unless anew."""
+        store = self._store()
+        other = "" if anew else self._recognize(store)
+        if other:
+            raise AvsError(other)
+        store.prepare(image, self.identity.user, anew)
+        evidence.note(self.private(self.settings.state), self.settings.store, store.identity())
+        return store
+
+    def _store(self) -> Store:
+        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.settings.timeout, self._evidence)
+
+    def _evidence(self) -> str:
+        """What says that there was a store already."""
+        installdir, images = self.definitions.installdir, self.definitions.osimages().values()
+        return evidence.of_a_store(
+            self.settings.state, self.journals(), (image.rootimgdir(installdir) for image in images)
+        )
+
+    def _recognize(self, store: Store) -> str:
+        """What to say of a store that is not the one that was used at this URL before; that one is noted at its first use."""
+        url, state, now = self.settings.store, self.settings.state, store.identity()
+        before = evidence.noted(state).get(url, "")
+        if now and not before and state.is_dir():
+            evidence.note(state, url, now)
+        if not (now and before) or now == before:
+            return ""
+        return (
+            f"the store at {url} is another one than was used here before: its UUID is {now}, and was {before}. Is the right disk mounted? "
+            "Where it was restored or replaced on purpose, create with --new-store takes it from now on"
+        )
 
     @contextmanager
     def lock(self, image: OsImage, activity: str) -> Iterator[None]:

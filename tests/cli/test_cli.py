@@ -511,9 +511,82 @@ def test_revisions_that_do_not_exist(built: Installation, revision: str) -> None
 
 
 def test_a_tag_before_the_first_build(avs: Installation) -> None:
+    for mode, *options in (
+        ("tag", "-t", "v1"),
+        ("pack", "-t", "v1"),
+        ("list-tags",),
+        ("log",),
+        ("show",),
+        ("diff", "-r", "1:2"),
+        ("verify", "--deep"),
+    ):
+        answer = avs("-c", mode, "example.prod", *options)
+        refused(answer, f"there is no store yet at file://{avs.top}/repo; the first `avsimage -c create` makes it")
+    assert avs("-c", "status").out == "(no osimage has been packed yet)\n"
+    assert not (avs.top / "repo").exists(), "asking makes no store"
+    subprocess.run(["svnadmin", "create", str(avs.top / "repo")], check=True)
+    assert avs("-c", "list-tags", "example.prod").out == "(no tags found)\n"
     refused(avs("-c", "tag", "example.prod", "-t", "v1"), "has no revision yet", "avsimage -c create example.prod")
     refused(avs("-c", "pack", "example.prod", "-t", "v1"), "has no tag 'v1'")
-    assert not (avs.top / "repo").exists(), "asking makes no store"
+
+
+@pytest.mark.slow
+def test_a_store_that_has_vanished(built: Installation) -> None:
+    """Its disk is not mounted, or -s is wrong: it does not look empty, and no other one is made in its place."""
+    assert built("-c", "pack", "example.prod", "-t", "v1").code == 0
+    repository, gone = built.top / "repo", built.top / "gone"
+    served = os.readlink(built.install / "netboot/debian12/x86_64/example.prod")
+    repository.rename(gone)
+    words = (
+        f"there is no store at file://{repository}, and there was one: ",
+        "Is its disk mounted",
+        "create with --new-store",
+    )
+    for mode, *options in (
+        ("list-tags",),
+        ("log",),
+        ("show",),
+        ("tag",),
+        ("verify", "--deep"),
+        ("pack", "-t", "v1"),
+        ("diff", "-t", "v1:"),
+    ):
+        refused(built("-c", mode, "example.prod", *options), *words)
+    refused(built.create(), *words, f"stores.json names file://{repository} and the journal knows tag v1 of {PROD}")
+    refused(
+        built.create("-s", f"file://{built.top}/typo/repo"),
+        f"({built.top}/typo does not exist either)",
+        "names file://",
+    )
+    assert not repository.exists()
+    assert not (built.top / "typo").exists()
+    repository.mkdir()  # where its disk was mounted
+    refused(built("-c", "list-tags", "example.prod"), *words)
+    refused(built.create(), *words)
+    answer = built("-c", "status")
+    assert (answer.code, answer.err.count(words[0]), "v1" in answer.out) == (0, 1, True)
+    assert os.readlink(built.install / "netboot/debian12/x86_64/example.prod") == served
+
+    # Another repository in its place is told, and taken when told to be.
+    (built.top / "state/stores.json").rename(built.top / "note")
+    assert built.create("--new-store").code == 0, "an empty directory is no repository of others"
+    (built.top / "note").rename(built.top / "state/stores.json")
+    other = f"the store at file://{repository} is another one than was used here before"
+    answer = built("-c", "list-tags", "example.prod")
+    assert (answer.code, answer.out) == (0, "(no tags found)\n")
+    assert f"Warning: {other}" in answer.err
+    refused(built.create(), other, "create with --new-store")
+    assert built.create("--new-store").code == 0
+    answer = built("-c", "list-tags", "example.prod")
+    assert (answer.out, answer.err) == ("(no tags found)\n", "")
+    shutil.rmtree(repository)
+    gone.rename(repository)
+    assert f"Warning: {other}" in built("-c", "list-tags", "example.prod").err
+    # The other management node takes over: same store, nothing is known here.
+    shutil.rmtree(built.top / "state")
+    assert built.create().code == 0
+    answer = built("-c", "list-tags", "example.prod")
+    assert (answer.out.count("v1 "), answer.err) == (1, "")
 
 
 @pytest.mark.slow
@@ -720,6 +793,7 @@ def test_missing_tools_of_modes_that_read(built: Installation, programs: Path, p
     ids=str,
 )
 def test_reading_needs_no_root(avs: Installation, argv: list[str]) -> None:
+    subprocess.run(["svnadmin", "create", str(avs.top / "repo")], check=True)
     parents = [avs.top, *avs.top.parents][:-2]
     modes = {path: path.stat().st_mode for path in parents}
     try:
@@ -809,11 +883,11 @@ def normalised(text: str, avs: Installation) -> str:
 FROM = ["--from", "SOURCE"]
 # name of the golden file -> the command; in this order, on one installation.
 STORY: dict[str, list[str]] = {
-    "list-tags-none.txt": ["list-tags", "example.prod"],
-    "list-tags-none.json": ["list-tags", "example.prod", "--json"],
     "create.txt": ["create", "example.prod", *FROM, "-m", "The first image", "-u", "alice"],
     "create-unchanged.txt": ["create", "example.prod", *FROM, "-m", "The same", "-u", "alice"],
     "create.json": ["create", "example.prod", *FROM, "-m", "The same", "-u", "alice", "--json"],
+    "list-tags-none.txt": ["list-tags", "example.prod"],
+    "list-tags-none.json": ["list-tags", "example.prod", "--json"],
     "tag.txt": ["tag", "example.prod", "-t", "v1.10", "-m", "Works", "-u", "alice"],
     "tag.json": ["tag", "example.prod", "-t", "v2", "-m", "Works as well", "-u", "bob", "--json"],
     "pack.txt": ["pack", "example.prod", "-t", "v1.10", "-u", "alice"],

@@ -346,6 +346,7 @@ def test_usage(avs: Installation) -> None:
 
 
 def test_versions_that_are_not_there(avs: Installation) -> None:
+    run("svnadmin", "create", "repo", cwd=avs.top)
     refused(avs("-c", "diff", "example.prod", "-t", "v1"), "has no tag 'v1'")
     refused(avs("-c", "diff", "example.prod", "-r", "7"), "has no revision 7")
     assert good(avs("-c", "log", "example.prod")) == "(no revisions found)\n"

@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "diffreport": {"differences", "escape", "manifest", "packages", "report", "request", "store.*"},
     "errors": {"escape"},
     "escape": set(),
+    "evidence": {"journal", "pack.*"},
     "generate.*": {
         "command", "definitions.*", "errors", "generate.*", "image", "inside", "kernels", "manifest",
         "mounts", "packages", "pkglist", "xcat",
@@ -75,8 +76,8 @@ ALLOWED: dict[str, set[str]] = {
     "served": {"definitions.*", "errors", "generate.*", "image", "pack.*", "xcat"},
     "services": {"command", "errors", "imagetree"},
     "site": {
-        "config", "definitions.*", "errors", "image", "journal", "locks", "progress", "recipe",
-        "report", "request", "scratch", "store.*", "trust", "xcat",
+        "config", "definitions.*", "errors", "evidence", "image", "journal", "locks", "progress",
+        "recipe", "report", "request", "scratch", "store.*", "trust", "xcat",
     },
     "store.*": {
         "command", "descent", "errors", "image", "initrd", "manifest", "mounts", "restore",

@@ -49,9 +49,9 @@ def open_site(request: Request) -> Site:
 def test_the_store_and_another_one(tmp_path: Path) -> None:
     site = open_site(Request())
     image = site.image(Request(image="example.prod"))
-    assert site.store().url(image) == f"file://{tmp_path}/repo/netboot/debian12/x86_64/example.prod"
+    assert site.store(recognize=False).url(image) == f"file://{tmp_path}/repo/netboot/debian12/x86_64/example.prod"
     other = open_site(Request(store="svn://host.example/r/"))
-    assert other.store().url(image) == "svn://host.example/r/netboot/debian12/x86_64/example.prod"
+    assert other.store(recognize=False).url(image) == "svn://host.example/r/netboot/debian12/x86_64/example.prod"
     assert other.settings.state == site.settings.state
 
 

@@ -74,8 +74,8 @@ def run(request: Request, site: Site) -> Report:
     )
     with ExitStack() as stack:
         stack.enter_context(site.lock(image, "build"))
-        store = site.store()
-        store.prepare(image, site.identity.user)  # a store that cannot be used is known before the work, not after it
+        # A store that cannot be used is known before the work, not after it.
+        store = site.store_for_build(image, request.new_store)
         results, added, after = _build(image, recipe, generator, source, paths, request, site)
         try:
             kernels.check_modules(paths.tree)
@@ -307,7 +307,13 @@ def _again(request: Request) -> str:
                "-u": request.user, "-x": request.masquerade, "--method": request.method, "--compress": request.compress}  # fmt: skip
     for flag, value in options.items():
         words += [flag, value] if value else []
-    flags = {"-f": request.finish, "--nodeset": request.nodeset, "--define": request.define, "-n": request.base}
+    flags = {
+        "--new-store": request.new_store,
+        "-f": request.finish,
+        "--nodeset": request.nodeset,
+        "--define": request.define,
+        "-n": request.base,
+    }
     return shlex.join([*words, *(flag for flag, given in flags.items() if given), "-b"])
 
 
@@ -379,6 +385,7 @@ MODE = Mode(
         "base": "base image only (no add-ons)", "finish": "tag and pack it when done", "masquerade": "with -f: pack it as another osimage",
         "method": "with -f: cpio, tar or squashfs", "compress": "with -f: gzip, pigz, zstd or xz",
         "nodeset": "with -f: run the nodeset that is due", "define": "put into the xCAT definition what its name says, where that is missing",
+        "new_store": "begin a new store, or take another one, where there was one before",
     },
     private=True,
 )  # fmt: skip

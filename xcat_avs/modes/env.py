@@ -14,7 +14,7 @@ def run(request: Request, site: Site) -> Report:
     image = site.image(request)
     settings, definitions = site.settings, site.definitions
     values = {
-        "FSVS_REPOSITORY": site.store().url(image),
+        "FSVS_REPOSITORY": site.store(recognize=False).url(image),
         "AVS_OSIMAGE": image.name,
         "AVS_OSVERS": image.osvers,
         "AVS_ARCH": image.osarch,

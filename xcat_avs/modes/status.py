@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xcat_avs import command, served, xcat
-from xcat_avs.errors import CommandError, counted
+from xcat_avs.errors import CommandError, NoStoreError, counted
 from xcat_avs.image import OsImage
 from xcat_avs.journal import Entry
 from xcat_avs.modes import Mode
@@ -90,7 +90,11 @@ def _newest(states: Sequence[Served], site: Site) -> dict[str, str]:
         state.image.name: images.get(state.record.source, state.image) if state.record else state.image
         for state in states
     }
-    tags = site.store().newest_tags(list({source.name: source for source in sources.values()}.values()))
+    try:  # what is served is told also where the store is gone
+        tags = site.store(recognize=False).newest_tags([*{source.name: source for source in sources.values()}.values()])
+    except NoStoreError as err:
+        site.progress.warn(err.text)
+        return dict.fromkeys(sources, "")
     return {name: tags[source.name] for name, source in sources.items()}
 
 

@@ -55,13 +55,22 @@ class Content:
 
 
 class Store(Protocol):
-    """Keeps versions of the trees of images. Every method raises AvsError when the store fails."""
+    """Keeps versions of the trees of images. Every method raises AvsError when the store fails.
+
+    Those that read raise NoStoreError where there is none: that nothing is in it would be another answer.
+    """
+
+    def identity(self) -> str:
+        """What tells this store from any other at the same URL; "" where there is none."""
 
     def url(self, image: OsImage, version: Optional[Version] = None) -> str:
         """Where an image, or one version of it, is kept."""
 
-    def prepare(self, image: OsImage, author: str) -> None:
-        """Make the store and the image's place in it, where they are not there yet."""
+    def prepare(self, image: OsImage, author: str, anew: bool = False) -> None:
+        """Make the store and the image's place in it, where they are not there yet.
+
+        anew: also where something says that there was a store already; else that is an error.
+        """
 
     def head(self, image: OsImage) -> Optional[Revision]:
         """The newest revision of trunk, or None before the first commit."""

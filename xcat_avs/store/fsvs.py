@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
-from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from xcat_avs import command, mounts
@@ -19,7 +18,7 @@ from xcat_avs.restore import restore
 from xcat_avs.scratch import own_directory
 from xcat_avs.store import MANIFEST, PLAIN, PROVENANCE, Content, Revision, Version, answers
 from xcat_avs.store.changes import actions, uploads
-from xcat_avs.store.subversion import CORRUPT, EXISTS, NO_REVISION, OUT_OF_DATE, Subversion, open_files, quote
+from xcat_avs.store.subversion import CORRUPT, EXISTS, NO_PATH, NO_REVISION, OUT_OF_DATE, Subversion, open_files, quote
 
 ATTEMPTS = 8
 MANY = 500  # targets of one command
@@ -37,9 +36,7 @@ class FsvsStore(Subversion):
     """The store in a Subversion repository."""
 
     def url(self, image: OsImage, version: Optional[Version] = None) -> str:
-        head, slashes, rest = self.repository.rstrip("/").partition("://")
-        host, slash, path = rest.partition("/")
-        parts = [head + slashes + host + slash + quote(unquote(path)), quote(image.store_path)]
+        parts = [self._base(), quote(image.store_path)]
         if version is not None:
             parts += ["tags", quote(version.tag)] if version.tag else ["trunk"]
         return "/".join(parts)
@@ -49,14 +46,16 @@ class FsvsStore(Subversion):
         url = self.url(image, version) + (f"/{quote(path)}" if path else "")
         return f"{url}@{'HEAD' if version.revision is None else version.revision}"
 
-    def prepare(self, image: OsImage, author: str) -> None:
-        if self._absent():
+    def prepare(self, image: OsImage, author: str, anew: bool = False) -> None:
+        if not self.identity():
+            if not anew and self.evidence():
+                self._need()
             path = self._local()
-            assert path is not None
-            self._create(path)
+            if path is not None:
+                self._create(path)
         for attempt in range(ATTEMPTS):
             missing = [self.url(image) + f"/{name}" for name in ("trunk", "tags", "branches")]
-            missing = [url for url in missing if self._xml(["svn", "info", "--xml", url + "@HEAD"]) is None]
+            missing = [url for url in missing if not self._exists(url)]
             if not missing:
                 return
             message = f"{author}; Layout for {image.name}"
@@ -66,6 +65,13 @@ class FsvsStore(Subversion):
                 # Another first create may be making the directories above.
                 if attempt == ATTEMPTS - 1 or not EXISTS.search(str(err)):
                     raise
+
+    def _exists(self, url: str) -> bool:
+        """Whether a path is in the repository; of the store itself nothing may be there yet."""
+        said = command.capture(["svn", "--non-interactive", "info", f"{url}@HEAD"], timeout=self.timeout, check=False)
+        if said.code and not NO_PATH.search(said.stderr):
+            raise self._unusable(said.stderr)
+        return said.code == 0
 
     def head(self, image: OsImage) -> Optional[Revision]:
         return self._at(image, Version())
@@ -271,7 +277,7 @@ class FsvsStore(Subversion):
 
     def newest_tags(self, images: Sequence[OsImage]) -> dict[str, str]:
         found = dict.fromkeys((image.name for image in images), "")
-        for start in range(0, 0 if self._absent() else len(images), MANY):
+        for start in range(0, len(images), MANY):
             part = images[start : start + MANY]
             root = self._listings([self.url(image) + "/tags@HEAD" for image in part])
             for image, listing in zip(part, root.iter("list")):
@@ -282,8 +288,6 @@ class FsvsStore(Subversion):
         return found
 
     def read(self, image: OsImage, version: Version, path: str) -> bytes:
-        if self._absent():
-            raise NotFoundError(f"the store {self.repository} is still empty")
         return self._svn(["svn", "cat", self._peg(image, version, path)]).stdout
 
     def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
@@ -331,6 +335,7 @@ class FsvsStore(Subversion):
         path = self._local()
         if path is None:
             raise NotFoundError(f"the store {self.repository} is on a server: `svnadmin verify` has to be run there")
+        self._need()
         said = command.capture(
             ["svnadmin", "verify", "-q", "--keep-going", str(path)], timeout=self.timeout, check=False
         )

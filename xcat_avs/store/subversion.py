@@ -7,16 +7,16 @@ import re
 import resource
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 from urllib.parse import quote as percent
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
 from xcat_avs import command, mounts
-from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
+from xcat_avs.errors import AvsError, CommandError, DamageError, NoStoreError, NotFoundError
 from xcat_avs.scratch import own_directory
 
 # Subversion's codes: path not found; no repository there, or out of reach.
@@ -40,11 +40,15 @@ def quote(path: str) -> str:
 
 @dataclass(frozen=True)
 class Subversion:
-    """A repository at a URL. work: a private directory for data and logs. timeout: seconds for one program, 0 for none."""
+    """A repository at a URL. work: a private directory for data and logs. timeout: seconds for one program, 0 for none.
+
+    evidence(): what says that there was a store already, or "".
+    """
 
     repository: str
     work: Path
     timeout: float = 0
+    evidence: Callable[[], str] = str
 
     def __post_init__(self) -> None:
         self._local()  # refuses what is no URL
@@ -54,6 +58,8 @@ class Subversion:
         output = command.capture([argv[0], "--non-interactive", *argv[1:]], timeout=self.timeout, check=False)
         if output.code:
             lines = [line for line in output.stderr.splitlines() if line.strip()]
+            if self._absent() or NO_PATH.search(output.stderr):
+                self._need()
             if NO_PATH.search(output.stderr):
                 raise NotFoundError(f"not in the store {self.repository}", lines[-3:])
             raise self._unusable(output.stderr)
@@ -77,15 +83,48 @@ class Subversion:
             return None
         return Path(unquote(parts.path))
 
+    def _base(self) -> str:
+        """The URL of the repository in Subversion's own form."""
+        head, slashes, rest = self.repository.rstrip("/").partition("://")
+        host, slash, path = rest.partition("/")
+        return head + slashes + host + slash + quote(unquote(path))
+
     def _absent(self) -> bool:
-        """Whether this is a repository of our own machine that is still to be made."""
+        """Whether this is a repository of our own machine that is not there; nor is it on a disk that is not mounted."""
         path = self._local()
-        return path is not None and not path.exists()
+        return path is not None and (not path.exists() or (path.is_dir() and not any(path.iterdir())))
+
+    def identity(self) -> str:
+        path = self._local()
+        if self._absent():
+            return ""
+        if path is not None:
+            with suppress(OSError, UnicodeDecodeError, IndexError):
+                return (path / "db/uuid").read_text(encoding="ascii").split()[0]
+        output = command.capture(
+            ["svn", "--non-interactive", "info", "--xml", f"{self._base()}@HEAD"], timeout=self.timeout, check=False
+        )
+        if output.code and not NO_PATH.search(output.stderr):
+            raise self._unusable(output.stderr)
+        return "" if output.code else ElementTree.fromstring(output.stdout).findtext(".//uuid", "")
+
+    def _need(self) -> None:
+        """Raise NoStoreError where there is no store: what is not in it may well be where it should be."""
+        if self.identity():
+            return
+        evidence, path = self.evidence(), self._local()
+        place = f" ({path.parent} does not exist either)" if path is not None and not path.parent.exists() else ""
+        if not evidence:
+            raise NoStoreError(
+                f"there is no store yet at {self.repository}{place}; the first `avsimage -c create` makes it"
+            )
+        raise NoStoreError(
+            f"there is no store at {self.repository}{place}, and there was one: {evidence}. Is its disk mounted, and is [paths] store, "
+            "or -s, right? To begin a new, empty store there all the same, create with --new-store"
+        )
 
     def _xml(self, argv: Sequence[str]) -> Optional[ElementTree.Element]:
-        """The XML that svn answers; None where the path, or the repository yet, does not exist."""
-        if self._absent():
-            return None
+        """The XML that svn answers; None where the path does not exist."""
         try:
             return ElementTree.fromstring(self._svn(argv).stdout)
         except NotFoundError:
@@ -96,6 +135,8 @@ class Subversion:
         output = command.capture(
             ["svn", "--non-interactive", "ls", "--xml", *targets], timeout=self.timeout, check=False
         )
+        if output.code:
+            self._need()
         # The last error only sums up what was not there.
         if output.code and set(ERRORS.findall(output.stderr)) != {"E200009"}:
             raise self._unusable(output.stderr)

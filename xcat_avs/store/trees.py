@@ -111,6 +111,7 @@ def commit_tree(
         mounts.remove_tree(tree / path)  # of a commit that was cut off
     present = _scan(image, tree, warn)
     layout.check(present, f"{image.name}, what was built")
+    store.prepare(image, author)
     head = store.head(image)
     # One that did not change with trunk is not that of what somebody else has put there since.
     known = head is not None and store.brought(image, head.number, MANIFEST)
@@ -138,7 +139,6 @@ def commit_tree(
             restore.copy_content(full, copy)
     with open(tree / MANIFEST, "x", encoding="ascii") as stream:
         stream.writelines(manifest.lines(present))
-    store.prepare(image, author)
     content = Content(tree, _held(present, _own(tree)), before, head, sorted(aside))
     return store.commit(image, content, author, message), True
 
