@@ -24,6 +24,7 @@ CARRIED = f"{INFO}/carried"
 OWN = (MANIFEST, CARRIED)  # written after the tree is known
 NAME_LIMIT = 248  # bytes; FSVS makes a longer one of a file's while it checks out
 PATH_LIMIT = 3000  # bytes; FSVS writes whole paths
+DEPTH_LIMIT = 200  # directories in one another; a commit of 1,300 takes FSVS minutes
 SHOWN = 10  # differing paths that an error lists
 
 Warn = Callable[[str], None]
@@ -62,7 +63,11 @@ def _fits(path: str, entry: Entry) -> bool:
         size = len(path.encode("utf-8"))
     except UnicodeEncodeError:
         return False
-    if size > PATH_LIMIT or (entry.type != "dir" and len(name.encode("utf-8")) > NAME_LIMIT):
+    if (
+        size > PATH_LIMIT
+        or path.count("/") > DEPTH_LIMIT
+        or (entry.type != "dir" and len(name.encode("utf-8")) > NAME_LIMIT)
+    ):
         return False
     return entry.type != "fifo" and not any(char < " " or char == "\x7f" for char in name)
 
