@@ -78,6 +78,8 @@ def test_long_paths_are_carried() -> None:
     parts = ["d" * 199] * 16
     found = {"/".join(parts[:depth]): Entry("", "dir", 0o755, 0, 0, 0) for depth in range(1, 17)}
     assert {len(path) for path in trees.carried(found)} == {3199}
+    found = {"/".join("d" * depth): Entry("", "dir", 0o755, 0, 0, 0) for depth in range(1, 203)}
+    assert {path.count("/") for path in trees.carried(found)} == {201}
     assert trees.carried({"é" * 100 + "/" + path: entry for path, entry in found.items()}) != set()
 
 
