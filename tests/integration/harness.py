@@ -356,9 +356,11 @@ def served_set(rootimgdir: Path) -> dict[str, str]:
 
 
 def beside(rootimgdir: Path) -> list[str]:
-    """The names in the directory that is served; but for the link that remembers what was served before."""
-    names = sorted(path.name for path in rootimgdir.parent.iterdir())
-    return [name for name in names if name != f".{rootimgdir.name}.avs-previous"]
+    """The names in the directory that is served; but for the link that says what was before, and sets known by a link."""
+    paths = sorted(rootimgdir.parent.iterdir())
+    known = {os.readlink(path) for path in paths if path.is_symlink() and path != rootimgdir}
+    hidden = {f".{rootimgdir.name}.avs-previous", *(name for name in known if "@" in name)}
+    return [path.name for path in paths if path.name not in hidden]
 
 
 def unpack_cpio(archive: Path, target: Path) -> None:

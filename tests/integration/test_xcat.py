@@ -989,22 +989,27 @@ def test_what_is_not_quite_served_is_packed_again(node: ManagementNode, how: str
         node.run("pack", "example.prod", "-t", "v2")
         node.run("rollback", "example.prod")
         node.run("pack", "example.prod", "-t", "v2")
-        assert os.readlink(node.served()) == "example.prod.v2"
+        assert os.readlink(node.served()) == "example.prod.v2.2"
+        assert len(list(node.served().parent.glob("example.prod@v2*"))) == 1, "the superseded one is gone"
         return
     assert node.run("pack", "example.prod", "-t", "v1", *words, "--json").document["changed"] is True
     assert (node.served() / "initrd-stateless.gz").exists()
 
 
 def test_a_tag_served_already_whose_nodeset_is_due(node: ManagementNode) -> None:
-    """Nothing is packed; but what the nodes would boot is still said, and --nodeset still runs."""
+    """Nothing is packed; but what the nodes would boot is still said, and --nodeset still runs, where it is due."""
     node.knob("nodeset", fail={"cn002": "no mac address"})
     node.run("pack", "example.prod", "-t", "v1", "--nodeset", code=1)
     node.knob("nodeset", fail={})
+    (node.tftp() / "kernel").unlink()
     node.forget()
     again = node.run("pack", "example.prod", "-t", "v1", "--nodeset")
     assert not node.calls("packimage")
     assert [call["argv"] for call in node.calls("nodeset")] == [["cn002", f"osimage={PROD}"]]  # the others have theirs
     assert "cn002: netboot rocky9.4-x86_64-example.prod" in again.stdout
+    node.forget()
+    assert "a reboot is enough" in node.run("pack", "example.prod", "-t", "v1", "--nodeset").stdout
+    assert not node.calls("nodeset")
 
 
 def test_nodeset_is_run_and_its_answers_shown(node: ManagementNode) -> None:
