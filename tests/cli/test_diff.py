@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from .conftest import PROD, Answer, Installation
 
 STORE_PATH = "netboot/debian12/x86_64/example.prod"
 CAP_NET_RAW = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+LATIN = "etc/caf\udce9"  # a name that is not UTF-8, which FSVS does not take
+HOSTILE = f"{LATIN}\n  removed  x\x1b[2J\u202e"
 STATUS = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\n\n"
 
 
@@ -100,6 +103,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     good_build(avs, "the second", "v2")
     avs.put("source/rootimg/etc/hostname", "edon\n")
     good_build(avs, "the third\nand more", "")
+    for name in (LATIN, HOSTILE):
+        (root / name).write_text("\x1b]0;title\x07\n")
+    good_build(avs, "the fourth", "hostile")
     return avs
 
 
@@ -287,6 +293,25 @@ def test_content_of_a_text(two: Installation) -> None:
 
 
 @pytest.mark.slow
+def test_a_hostile_name_and_its_content(two: Installation) -> None:
+    """A line a file, escaped; only the content goes into a pipe as it is, and on a terminal not even that."""
+    line = ("-c", "diff", "example.prod", "-r", "4:")
+    text = good(two(*line))
+    assert "\nFiles: 2 added, 0 removed, 0 changed\n" in text
+    assert "\n  added    /etc/caf\\xe9\n  added    /etc/caf\\xe9\\n  removed  x\\x1b[2J\\u202e\n" in text
+    assert {item["path"] for item in document(two(*line))["files"]} == {f"/{HOSTILE}", f"/{LATIN}"}
+    assert "+\x1b]0;title\x07\n" in good(two(*line, "--content", f"/{LATIN}"))
+    master, slave = os.openpty()
+    words = [sys.executable, "-m", "xcat_avs", *line, "--content", f"/{LATIN}"]
+    subprocess.run(words, env=two.environment(), stdout=slave, check=True)
+    os.close(slave)
+    shown = os.read(master, 65536)
+    os.close(master)
+    assert b"+++ /etc/caf\\xe9 (revision 5)" in shown
+    assert b"+\\x1b]0;title\\x07" in shown
+    assert b"\x1b" not in shown
+
+
 def test_content_of_what_is_no_text_or_the_same_or_nowhere(two: Installation) -> None:
     line = ("-c", "diff", "example.prod", "-t", "v1:v2", "--content")
     out = good(two(*line, "kernel"))
