@@ -103,9 +103,6 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     good_build(avs, "the second", "v2")
     avs.put("source/rootimg/etc/hostname", "edon\n")
     good_build(avs, "the third\nand more", "")
-    for name in (LATIN, HOSTILE):
-        (root / name).write_text("\x1b]0;title\x07\n")
-    good_build(avs, "the fourth", "hostile")
     return avs
 
 
@@ -293,21 +290,24 @@ def test_content_of_a_text(two: Installation) -> None:
 
 
 @pytest.mark.slow
-def test_a_hostile_name_and_its_content(two: Installation) -> None:
+def test_a_hostile_name_and_its_content(built: Installation) -> None:
     """A line a file, escaped; only the content goes into a pipe as it is, and on a terminal not even that."""
-    line = ("-c", "diff", "example.prod", "-r", "4:")
-    text = good(two(*line))
+    for name in (LATIN, HOSTILE):
+        (built.top / "source/rootimg" / name).write_text("\x1b]0;title\x07\n")
+    good_build(built, "hostile", "")
+    line = ("-c", "diff", "example.prod", "-r", "2:")
+    text = good(built(*line))
     assert "\nFiles: 2 added, 0 removed, 0 changed\n" in text
     assert "\n  added    /etc/caf\\xe9\n  added    /etc/caf\\xe9\\n  removed  x\\x1b[2J\\u202e\n" in text
-    assert {item["path"] for item in document(two(*line))["files"]} == {f"/{HOSTILE}", f"/{LATIN}"}
-    assert "+\x1b]0;title\x07\n" in good(two(*line, "--content", f"/{LATIN}"))
+    assert {item["path"] for item in document(built(*line, "--json"))["files"]} == {f"/{HOSTILE}", f"/{LATIN}"}
+    assert "+\x1b]0;title\x07\n" in good(built(*line, "--content", f"/{LATIN}"))
     master, slave = os.openpty()
     words = [sys.executable, "-m", "xcat_avs", *line, "--content", f"/{LATIN}"]
-    subprocess.run(words, env=two.environment(), stdout=slave, check=True)
+    subprocess.run(words, env=built.environment(), stdout=slave, check=True)
     os.close(slave)
     shown = os.read(master, 65536)
     os.close(master)
-    assert b"+++ /etc/caf\\xe9 (revision 5)" in shown
+    assert b"+++ /etc/caf\\xe9 (revision 3)" in shown
     assert b"+\\x1b]0;title\\x07" in shown
     assert b"\x1b" not in shown
 
