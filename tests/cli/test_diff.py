@@ -307,7 +307,7 @@ def test_a_hostile_name_and_its_content(built: Installation) -> None:
     os.close(slave)
     shown = os.read(master, 65536)
     os.close(master)
-    assert b"+++ /etc/caf\\xe9 (revision 3)" in shown
+    assert b"+++ /etc/caf\\xe9 (revision 4)" in shown
     assert b"+\\x1b]0;title\\x07" in shown
     assert b"\x1b" not in shown
 
