@@ -19,7 +19,9 @@ def main() -> None:
         run()
     except ModuleNotFoundError as err:
         sys.exit(f"Error: the Python module {err.name} is missing for {sys.executable}; install avsimage anew")
-    except (ImportError, MemoryError, OSError, SystemError) as err:  # what Python does without memory
+    except OSError as err:
+        sys.exit(f"Error: avsimage cannot be started: {err}")
+    except (ImportError, MemoryError, SystemError) as err:  # what Python does without memory
         sys.exit(f"Error: there is not enough memory; is it limited (ulimit -v)? {err or ''}".rstrip())
 
 

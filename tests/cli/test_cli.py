@@ -1013,13 +1013,11 @@ def test_a_real_directory_is_kept_and_said(built: Installation) -> None:
     assert (Path(kept[1]) / "rootimg.gz").read_text() == "old"
 
 
-def test_an_exlist_that_is_no_text(built: Installation) -> None:
+def test_an_exlist_of_names_that_are_not_utf_8(built: Installation) -> None:
     (built.install / "custom/exlist").write_bytes(b"./usr/share/Gr\xfc\xdfe\n")
     stanza = (built.top / "images.stanza").read_text()
     built.put("images.stanza", stanza.replace("    osname=Linux\n", f"    exlist={built.install}/custom/exlist\n"))
-    answer = built("-c", "pack", "example.prod", "-t", "v1")
-    assert answer.code == 1
-    assert "exlist" in answer.error
+    assert built("-c", "pack", "example.prod", "-t", "v1").code == 0
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from .conftest import PROD, Answer, Installation
 
 STORE_PATH = "netboot/debian12/x86_64/example.prod"
 CAP_NET_RAW = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+LATIN = "etc/caf\udce9"  # a name that is not UTF-8, which FSVS does not take
+HOSTILE = f"{LATIN}\n  removed  x\x1b[2J\u202e"
 STATUS = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: {}\n\n"
 
 
@@ -287,6 +290,28 @@ def test_content_of_a_text(two: Installation) -> None:
 
 
 @pytest.mark.slow
+def test_a_hostile_name_and_its_content(built: Installation) -> None:
+    """A line a file, escaped; only the content goes into a pipe as it is, and on a terminal not even that."""
+    for name in (LATIN, HOSTILE):
+        (built.top / "source/rootimg" / name).write_text("\x1b]0;title\x07\n")
+    good_build(built, "hostile", "")
+    line = ("-c", "diff", "example.prod", "-r", "2:")
+    text = good(built(*line))
+    assert "\nFiles: 2 added, 0 removed, 0 changed\n" in text
+    assert "\n  added    /etc/caf\\xe9\n  added    /etc/caf\\xe9\\n  removed  x\\x1b[2J\\u202e\n" in text
+    assert {item["path"] for item in document(built(*line, "--json"))["files"]} == {f"/{HOSTILE}", f"/{LATIN}"}
+    assert "+\x1b]0;title\x07\n" in good(built(*line, "--content", f"/{LATIN}"))
+    master, slave = os.openpty()
+    words = [sys.executable, "-m", "xcat_avs", *line, "--content", f"/{LATIN}"]
+    subprocess.run(words, env=built.environment(), stdout=slave, check=True)
+    os.close(slave)
+    shown = os.read(master, 65536)
+    os.close(master)
+    assert b"+++ /etc/caf\\xe9 (revision 4)" in shown
+    assert b"+\\x1b]0;title\\x07" in shown
+    assert b"\x1b" not in shown
+
+
 def test_content_of_what_is_no_text_or_the_same_or_nowhere(two: Installation) -> None:
     line = ("-c", "diff", "example.prod", "-t", "v1:v2", "--content")
     out = good(two(*line, "kernel"))

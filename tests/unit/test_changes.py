@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -105,6 +106,15 @@ def test_what_only_the_manifest_keeps_is_no_action() -> None:
     )
     for change in kept:
         assert list(changes.actions(before, listed(before["x"]._replace(**change)))) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "year"), [(300_000_000_000, "9999"), (2**63 // 10**9 * 10**9, "9999"), (-(2**62), "1000"), (-1, "1969")]
+)
+def test_times_that_a_property_cannot_hold(seconds: int, year: str) -> None:
+    """The manifest holds them; what FSVS is told has a year of four digits."""
+    found = changes.properties(entry("x", "file")._replace(mtime=seconds * 10**9))
+    assert re.fullmatch(rf"{year}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{6}}Z", found["svn:text-time"])
 
 
 def test_a_link_has_no_mode() -> None:

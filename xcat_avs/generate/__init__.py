@@ -239,7 +239,10 @@ def copy_tree(source: Path, target: Path, log: Path) -> None:
     mounts.remove_tree(target)
     target.mkdir(parents=True, mode=0o700)
     # -H: what is a link in DIR itself is taken for what it leads to. cp keeps owners, modes, times,
-    # links, hard links, sparse files, ACLs and xattrs, capabilities among them.
+    # links, hard links, sparse files, ACLs and xattrs, capabilities among them. It runs in DIR, whose name may be
+    # no UTF-8, which an argument has to be.
     command.run(
-        ["cp", "-a", "-H", "--reflink=auto", "--", *(str(source / name) for name in taken), str(target)], log=log
+        ["cp", "-a", "-H", "--reflink=auto", "--", *(f"./{name}" for name in taken), str(target.absolute())],
+        log=log,
+        cwd=source,
     )

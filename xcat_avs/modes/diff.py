@@ -25,7 +25,7 @@ from xcat_avs.report import LEFT, RIGHT, Raw, Report, Table, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 from xcat_avs.store import MANIFEST, Store, Version
-from xcat_avs.store.trees import INPUTS, stored_manifest
+from xcat_avs.store.trees import CARRIED, INPUTS, MANIFEST, stored_manifest
 
 STANZA = f"{INPUTS}/osimage.stanza"
 
@@ -123,6 +123,15 @@ def _read(store: Store, image: OsImage, version: Version, path: str) -> Optional
         return None
 
 
+def _file(store: Store, image: OsImage, version: Version, path: str) -> Optional[bytes]:
+    """A file of a version, also where FSVS cannot store its name."""
+    data = _read(store, image, version, path)
+    entry = None if data is not None else (stored_manifest(store, image, version) or {}).get(path)
+    if entry is not None and entry.type == "file":
+        data = _read(store, image, version, f"{CARRIED}/{entry.sha256}")
+    return data
+
+
 def _attributes(store: Store, image: OsImage, version: Version) -> dict[str, str]:
     """The attributes of the definition that a version was built from; none where it does not say."""
     data = _read(store, image, version, STANZA) or b""
@@ -169,7 +178,7 @@ def _keep_within(root: Path) -> None:
 def _content(store: Store, image: OsImage, old: Side, new: Side, wanted: str, document: dict[str, Any]) -> Report:
     """One file of both versions."""
     path = differences.stored(wanted)
-    one, other = (_read(store, image, side.version, path) for side in (old, new))
+    one, other = (_file(store, image, side.version, path) for side in (old, new))
     if one is None and other is None:
         both = f"neither {diffreport.name(old)} nor {diffreport.name(new)}"
         raise NotFoundError(
