@@ -519,7 +519,7 @@ def test_a_service_where_a_link_leads_to_the_host(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(host)
     asked: list[Any] = []
-    monkeypatch.setattr(BuildContext, "chroot", lambda self, argv, env=None, **_: asked.append(argv))
+    monkeypatch.setattr(BuildContext, "chroot", lambda self, argv, env=None: asked.append(argv))
     ctx.service("mine")
     assert asked == [["systemctl", "enable", "mine"]]
     assert untouched(host)

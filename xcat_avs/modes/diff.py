@@ -25,7 +25,7 @@ from xcat_avs.report import LEFT, RIGHT, Raw, Report, Table, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 from xcat_avs.store import MANIFEST, Store, Version
-from xcat_avs.store.trees import CARRIED, INPUTS, MANIFEST, stored_manifest
+from xcat_avs.store.trees import CARRIED, INPUTS, stored_manifest
 
 STANZA = f"{INPUTS}/osimage.stanza"
 
