@@ -168,6 +168,21 @@ def scan(top: str, skip: Iterable[str] = (), flagged: Optional[list[str]] = None
     return dict(sorted(entries.items()))
 
 
+def scan_with_top(top: str) -> Manifest:
+    """The manifest of a tree, with the directory itself as `.`."""
+    return {".": _entry(top, ".", os.lstat(top), None), **scan(top)}
+
+
+def look(top: str, path: str) -> Optional[Entry]:
+    """What is at one path of a tree, of however many names; None where nothing is."""
+    try:
+        with reach(top, path) as full:
+            status = os.lstat(full)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return _entry(top, path, status, None)
+
+
 def _entry(top: str, path: str, status: os.stat_result, flagged: Optional[list[str]]) -> Entry:
     kind = TYPES[stat.S_IFMT(status.st_mode)]
     mode = 0o777 if kind == "link" else stat.S_IMODE(status.st_mode)

@@ -865,6 +865,7 @@ def _restore_hollow() -> None:
 
 def _squash(listing: str, archive: str) -> int:
     with tempfile.TemporaryDirectory(prefix="packimage.") as temporary:
+        os.chmod(temporary, 0o755)
         shell(f"cat {listing}|cpio -dump {temporary} 2>&1")
         done = subprocess.run(
             ["mksquashfs", temporary, archive, "-no-progress"], stdout=subprocess.DEVNULL, check=False

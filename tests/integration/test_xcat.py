@@ -696,7 +696,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "a file that cpio could not read": ({"drop": ["./usr/bin/true"]}, r"lacks 1 of \d+ paths:\n +usr/bin/true"),
     "a nearly empty archive": ({"keep": 3}, r"lacks \d+ of \d+ paths"),
     "an archive that is cut off": ({"truncate": 1000}, r"failed|unexpected|lacks"),
-    "hardly a byte in it": ({"hollow": True}, r"cannot be all of it"),
+    "hardly a byte in it": ({"hollow": True}, r"differs from the tag in \d+ paths:\n +root/payload: size, sha256"),
     "two archives": ({"second": "rootimg.tar.gz"}, r"rootimg\.cpio\.gz, rootimg\.tar\.gz; one was expected"),
     "an exit code": ({"code": 3}, r"packimage failed with exit code 1"),
 }
@@ -708,15 +708,11 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_packimage_does_wrong_is_never_served(request: pytest.FixtureRequest, case: str, real: bool) -> None:
     node: ManagementNode = request.getfixturevalue("node" if real else "packed")
     knobs, said = FAILURES[case]
-    if case == "hardly a byte in it":
-        node.knob("genimage", issue="the big one", size=9_000_000)
-        node.run("create", "example.prod")
-        node.run("tag", "example.prod", "-t", "v3")
     if real:
         plain_build(node)
     before = served(node)
     node.knob("packimage", **knobs)
-    error = node.run("pack", "example.prod", "-t", "v3" if case == "hardly a byte in it" else "v2", code=1).error
+    error = node.run("pack", "example.prod", "-t", "v2", code=1).error
     assert re.search(said, error), error
     assert served(node) == before
     assert not (node.state / "staging" / PROD).exists()

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcat_avs import command, generate, mounts, restore, xcat
+from xcat_avs import command, delta, generate, mounts, restore, xcat
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, Tag
-from xcat_avs.manifest import SELINUX, Manifest
-from xcat_avs.pack import addons, archive, packimage, publish
+from xcat_avs.manifest import SELINUX, Entry, Manifest
+from xcat_avs.pack import addons, archive, packimage, proof, publish
 from xcat_avs.pack.archive import Form
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.progress import Progress
@@ -105,14 +105,10 @@ class Packing:
             self.progress.begin(f"checking out {self.tag.name}")
             version = Version(tag=self.tag.name)
             stored = checkout_tree(self.store, self.source, version, self.checkout, self.progress.warn)
-            # What packing changes in a tree, the checkout does not see.
-            with (
-                mounts.overlay(self.checkout, self.staging / "overlay") as tree,
-                publish.new_set(self.rootimgdir) as new,
-            ):
+            with self._changeable(stored) as tree, publish.new_set(self.rootimgdir) as new:
                 moved = publish.finish_interrupted(self.rootimgdir)
                 self.progress.begin(f"packing {self.tag.name}")
-                name = self._archive(tree, stored, new)
+                name, changed = self._archive(tree, stored, new)
                 self._kernel(tree, new)
                 self._addons(tree, new)
                 files = publish.describe_files(new)
@@ -126,6 +122,7 @@ class Packing:
                     name,
                     self.inputs(),
                     files,
+                    changed,
                 )
                 final, moved_now = publish.publish(new, self.rootimgdir, record, self.reserved)
                 return record, final, moved_now or moved
@@ -133,28 +130,58 @@ class Packing:
             self.progress.end()
             mounts.remove_tree(self.staging)
 
-    def _archive(self, tree: Path, stored: Manifest, new: Path) -> str:
-        """Write the archive into the new set; returns its name."""
-        log = self.log
+    @contextmanager
+    def _changeable(self, stored: Manifest) -> Iterator[Path]:
+        """The checkout as a tree in which packing may change things, while the checkout itself stays as it is."""
+        hidden = [path for path, entry in stored.items() if _hidden_by_overlay(entry)]
+        if not hidden:
+            with mounts.overlay(self.checkout, self.staging / "overlay") as tree:
+                yield tree
+            return
+        self.progress.verbose(f"packing a copy of the checkout: an overlay of it would hide {hidden[0]!a}")
+        self.staging.mkdir(parents=True, mode=0o700)
+        copy = self.staging / "copy"
+        command.run(["cp", "-a", "--reflink=auto", "--", str(self.checkout), str(copy)], log=self.log)
+        yield copy
+
+    def _archive(self, tree: Path, stored: Manifest, new: Path) -> tuple[str, dict[str, str]]:
+        """Write the archive into the new set, proven; returns its name, and what packimage changed by design and why."""
         root = tree / "rootimg"
         if not root.is_dir():
             raise AvsError(f"{self.source.name}: tag {self.tag.name} holds no rootimg")
+        wanted = proof.below(stored, "rootimg")
+        form = self._form(wanted)
+        archive.refuse_large(form, wanted.values())
         with _kept_times(tree, stored):
-            self._release(root)
-        method = self._method(stored)
+            released = self._release(root)
+        wanted, _ = proof.look_again(wanted, root, released)
         if self.packer == "packimage":
-            compress = "" if self.compress == "auto" else self.compress
-            made = packimage.write(
-                tree, self.target, self.rootimgdir, method, compress, self.facts(), self.staging, log, self.timeout
-            )
-            shutil.move(str(made), str(new / made.name))
-            return made.name
+            return self._packimage(tree, form, wanted, new)
         excluded, included = archive.read_exlist(self.target.paths("exlist"))
         with _kept_times(tree, stored):
             archive.prune(root, excluded, included)
-        form = own_form(method or self.method, self.compress)
-        archive.write(root, new / form.filename, form, log, self.timeout)
-        return form.filename
+        wanted = proof.chosen(wanted, archive.with_parents([".", *archive.select([*wanted], excluded, included)]))
+        archive.write(root, new / form.filename, form, self.log, self.timeout)
+        self.progress.begin(f"proving {form.filename}")
+        try:
+            proof.prove(new / form.filename, form, wanted, self.log, self.timeout)
+        except AvsError as err:
+            raise err.prefixed(f"{self.target.name}: nothing was published: ") from None
+        return form.filename, {}
+
+    def _packimage(self, tree: Path, form: Form, wanted: Manifest, new: Path) -> tuple[str, dict[str, str]]:
+        """The same by packimage."""
+        compress = "" if self.compress == "auto" else self.compress
+        method = "" if self.method == "auto" and form.method == "cpio" else form.method  # its own default
+        made = packimage.write(
+            tree, self.target, self.rootimgdir, method, compress, self.facts(), self.staging, self.log, self.timeout
+        )
+        self.progress.begin(f"proving {made.name}")
+        changed = packimage.check(made, self.checkout / "rootimg", wanted, self.target, self.log, self.timeout)
+        for path, why in changed.items():
+            self.progress.verbose(f"packimage changed {path!a}: {why}")
+        shutil.move(str(made), str(new / made.name))
+        return made.name, changed
 
     def _addons(self, tree: Path, new: Path) -> None:
         for name in addons.foreign(tree):
@@ -163,33 +190,37 @@ class Packing:
             )
         addons.write(tree, self.checkout / "rootimg", new, self.facts(), self.log, self.timeout)
 
-    def _method(self, stored: Manifest) -> str:
-        """The method asked for; for `auto` tar where the image has what cpio loses, and "" otherwise."""
-        rich = [path for path, entry in stored.items() if any(name != SELINUX for name, _ in entry.xattrs)]
-        if self.method == "auto":
-            return "tar" if rich else ""
-        if rich and (self.method == "cpio" or (self.method == "squashfs" and self.packer == "packimage")):
-            self.progress.warn(
-                f"{self.source.name}: {self.method} loses the capabilities, ACLs and other xattrs of {len(rich)} paths, "
-                f"{rich[0]} among them; --method tar keeps them"
-            )
-        return self.method
+    def _form(self, wanted: Manifest) -> Form:
+        """The form asked for; for `auto` tar where the image has what cpio loses. A warning for what it loses else."""
+        own = self.packer == "own"
+        rich = any(name != SELINUX for entry in wanted.values() for name, _ in entry.xattrs)
+        method = "tar" if self.method == "auto" and rich else self.method
+        form = own_form(method, self.compress)  # of packimage only the method counts; its default is cpio
+        for text in proof.losses(wanted, form, own):
+            self.progress.warn(f"{self.source.name}: {text}")
+        return form
 
-    def _release(self, root: Path) -> None:
-        """Write /etc/avs-release and /opt/xcat/xcatinfo; packimage writes the latter anew."""
+    def _release(self, root: Path) -> list[str]:
+        """Write /etc/avs-release and /opt/xcat/xcatinfo; packimage writes the latter anew. Returns what that changed."""
         text = _lines(self.facts())
+        changed = []
         for name, content in ((RELEASE, text), (XCATINFO, _lines({"IMAGENAME": self.target.name}) + text)):
             path = root / name
             # Not through a link of the image's to somewhere on this machine.
             real = os.path.realpath(path.parent)
             if real != str(path.parent) and not real.startswith(os.path.realpath(root) + os.sep):
                 raise AvsError(f"{self.source.name}: /{os.path.dirname(name)} of the image leads out of it")
+            place = proof.place(root, name)
+            while not os.path.lexists(root / os.path.dirname(place)):  # up to what has to be made
+                place = os.path.dirname(place)
+            changed.append(place)
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
             path.unlink(missing_ok=True)
             path.write_text(content, encoding="utf-8")
             path.chmod(0o644)
             for made in (path, path.parent, path.parent.parent):
                 os.utime(made, (0, 0))
+        return changed
 
     def _kernel(self, tree: Path, new: Path) -> None:
         for name in (generate.KERNEL, *INITRDS):
@@ -203,6 +234,13 @@ class Packing:
 
 def _lines(facts: Mapping[str, str]) -> str:
     return "".join(f"{name}='{value}'\n" for name, value in facts.items())
+
+
+def _hidden_by_overlay(entry: Entry) -> bool:
+    """Whether an overlay over a tree with this would not show it: the marks that overlays make themselves."""
+    return (entry.type == "char" and entry.device == (0, 0)) or any(
+        name.startswith(delta.OVERLAY) for name, _ in entry.xattrs
+    )
 
 
 @contextmanager

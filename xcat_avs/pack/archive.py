@@ -5,9 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import stat
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Callable
 from xcat_avs import command, manifest
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import SOURCE_DATE_EPOCH
+from xcat_avs.manifest import Entry
 
 CPIO_LIMIT = 2**32 - 1  # bytes of a file in the newc form
 EXIST_DIRECTIVE = re.compile(r"#INCLUDE:([^#]+)#")
@@ -106,26 +105,29 @@ def select(paths: Sequence[str], excluded: Sequence[str], included: Sequence[str
     return [path for path in paths if not out("./" + path) or keep("./" + path)]
 
 
+def with_parents(paths: Iterable[str]) -> set[str]:
+    """The paths, and the directories that lead to them."""
+    found: set[str] = set()
+    for path in paths:
+        while path and path not in found:
+            found.add(path)
+            path = os.path.dirname(path)
+    return found
+
+
 def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
     """Remove from a disposable tree what an exlist leaves out; returns how many paths."""
     if not excluded:
         return 0
-    out, keep = _matcher(excluded), _matcher(included)
     paths = [path for path, _ in manifest.walk(str(root))]
-    kept: set[str] = set()
-    removed = 0
-    for path in sorted(paths, reverse=True):  # what is in a directory before the directory
-        name = "./" + path
+    left_out = set(paths) - with_parents(select(paths, excluded, included))
+    for path in sorted(left_out, reverse=True):  # what is in a directory before the directory
         full = root / path
-        if path in kept or not out(name) or keep(name):
-            kept.add(os.path.dirname(path))
-            continue
-        removed += 1
         if full.is_dir() and not full.is_symlink():
             full.rmdir()
         else:
             full.unlink()
-    return removed
+    return len(left_out)
 
 
 def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
@@ -139,68 +141,32 @@ def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
     return matches
 
 
+def refuse_large(form: Form, entries: Iterable[Entry]) -> None:
+    """Refuse a file that the form cannot hold, before anything is written."""
+    for entry in entries:
+        if form.method == "cpio" and entry.size > CPIO_LIMIT:
+            raise AvsError(f"{entry.path} is larger than 4 GiB, which cpio cannot hold; take --method tar or squashfs")
+
+
 def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, onto: bool = False) -> None:
-    """Archive the whole tree at root; the same tree gives the same bytes.
+    """Archive the whole tree at root; the same tree gives the same bytes. What is in it then is for proof.prove to say.
 
     onto: it will be unpacked onto what is there: each directory after what is in it, so that it keeps its time.
-    Raises AvsError if a program of the pipe fails, or for a file that the form cannot hold.
+    Raises AvsError if a program of the pipe fails.
     """
-    paths = ["."]
-    for path, status in manifest.walk(str(root)):
-        if form.method == "cpio" and stat.S_ISREG(status.st_mode) and status.st_size > CPIO_LIMIT:
-            raise AvsError(f"{path} is larger than 4 GiB, which cpio cannot hold; take --method tar or squashfs")
-        paths.append(path)
-    paths.sort(reverse=onto)
     if form.method == "squashfs":
         options = ["-noappend", "-no-progress", "-comp", form.compress, "-mkfs-time", SOURCE_DATE_EPOCH]
         command.run(["mksquashfs", str(root), str(archive), *options], log=log, timeout=timeout)
-    else:
-        with tempfile.NamedTemporaryFile(dir=log.parent, prefix="names.") as names:
-            names.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
-            names.flush()
-            if form.method == "cpio":
-                packer = ["cpio", "--quiet", "-o", "-H", "newc", "--null", "--reproducible"]
-                command.pipe(
-                    [packer, form.compressor()],
-                    stdin=Path(names.name),
-                    stdout=archive,
-                    cwd=root,
-                    log=log,
-                    timeout=timeout,
-                )
-            else:
-                packer = ["tar", "--create", "--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
-                          "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--no-recursion", "--null", "--verbatim-files-from",
-                          f"--files-from={names.name}"]  # fmt: skip
-                command.pipe([packer, form.compressor()], stdout=archive, cwd=root, log=log, timeout=timeout)
-    check_complete(archive, form, paths, log, timeout)
-
-
-def check_complete(archive: Path, form: Form, paths: Sequence[str], log: Path, timeout: float) -> None:
-    """Read the archive to its end and compare its list with what was to be in it."""
-    listing = log.with_name(f"{log.name}.list")
-    try:
-        if form.method == "squashfs":
-            output = command.capture(["unsquashfs", "-l", "-d", "", str(archive)], timeout=timeout).stdout
-            found = Counter(_lines(os.fsdecode(output)))
-            found["."] += 1
+        return
+    paths = sorted([".", *(path for path, _ in manifest.walk(str(root)))], reverse=onto)
+    with tempfile.NamedTemporaryFile(dir=log.parent, prefix="names.") as names:
+        names.write(b"".join(os.fsencode(path) + b"\0" for path in paths))
+        names.flush()
+        if form.method == "cpio":
+            packer = ["cpio", "--quiet", "-o", "-H", "newc", "--null", "--reproducible"]
         else:
-            lister = (
-                ["cpio", "--quiet", "-t"]
-                if form.method == "cpio"
-                else ["tar", "--list", "--quoting-style=literal", "--show-transformed-names"]
-            )
-            command.pipe([form.decompressor(), lister], stdin=archive, stdout=listing, log=log, timeout=timeout)
-            found = Counter(_lines(os.fsdecode(listing.read_bytes())))
-    finally:
-        listing.unlink(missing_ok=True)
-    # A name may hold new lines, and a list is lines: each path is some of them.
-    found.subtract(line for path in paths for line in _lines(path))
-    missing = [path for path in paths if any(found[line] < 0 for line in _lines(path))]
-    if missing:
-        raise AvsError(f"the archive lacks {len(missing)} of {len(paths)} paths:", missing[:10])
-
-
-def _lines(text: str) -> list[str]:
-    """The lines of a list of paths, or of one path, in the same form."""
-    return [line.removeprefix("./").strip("/") or "." for line in text.split("\n") if line]
+            packer = ["tar", "--create", "--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
+                      "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--hole-detection=raw", "--no-recursion",
+                      "--null", "--verbatim-files-from", f"--files-from={names.name}"]  # fmt: skip
+        stdin = Path(names.name) if form.method == "cpio" else None
+        command.pipe([packer, form.compressor()], stdin=stdin, stdout=archive, cwd=root, log=log, timeout=timeout)
