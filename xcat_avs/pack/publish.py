@@ -37,7 +37,7 @@ class PackedSet:
     archive: str
     inputs: str = ""  # a hash of what else decided how it was packed
     files: dict[str, dict[str, object]] = field(default_factory=dict)  # name -> size, sha256
-    changed: dict[str, str] = field(default_factory=dict)  # path that packimage changed by design -> why
+    by_design: dict[str, str] = field(default_factory=dict)  # path that packimage changed by design -> why
 
 
 def read_record(directory: Path) -> Optional[PackedSet]:
