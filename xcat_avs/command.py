@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -17,7 +18,8 @@ from xcat_avs.errors import CommandError
 
 TAIL_LINES = 12
 TAIL_BYTES = 16384
-PIPE_BUFFER = 1 << 18  # bytes
+PIPE_BUFFER, PIPE_SIZE = 1 << 18, 1 << 20  # bytes
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; fcntl has it from Python 3.10
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 KEPT = ("HOME", "TERM", "TMPDIR", "XCATROOT", "XCATCFG", "XCATBYPASS", "XCATHOST", "SVN_SSH", "SSH_AUTH_SOCK",
         "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # fmt: skip
@@ -222,6 +224,10 @@ def reading(argv: Sequence[str], *, stdin: Path, log: Path, timeout: float = 0) 
         err.write(f"+ {' '.join(argv)} < {stdin}\n".encode("utf-8", "surrogateescape"))
         err.flush()
         reader, writer = os.pipe()
+        try:
+            fcntl.fcntl(writer, F_SETPIPE_SZ, PIPE_SIZE)  # on a busy machine each change of process is a wait
+        except OSError:
+            pass  # more than this user may have
         stream = stack.enter_context(os.fdopen(reader, "rb", PIPE_BUFFER))
         with os.fdopen(writer, "wb") as out:  # only the child may hold this end, or the stream has none
             running = _start(argv, environment(), None, source, out, err)
