@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Callable, Optional
@@ -17,6 +18,8 @@ from xcat_avs.errors import CommandError
 
 TAIL_LINES = 12
 TAIL_BYTES = 16384
+PIPE_BUFFER, PIPE_SIZE = 1 << 18, 1 << 20  # bytes
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; fcntl has it from Python 3.10
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 KEPT = ("HOME", "TERM", "TMPDIR", "XCATROOT", "XCATCFG", "XCATBYPASS", "XCATHOST", "SVN_SSH", "SSH_AUTH_SOCK",
         "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # fmt: skip
@@ -26,7 +29,7 @@ PACKAGES = {
     "mmdebstrap": "mmdebstrap", "apt-get": "apt", "apt-config": "apt", "dnf": "dnf", "rpm": "rpm",
     "rinse": "rinse", "rpm2cpio": "rpm2cpio", "wget": "wget",
     "cpio": "cpio", "tar": "tar", "mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools",
-    "gzip": "gzip", "zstd": "zstd", "xz": "xz-utils", "cp": "coreutils", "chroot": "coreutils",
+    "gzip": "gzip", "zstd": "zstd", "xz": "xz-utils", "cp": "coreutils", "mount": "mount", "chroot": "coreutils",
     "systemctl": "systemd",
 }  # fmt: skip
 
@@ -228,6 +231,40 @@ def capture_all(argvs: Sequence[Sequence[str]], *, env: Optional[Mapping[str, st
         return [
             Output(code, out.read(), err.read().decode("utf-8", "replace")) for code, (out, err) in zip(codes, files)
         ]
+
+
+@contextmanager
+def reading(argv: Sequence[str], *, stdin: Path, log: Path, timeout: float = 0) -> Iterator[IO[bytes]]:
+    """What a program makes of the file stdin, as a stream, while it runs beside the one that reads.
+
+    stderr goes to log. timeout: seconds for its end once the block is over. Raises CommandError at the end of the block if it fails.
+    """
+    with ExitStack() as stack:
+        source = stack.enter_context(open(stdin, "rb"))
+        err = stack.enter_context(open(log, "ab"))
+        err.write(f"+ {' '.join(argv)} < {stdin}\n".encode("utf-8", "surrogateescape"))
+        err.flush()
+        reader, writer = os.pipe()
+        try:
+            fcntl.fcntl(writer, F_SETPIPE_SZ, PIPE_SIZE)  # on a busy machine each change of process is a wait
+        except OSError:
+            pass  # more than this user may have
+        stream = stack.enter_context(os.fdopen(reader, "rb", PIPE_BUFFER))
+        with os.fdopen(writer, "wb") as out:  # only the child may hold this end, or the stream has none
+            running = _start(argv, environment(), None, source, out, err)
+        try:
+            yield stream
+            while stream.read(PIPE_BUFFER):  # to its end, or the program would be killed by SIGPIPE
+                pass
+        except BaseException:
+            _end([running])
+            raise
+        try:
+            code = _wait([running], timeout, log)[0]
+        except _TimedOut as error:
+            raise CommandError(f"{argv[0]} {error}", tail(log), str(log)) from None
+    if code:
+        raise CommandError(f"{argv[0]} {describe(code)}", tail(log), str(log))
 
 
 def pipe(argvs: Sequence[Sequence[str]], *, log: Path, stdin: Optional[Path] = None, stdout: Optional[Path] = None,

@@ -151,6 +151,22 @@ def scan(top: str, skip: Iterable[str] = (), flagged: Optional[list[str]] = None
     return dict(sorted(entries.items()))
 
 
+def scan_with_top(top: str) -> Manifest:
+    """The manifest of a tree, with the directory itself as `.`."""
+    with Descent(top) as tree:
+        return {".": _entry(tree, "", os.lstat(top), None)._replace(path="."), **scan(top)}
+
+
+def look(top: str, path: str) -> Optional[Entry]:
+    """What is at one path of a tree, of however many names; None where nothing is."""
+    try:
+        with Descent(top) as tree:
+            directory, name = tree.parent(path)
+            return _entry(tree, path, os.stat(name, dir_fd=directory, follow_symlinks=False), None)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def _entry(tree: Descent, path: str, status: os.stat_result, flagged: Optional[list[str]]) -> Entry:
     kind = TYPES[stat.S_IFMT(status.st_mode)]
     mode = 0o777 if kind == "link" else stat.S_IMODE(status.st_mode)

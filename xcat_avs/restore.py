@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Optional
@@ -15,6 +16,24 @@ from xcat_avs.errors import AvsError
 from xcat_avs.manifest import Entry
 
 MODES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
+ELSEWHERE = "put [paths] state on a file system with extended attributes and ACLs, such as ext4 or xfs"
+ATTRIBUTES = {
+    "security.avs": "capabilities", "user.avs": "user.*", "trusted.avs": "trusted.*", "system.posix_acl_access": "ACLs",
+}  # fmt: skip
+NO_ACL = bytes.fromhex("0200000001000600ffffffff04000000ffffffff20000000ffffffff")  # no more than mode 0600
+
+
+def unkept(directory: Path) -> list[str]:
+    """The kinds of extended attributes that the file system of a directory does not keep, in words."""
+    lost = []
+    with tempfile.NamedTemporaryFile(dir=directory) as probe:
+        for name, kind in ATTRIBUTES.items():
+            try:
+                os.setxattr(probe.fileno(), name, NO_ACL)
+            except OSError as err:
+                if err.errno == errno.ENOTSUP:
+                    lost.append(kind)
+    return lost
 
 
 def restore(top: str, wanted: Mapping[str, Entry], contents: Path) -> None:
@@ -31,7 +50,12 @@ def restore(top: str, wanted: Mapping[str, Entry], contents: Path) -> None:
                 else:
                     _restore(tree, path, entry, contents)
             except OSError as err:
-                raise AvsError(f"{path!a} cannot be made what its manifest says: {err.strerror}") from None
+                reason = (
+                    f"the file system keeps no such attributes; {ELSEWHERE}"
+                    if err.errno == errno.ENOTSUP
+                    else err.strerror
+                )
+                raise AvsError(f"{path!a} cannot be made what its manifest says: {reason}") from None
     restore_times(top, wanted)
 
 

@@ -798,6 +798,8 @@ def _edit(state: State, name: str, values: Mapping[str, str], rootimg: str, sync
     shell(f"echo TIMESTAMP=\"'{shell('date')}'\" >> {rootimg}/opt/xcat/xcatinfo")
     if (root / "etc/init.d/statelite").exists():
         shell(f"mv {rootimg}/etc/init.d/statelite {rootimg}/.statebackup/statelite 2>/dev/null")
+    for path, text in state.knob("packimage").get("edit", {}).items():  # of a site's own xCAT
+        (root / path).write_text(text)
     zone = state.site.get("timezone", "")
     if zone:
         localtime = root / "etc/localtime"
@@ -916,6 +918,7 @@ def _restore_hollow() -> None:
 
 def _squash(listing: str, archive: str) -> int:
     with tempfile.TemporaryDirectory(prefix="packimage.") as temporary:
+        os.chmod(temporary, 0o755)
         shell(f"cat {listing}|cpio -dump {temporary} 2>&1")
         done = subprocess.run(
             ["mksquashfs", temporary, archive, "-no-progress"], stdout=subprocess.DEVNULL, check=False

@@ -138,6 +138,8 @@ def _attributes(top: Path) -> None:
     os.setxattr(top / "link", "trusted.l", b"2", follow_symlinks=False)
     os.mknod(top / "device", 0o20600, os.makedev(1, 3))
     os.setxattr(top / "device", "trusted.device", b"3")
+    os.mknod(top / "whiteout of a container", 0o20000, os.makedev(0, 0))
+    os.setxattr(top / "d", "trusted.overlay.opaque", b"y")
     os.mkfifo(top / "fifo")
     os.setxattr(top / "fifo", "trusted.fifo", b"4")
     output(["setcap", "cap_net_raw,cap_net_admin=eip", str(top / "cap")])

@@ -15,7 +15,7 @@ import pytest
 from xcat_avs import manifest
 from xcat_avs.definitions import exlist
 from xcat_avs.errors import AvsError
-from xcat_avs.pack import archive
+from xcat_avs.pack import archive, proof
 from xcat_avs.pack.archive import Form
 
 METHODS = ("cpio", "tar", "squashfs")
@@ -53,6 +53,14 @@ def root(tmp_path: Path) -> Path:
     return top
 
 
+def write(root: Path, path: Path, form: Form, log: Path) -> None:
+    """An archive as it is packed: written and proven."""
+    wanted = manifest.scan_with_top(str(root))
+    archive.refuse_large(form, wanted.values())
+    archive.write(root, path, form, log)
+    proof.prove(path, form, wanted, log)
+
+
 def unpack(path: Path, form: Form, target: Path) -> Path:
     """The tree of an archive, by the programs that a node would use."""
     target.mkdir()
@@ -73,7 +81,7 @@ def unpack(path: Path, form: Form, target: Path) -> Path:
 def test_an_archive_is_complete_and_the_same_in_every_run(root: Path, tmp_path: Path, form: Form) -> None:
     log = tmp_path / "log"
     first, second = tmp_path / "1", tmp_path / "2"
-    archive.write(root, first, form, log)
+    write(root, first, form, log)
     assert (
         manifest.compare(
             manifest.scan(str(root)), manifest.scan(str(unpack(first, form, tmp_path / "out"))), times=False
@@ -86,7 +94,7 @@ def test_an_archive_is_complete_and_the_same_in_every_run(root: Path, tmp_path: 
     subprocess.run(["cp", "-a", str(root), str(copy)], check=True)
     for path in [copy, *copy.rglob("*")]:
         os.utime(path, ns=(4 * 10**18, path.lstat().st_mtime_ns), follow_symlinks=False)
-    archive.write(copy, second, form, log)
+    write(copy, second, form, log)
     assert manifest.digest(str(first)) == manifest.digest(str(second))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "elsewhere", "log", "out", "tree"], (
         "nothing else is left"
@@ -96,17 +104,17 @@ def test_an_archive_is_complete_and_the_same_in_every_run(root: Path, tmp_path: 
 @pytest.mark.parametrize("method", ["cpio", "tar"])
 def test_times_are_in_the_archive(root: Path, tmp_path: Path, method: str) -> None:
     form = Form(method, "gzip")
-    archive.write(root, tmp_path / "1", form, tmp_path / "log")
+    write(root, tmp_path / "1", form, tmp_path / "log")
     out = unpack(tmp_path / "1", form, tmp_path / "out")
     assert (out / "etc/passwd").stat().st_mtime == (root / "etc/passwd").stat().st_mtime
     os.utime(root / "etc/passwd", ns=(0, 5))
-    archive.write(root, tmp_path / "2", form, tmp_path / "log")
+    write(root, tmp_path / "2", form, tmp_path / "log")
     assert (tmp_path / "1").read_bytes() != (tmp_path / "2").read_bytes()
 
 
 def test_tar_keeps_attributes(root: Path, tmp_path: Path) -> None:
     os.setxattr(root / "a/x", "user.avs", b"kept")
-    archive.write(root, tmp_path / "1", Form("tar", "gzip"), tmp_path / "log")
+    write(root, tmp_path / "1", Form("tar", "gzip"), tmp_path / "log")
     out = unpack(tmp_path / "1", Form("tar", "gzip"), tmp_path / "out")
     assert os.getxattr(out / "a/x", "user.avs") == b"kept"
     assert os.path.samefile(out / "a/x", out / "a/hard")
@@ -141,7 +149,7 @@ def test_a_missing_member_is_found(
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", str(wrapper.parent))
     with pytest.raises(AvsError, match=r"the archive lacks 1 of \d+ paths:\n  usr/lib/empty$"):
-        archive.write(root, tmp_path / "1", Form(method, "gzip"), tmp_path / "log")
+        write(root, tmp_path / "1", Form(method, "gzip"), tmp_path / "log")
 
 
 @pytest.mark.parametrize("method", ["tar", "squashfs"])
@@ -156,7 +164,7 @@ def test_a_missing_member_with_a_new_line_in_its_name_is_found(
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", str(wrapper.parent))
     with pytest.raises(AvsError, match=r"the archive lacks 1 of \d+ paths:\n  a/new\\nline$"):
-        archive.write(root, tmp_path / "1", Form(method, "gzip"), tmp_path / "log")
+        write(root, tmp_path / "1", Form(method, "gzip"), tmp_path / "log")
 
 
 @pytest.mark.slow
@@ -171,7 +179,7 @@ def test_a_compressor_that_cuts_off_is_found(
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", str(wrapper.parent))
     with pytest.raises(AvsError):
-        archive.write(root, tmp_path / "1", form, tmp_path / "log")
+        write(root, tmp_path / "1", form, tmp_path / "log")
 
 
 @pytest.mark.slow
@@ -182,7 +190,7 @@ def test_a_failing_archiver_is_named(root: Path, tmp_path: Path, monkeypatch: py
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", str(wrapper.parent))
     with pytest.raises(AvsError, match=f"^{method} failed with exit code 2") as caught:
-        archive.write(root, tmp_path / "1", Form(method, "gzip"), tmp_path / "log")
+        write(root, tmp_path / "1", Form(method, "gzip"), tmp_path / "log")
     assert "cannot read: No such file" in str(caught.value)
 
 
@@ -193,14 +201,14 @@ def test_a_socket_cannot_be_archived_and_is_not_lost_silently(root: Path, tmp_pa
         listener.bind("tmp/socket")
     os.chdir(here)
     with pytest.raises(AvsError, match="tmp/socket"):
-        archive.write(root, tmp_path / "1", Form("tar", "gzip"), tmp_path / "log")
+        write(root, tmp_path / "1", Form("tar", "gzip"), tmp_path / "log")
 
 
 def test_a_file_that_cpio_cannot_hold(root: Path, tmp_path: Path) -> None:
     with open(root / "usr/lib/big", "wb") as stream:
         stream.truncate(2**32)
     with pytest.raises(AvsError, match=r"usr/lib/big is larger than 4 GiB.*--method tar"):
-        archive.write(root, tmp_path / "1", Form("cpio", "gzip"), tmp_path / "log")
+        write(root, tmp_path / "1", Form("cpio", "gzip"), tmp_path / "log")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +310,7 @@ def test_prune_of_nothing(root: Path) -> None:
 
 def test_the_published_archive_is_readable_by_the_classic_programs(root: Path, tmp_path: Path) -> None:
     """igzip's output is read by gzip; what cpio lists is what find sees."""
-    archive.write(root, tmp_path / "1", Form("cpio", "gzip"), tmp_path / "log")
+    write(root, tmp_path / "1", Form("cpio", "gzip"), tmp_path / "log")
     listing = subprocess.run(
         f"gzip -dc {tmp_path}/1 | cpio -t --quiet | sort", shell=True, capture_output=True, check=True
     ).stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from unit.test_manifest import ODD_NAMES, deep
-from xcat_avs import descent, manifest, restore
+from xcat_avs import descent, manifest, mounts, restore
 from xcat_avs.errors import AvsError
 from xcat_avs.manifest import Entry, Manifest
 
@@ -283,3 +283,19 @@ def test_restore_times_of_links_and_directories_does_not_follow(tmp_path: Path) 
     restore.restore_times(str(top), wanted)
     assert outside.stat().st_mtime_ns == 7
     assert {path: entry.mtime for path, entry in manifest.scan(str(top)).items()} == {"d": 42, "d/link": 42}
+
+
+@pytest.mark.slow
+def test_a_file_system_without_attributes(tmp_path: Path) -> None:
+    """What it does not keep is known before anything is stored, and said where a tag cannot be made again."""
+    assert restore.unkept(tmp_path) == []
+    point = tmp_path / "plain"
+    point.mkdir()
+    with mounts.mounted("ramfs", point, "ramfs"):
+        assert restore.unkept(point) == ["capabilities", "user.*", "trusted.*", "ACLs"]
+        assert list(point.iterdir()) == []
+        (point / "ping").write_text("ping")
+        found = manifest.scan(str(point))
+        wanted = {"ping": found["ping"]._replace(xattrs=(("security.capability", CAPABILITY),))}
+        with pytest.raises(AvsError, match=r"'ping' cannot be made .*keeps no such attributes; put \[paths\] state on"):
+            restore.restore(str(point), wanted, tmp_path)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from fakes import xcat
 
-from xcat_avs import manifest
+from xcat_avs import manifest, restore
 from xcat_avs.errors import AvsError, DamageError, NotFoundError
 from xcat_avs.image import OsImage
 from xcat_avs.manifest import Entry, Manifest
@@ -606,6 +606,15 @@ def test_commit_on_one_that_others_changed_by_hand(site: Site) -> None:
     site.checkout()
     assert site.rootimg(site.kept) == site.rootimg(site.tree)
     assert site.commit()[1] is False
+
+
+@pytest.mark.slow
+def test_attributes_that_the_file_system_loses_are_said(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore, "unkept", lambda directory: ["capabilities", "ACLs"])
+    site.commit("one")
+    assert len(site.warned) == 1
+    assert f"the file system of {site.tree} keeps no capabilities, ACLs: " in site.warned[0]
+    assert "put [paths] state on" in site.warned[0]
 
 
 @pytest.mark.slow

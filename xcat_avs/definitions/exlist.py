@@ -50,27 +50,30 @@ def select(paths: Sequence[str], excluded: Sequence[str], included: Sequence[str
     return [path for path in paths if not out("./" + path) or keep("./" + path)]
 
 
+def with_parents(paths: Iterable[str]) -> set[str]:
+    """The paths, and the directories that lead to them."""
+    found: set[str] = set()
+    for path in paths:
+        while path and path not in found:
+            found.add(path)
+            path = os.path.dirname(path)
+    return found
+
+
 def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
     """Remove from a disposable tree what an exlist leaves out; returns how many paths."""
     if not excluded:
         return 0
-    out, keep = _matcher(excluded), _matcher(included)
     paths = [path for path, _ in manifest.walk(str(root))]
-    kept: set[str] = set()
-    removed = 0
+    left_out = set(paths) - with_parents(select(paths, excluded, included))
     with Descent(str(root)) as tree:
-        for path in sorted(paths, reverse=True):  # what is in a directory before the directory
-            name = "./" + path
-            if path in kept or not out(name) or keep(name):
-                kept.add(os.path.dirname(path))
-                continue
-            removed += 1
+        for path in sorted(left_out, reverse=True):  # what is in a directory before the directory
             directory, last = tree.parent(path)
             if stat.S_ISDIR(os.stat(last, dir_fd=directory, follow_symlinks=False).st_mode):
                 os.rmdir(last, dir_fd=directory)
             else:
                 os.unlink(last, dir_fd=directory)
-    return removed
+    return len(left_out)
 
 
 def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:

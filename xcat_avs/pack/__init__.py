@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from xcat_avs import command, generate, kernels, mounts, restore, xcat
+from xcat_avs import command, delta, generate, kernels, mounts, restore, xcat
 from xcat_avs.definitions import exlist
 from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.image import OsImage, Tag
-from xcat_avs.manifest import Manifest, Xattrs
-from xcat_avs.pack import additions, addons, archive, contents, forms, packimage, publish
+from xcat_avs.manifest import Entry, Manifest, Xattrs
+from xcat_avs.pack import additions, addons, archive, contents, forms, packimage, proof, publish
+from xcat_avs.pack.archive import Form
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.progress import Progress
 from xcat_avs.report import utc_now
@@ -114,15 +115,15 @@ class Packing:
                 version = Version(tag=self.tag.name)
                 stored = checkout_tree(self.store, self.source, version, self.checkout, self.progress.warn)
                 # What packing changes in a tree, the checkout does not see.
-                tree = stack.enter_context(mounts.overlay(self.checkout, self.staging / "overlay"))
+                tree = stack.enter_context(self._changeable(stored))
                 self.progress.begin(f"packing {self.tag.name}")
-                archive_name = self._archive(tree, stored, new)
+                archive_name, by_design = self._archive(tree, stored, new)
                 self._kernel(tree, new)
                 self._addons(tree, new)
                 files = publish.describe_files(new)
                 record = PackedSet(
-                    self.target.name, self.source.name, self.tag.name, self.tag.source, utc_now(), self.user, archive_name,
-                    self.inputs(), files, self.version,
+                    osimage=self.target.name, source=self.source.name, tag=self.tag.name, revision=self.tag.source, date=utc_now(),
+                    user=self.user, archive=archive_name, inputs=self.inputs(), files=files, version=self.version, by_design=by_design,
                 )  # fmt: skip
                 name, moved = publish.publish(new, self.rootimgdir, record, self.reserved, self.progress.warn)
                 return record, name, moved
@@ -130,33 +131,60 @@ class Packing:
             self.progress.end()
             mounts.remove_tree(self.staging)
 
-    def _archive(self, tree: Path, stored: Manifest, new: Path) -> str:
-        """Write the archive into the new set; returns its name."""
-        log = self.log
+    @contextmanager
+    def _changeable(self, stored: Manifest) -> Iterator[Path]:
+        """The checkout as a tree in which packing may change things, while the checkout itself stays as it is."""
+        hidden = [path for path, entry in stored.items() if _hidden_by_overlay(entry)]
+        if not hidden:
+            with mounts.overlay(self.checkout, self.staging / "overlay") as tree:
+                yield tree
+            return
+        self.progress.verbose(f"packing a copy of the checkout: an overlay of it would hide {hidden[0]!a}")
+        self.staging.mkdir(parents=True, mode=0o700)
+        copy = self.staging / "copy"
+        command.run(["cp", "-a", "--reflink=auto", "--", str(self.checkout), str(copy)], log=self.log)
+        yield copy
+
+    def _archive(self, tree: Path, stored: Manifest, new: Path) -> tuple[str, dict[str, str]]:
+        """Write the archive into the new set, proven; returns its name, and what packimage changed by design and why."""
         root = tree / "rootimg"
         if "rootimg" not in stored:
             raise AvsError(f"{self.source.name}: tag {self.tag.name} holds no rootimg")
+        wanted, rich = proof.below(stored, "rootimg"), additions.rich(stored)
+        form = self._form(wanted, bool(rich))
+        archive.refuse_large(form, wanted.values())
         with _kept_times(tree, stored):
-            additions.release(root, self.facts(), self.target.name, self.source.name)
-        wanted = additions.rich(stored)
-        method = self._method(wanted)
+            added = additions.release(root, self.facts(), self.target.name, self.source.name)
+        wanted, _ = proof.look_again(wanted, root, added)
         if self.packer == "packimage":
-            compress = "" if self.compress == "auto" else self.compress
-            made = packimage.write(
-                tree, self.target, self.rootimgdir, method, compress, self.facts(), self.staging, log, self.timeout
-            )
-            shutil.move(str(made), str(new / made.name))
-            return made.name
+            return self._packimage(tree, form, wanted, new)
         excluded, included = patterns(self.target, self.packer)
         with _kept_times(tree, stored):
             exlist.prune(root, excluded, included)
-            lost = additions.xattrs_at_boot(root, wanted, self.source.name) if method == "cpio" else []
-        if lost:
-            hint = "with the package attr (and systemd) in the image they are set at boot; --method tar or squashfs keeps them"
-            self._warn_of_loss(method, lost, hint)
-        form = forms.own(method, self.compress)
-        archive.write(root, new / form.filename, form, log, self.timeout)
-        return form.filename
+            added = self._xattrs_at_boot(root, rich) if form.method == "cpio" else []
+        wanted = proof.chosen(wanted, exlist.with_parents([".", *exlist.select([*wanted], excluded, included)]))
+        wanted, _ = proof.look_again(wanted, root, added)
+        archive.write(root, new / form.filename, form, self.log, self.timeout)
+        self.progress.begin(f"proving {form.filename}")
+        try:
+            proof.prove(new / form.filename, form, wanted, self.log, self.timeout)
+        except AvsError as err:
+            raise err.prefixed(f"{self.target.name}: nothing was published: ") from None
+        return form.filename, {}
+
+    def _packimage(self, tree: Path, form: Form, wanted: Manifest, new: Path) -> tuple[str, dict[str, str]]:
+        """The same by packimage."""
+        compress = "" if self.compress == "auto" else self.compress
+        method = "" if self.method == "auto" and form.method == "cpio" else form.method  # its own default
+        made = packimage.write(
+            tree, self.target, self.rootimgdir, method, compress, self.facts(), self.staging, self.log, self.timeout
+        )
+        self.progress.begin(f"proving {made.name}")
+        by_design = packimage.check(made, self.checkout / "rootimg", wanted, self.target, self.log, self.timeout)
+        for path, why in by_design.items():
+            self.progress.verbose(f"packimage changed {path!a}: {why}")
+        shutil.move(str(made), str(new / made.name))
+        return made.name, by_design
 
     def _addons(self, tree: Path, new: Path) -> None:
         for name in addons.foreign(tree):
@@ -165,18 +193,29 @@ class Packing:
             )
         addons.write(tree, self.checkout / "rootimg", new, self.facts(), self.log, self.timeout)
 
-    def _method(self, wanted: Mapping[str, Xattrs]) -> str:
-        """The method, or "" for packimage's own. wanted: what cpio cannot hold."""
-        method = forms.choose(self.method, self.packer, self.xcat_initrd, bool(wanted))
-        if wanted and self.packer == "packimage" and method in ("cpio", "squashfs"):
-            self._warn_of_loss(method, list(wanted), "--method tar keeps them")
-        return method
+    def _form(self, wanted: Manifest, rich: bool) -> Form:
+        """The form to pack in, and a warning for what it loses. rich: whether the image has what cpio cannot hold."""
+        method = forms.choose(self.method, self.packer, self.xcat_initrd, rich)
+        form = forms.own(method or "cpio", self.compress)  # of packimage only the method counts; its default is cpio
+        own = self.packer == "own"
+        if (
+            own and form.method == "cpio"
+        ):  # what of the attributes is lost is known once it is known what a node sets itself
+            wanted = {path: entry._replace(xattrs=()) for path, entry in wanted.items()}
+        for text in proof.losses(wanted, form, own):
+            self.progress.warn(f"{self.source.name}: {text}")
+        return form
 
-    def _warn_of_loss(self, method: str, paths: Sequence[str], hint: str) -> None:
-        self.progress.warn(
-            f"{self.source.name}: {method} loses the capabilities, ACLs and other xattrs of {', '.join(paths[:3])}"
-            f"{f' and {len(paths) - 3} more paths' if len(paths) > 3 else ''}; {hint}"
-        )
+    def _xattrs_at_boot(self, root: Path, rich: Mapping[str, Xattrs]) -> list[str]:
+        """Have a node set what cpio cannot hold; returns the paths that were added for that."""
+        added, lost = additions.xattrs_at_boot(root, rich, self.source.name)
+        if lost:
+            more = f" and {len(lost) - 3} more paths" if len(lost) > 3 else ""
+            self.progress.warn(
+                f"{self.source.name}: cpio loses the capabilities, ACLs and other xattrs of {', '.join(lost[:3])}{more}; with the package "
+                "attr (and systemd) in the image they are set at boot; --method tar or squashfs keeps them"
+            )
+        return added
 
     def _kernel(self, tree: Path, new: Path) -> None:
         try:
@@ -196,6 +235,13 @@ def patterns(image: OsImage, packer: str) -> tuple[list[str], list[str]]:
     """What the exlists of an image leave out and take in; packimage puts no variables into the names of lists."""
     variables = {} if packer == "packimage" else generate.variables(image)
     return exlist.read(image.paths("exlist"), variables)
+
+
+def _hidden_by_overlay(entry: Entry) -> bool:
+    """Whether an overlay over a tree with this would not show it: the marks that overlays make themselves."""
+    return (entry.type == "char" and entry.device == (0, 0)) or any(
+        name.startswith(delta.OVERLAY) for name, _ in entry.xattrs
+    )
 
 
 @contextmanager

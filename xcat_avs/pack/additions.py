@@ -56,9 +56,10 @@ ExecStart=/bin/sh /{SET_XATTRS}
 """
 
 
-def put(root: Path, name: str, text: str, image: str) -> None:
+def put(root: Path, name: str, text: str, image: str) -> str:
     """Write a file into the root of a disposable checkout, root's own and mode 0644; its times are always the same.
 
+    Returns its path in the tree, or the first directory that had to be made for it.
     Raises AvsError where a link of the image leads to somewhere on this machine.
     """
     # Links are the image's; what xCAT's packimage writes goes where they lead on this machine.
@@ -66,18 +67,22 @@ def put(root: Path, name: str, text: str, image: str) -> None:
     if os.path.realpath(root / os.path.dirname(name)) != os.path.realpath(directory):
         raise AvsError(f"{image}: /{os.path.dirname(name)} of the image leads out of it")
     path = directory.relative_to(root) / os.path.basename(name)
+    added = path
+    while not os.path.lexists(root / added.parent):
+        added = added.parent
     descent.write_file(str(root), str(path), text.encode())
     with Descent(str(root)) as tree:
         for made in (path, *path.parents):
             place, last = tree.parent("" if str(made) == "." else str(made))
             os.utime(last, (0, 0), dir_fd=place, follow_symlinks=False)
+    return str(added)
 
 
-def release(root: Path, facts: Mapping[str, str], osimage: str, image: str) -> None:
-    """Say in /etc/avs-release and /opt/xcat/xcatinfo what the image is; packimage writes the latter anew."""
+def release(root: Path, facts: Mapping[str, str], osimage: str, image: str) -> list[str]:
+    """Say in /etc/avs-release and /opt/xcat/xcatinfo what the image is; packimage writes the latter anew. Returns what was added."""
     text = _lines(facts)
-    put(root, RELEASE, text, image)
-    put(root, XCATINFO, _lines({"IMAGENAME": osimage}) + text, image)
+    named = _lines({"IMAGENAME": osimage}) + text
+    return [put(root, RELEASE, text, image), put(root, XCATINFO, named, image)]
 
 
 def rich(stored: Manifest) -> dict[str, Xattrs]:
@@ -90,28 +95,21 @@ def rich(stored: Manifest) -> dict[str, Xattrs]:
     return {path: xattrs for path, xattrs in found.items() if xattrs}
 
 
-def xattrs_at_boot(root: Path, wanted: Mapping[str, Xattrs], image: str) -> list[str]:
-    """Have a node set what cpio cannot hold when it boots; returns the paths that lose it all the same.
+def xattrs_at_boot(root: Path, wanted: Mapping[str, Xattrs], image: str) -> tuple[list[str], list[str]]:
+    """Have a node set what cpio cannot hold when it boots; returns what was added, and the paths that lose it all the same.
 
     It takes systemd, and setfattr or, for capabilities alone, setcap of the image.
     """
     left = {path: xattrs for path, xattrs in wanted.items() if os.path.lexists(root / path)}
-    if not left:
-        return []
     has = {name: _has(root, name) for name in ("setfattr", "setcap")}
-    if not _has(root, "systemctl") or not any(has.values()):
-        return sorted(left)
+    if not left or not _has(root, "systemctl") or not any(has.values()):
+        return [], sorted(left)
     lines = [xattr_line(path, *item) for path in sorted(left) for item in left[path]]
-    for name, text in (
-        (XATTRS, "".join(lines)),
-        (SET_XATTRS, SCRIPT),
-        (UNIT, SERVICE),
-        (WANTED, f"[Unit]\nWants={Path(UNIT).name}\n"),
-    ):
-        put(root, name, text, image)
+    texts = {XATTRS: "".join(lines), SET_XATTRS: SCRIPT, UNIT: SERVICE, WANTED: f"[Unit]\nWants={Path(UNIT).name}\n"}
+    added = [put(root, name, text, image) for name, text in texts.items()]
     if has["setfattr"]:
-        return []
-    return sorted(path for path, xattrs in left.items() if any(name != CAPABILITY for name, _ in xattrs))
+        return added, []
+    return added, sorted(path for path, xattrs in left.items() if any(name != CAPABILITY for name, _ in xattrs))
 
 
 def _has(root: Path, program: str) -> bool:

@@ -14,7 +14,7 @@ from xcat_avs import delta, manifest
 from xcat_avs.descent import Descent, read_file
 from xcat_avs.errors import AvsError
 from xcat_avs.manifest import CAPABILITY, SELINUX
-from xcat_avs.pack import archive
+from xcat_avs.pack import archive, proof
 from xcat_avs.pack.archive import Form
 
 DIRECTORY = "addons"  # of a version, and of a published set
@@ -34,9 +34,10 @@ EFFECTIVE, REVISION_MASK = 0x000001, 0xFF000000  # linux/capability.h
 
 
 def write(tree: Path, base: Path, new: Path, facts: Mapping[str, str], log: Path, timeout: float = 0) -> list[str]:
-    """Archive every add-on of a disposable checkout into new/addons, with their checksums; returns their names.
+    """Archive every add-on of a disposable checkout into new/addons, proven, with their checksums; returns their names.
 
-    base: the root of the image as the tag has it. facts: what the image says of itself; an add-on is only for that. The same tag gives the same bytes.
+    base: the root of the image as the tag has it. facts: what the image says of itself; an add-on is only for that.
+    The same tag gives the same bytes.
     """
     names = [path.name for path in sorted((tree / DIRECTORY).glob("*")) if (path / "rootimg").is_dir()]
     if not names:
@@ -56,7 +57,11 @@ def write(tree: Path, base: Path, new: Path, facts: Mapping[str, str], log: Path
             os.utime(root / LISTS / item, (0, 0))
         os.utime(root / LISTS, (0, 0))
         os.utime(root, ns=(status.st_atime_ns, status.st_mtime_ns))
-        archive.write(root, target, Form("cpio", "gzip"), log, timeout, onto=True)
+        form = Form("cpio", "gzip")
+        wanted = manifest.scan_with_top(str(root))
+        archive.refuse_large(form, wanted.values())
+        archive.write(root, target, form, log, timeout, onto=True)
+        proof.prove(target, form, wanted, log, timeout)
         sums.append(f"{manifest.digest(str(target))}  {target.name}\n")
     (new / DIRECTORY / SUMS).write_text("".join(sums), encoding="ascii")
     return names

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from xcat_avs import command, manifest, xcat
+from xcat_avs import command, xcat
 from xcat_avs.definitions import exlist
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage
-from xcat_avs.pack import archive
+from xcat_avs.manifest import Manifest
+from xcat_avs.pack import proof
 from xcat_avs.pack.archive import MARK, Form
 
 COMPRESS = ("auto", "gzip", "pigz", "xz")
-LEAST_RATIO = 200  # no compression makes an image this many times smaller
 # What packimage leaves out by itself: the statelite form of the image.
 ITS_OWN = ("./etc/init.d/statelite", "./etc/rc.sysinit.backup", "./.statelite*", "./.default*", "./.statebackup*")
 # What it writes into the tree, through any link that is there.
 WRITTEN = ("etc", "etc/shadow", "opt/xcat", "opt/xcat/xcatinfo", "opt/xcat/xcatdsklspost", "xcatpost", ".statebackup")
 DEFAULT_PASSWORD = "cluster"  # what packimage writes without an entry in the passwd table
+SHADOW, LOCALTIME, ZONES = "etc/shadow", "etc/localtime", "usr/share/zoneinfo/"
+# What packimage changes in every image, and why.
+BY_DESIGN = {
+    SHADOW: "root's password of the passwd table", LOCALTIME: "site.timezone", "xcatpost": "xCAT's postscripts",
+    "opt/xcat/xcatinfo": "the name of the image", "opt/xcat/xcatdsklspost": "xCAT's start of the postscripts",
+    "usr/lib/dracut/modules.d/97xcat/install": "xCAT's dracut module", "etc/rc.sysinit": "the one from before statelite",
+}  # fmt: skip
+XDCP = "var/xcat"  # where what puts synclists into the tree keeps its own data
+# Runs for cpio inside packimage, which lets it cut the numbers of files to 32 bits: two files may get the same one,
+# and are then hard links of each other.
+CPIO = """#!/bin/sh
+case " $* " in *" -o "*) exec {cpio} --reproducible "$@" ;; esac
+exec {cpio} "$@"
+"""
 # Runs for uuidgen inside packimage, which writes its answer between quotes to /opt/xcat/xcatinfo.
 UUIDGEN = """#!/bin/sh
 cat /proc/sys/kernel/random/uuid | tr -d '\\n'
@@ -32,23 +47,20 @@ EOF
 
 def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: str, facts: Mapping[str, str], work: Path,
           log: Path, timeout: float = 0) -> Path:  # fmt: skip
-    """Have packimage archive tree/rootimg, a disposable checkout, as image; returns the archive, in tree.
+    """Have packimage archive tree/rootimg, a disposable checkout, as image; returns the one archive that it made, in tree.
 
     method: cpio, tar, squashfs, or empty for xCAT's default.
     facts: NAME -> plain value, for /opt/xcat/xcatinfo. work: a private directory.
-    Raises AvsError, also where packimage says that all is well and it is not.
     """
     xcat.refuse_incomplete(image, rootimgdir, build=False)
     xcat.refuse_unsafe(image)
-    excluded, included = exlist.read(image.paths("exlist"), {})
-    excluded += ITS_OWN
     root = tree / "rootimg"
     argv = [xcat.need("packimage")]
     argv += ["-m", method] if method else []
     argv += ["-c", compress] if compress else []
     for stale in tree.glob(MARK + "*"):
         stale.unlink()
-    _lend_uuidgen(work / "bin", facts)
+    _lend(work / "bin", facts)
     env = xcat.bypass()
     env["PATH"] = os.pathsep.join([str(work / "bin"), env["PATH"]])
     _refuse_ways_out(root, image)
@@ -57,7 +69,11 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
         stack.enter_context(xcat.private_locks(work / "locks"))
         stack.enter_context(xcat.seen_at(tree, rootimgdir, work / "above"))
         command.run([*argv, image.name], log=log, env=env, cwd=Path("/"), timeout=timeout)
-    return _checked(tree, image, excluded, included, log, timeout)
+    found = sorted(path.name for path in tree.glob(MARK + "*"))
+    if len(found) != 1:
+        raise AvsError(f"{image.name}: packimage ended well and left {', '.join(found) or 'no archive'}; one was expected",
+                       command.tail(log), str(log))  # fmt: skip
+    return tree / found[0]
 
 
 def _refuse_ways_out(root: Path, image: OsImage) -> None:
@@ -80,9 +96,15 @@ def refuse_compress(compress: str) -> None:
         )
 
 
-def _lend_uuidgen(directory: Path, facts: Mapping[str, str]) -> None:
-    """packimage writes IMAGEUUID='`uuidgen`' over what is in xcatinfo: let the answer hold our facts as well."""
+def _lend(directory: Path, facts: Mapping[str, str]) -> None:
+    """Programs that packimage finds before the machine's own.
+
+    It writes IMAGEUUID='`uuidgen`' over what is in xcatinfo: the answer holds our facts as well.
+    """
     directory.mkdir(parents=True, mode=0o700)
+    lent = directory / "cpio"
+    lent.write_text(CPIO.format(cpio=command.need("cpio")), encoding="utf-8")
+    lent.chmod(0o755)
     lines = "'\n" + "".join(f"{name}='{value}'\n" for name, value in facts.items())
     script = directory / "uuidgen"
     # The last quote is packimage's own.
@@ -90,25 +112,79 @@ def _lend_uuidgen(directory: Path, facts: Mapping[str, str]) -> None:
     script.chmod(0o755)
 
 
-def _checked(tree: Path, image: OsImage, excluded: list[str], included: list[str], log: Path, timeout: float) -> Path:
-    """The one archive that packimage made, whole and sane, or AvsError."""
-    root = tree / "rootimg"
-    found = sorted(path.name for path in tree.glob(MARK + "*"))
-    if len(found) != 1:
-        raise AvsError(f"{image.name}: packimage ended well and left {', '.join(found) or 'no archive'}; one was expected",
-                       command.tail(log), str(log))  # fmt: skip
-    file = tree / found[0]
-    form = Form.of(found[0])
-    kept = exlist.select([path for path, _ in manifest.walk(str(root))], excluded, included)
-    archive.check_complete(file, form, kept, log, timeout)
-    size, held = file.stat().st_size, sum(os.lstat(root / path).st_size for path in kept if (root / path).is_file())
-    if size * LEAST_RATIO < held:
-        raise AvsError(
-            f"{image.name}: packimage made an archive of {size} bytes from {held} bytes; that cannot be all of it"
-        )
-    shadow = root / "etc/shadow"
+def check(file: Path, before: Path, wanted: Manifest, image: OsImage, log: Path, timeout: float = 0) -> dict[str, str]:
+    """Prove the archive that packimage made, beside the tree. Returns path -> why, for what it changed by design.
+
+    before: the root of the image as the tag has it. wanted: the manifest of what packimage was given.
+    Raises AvsError, also where packimage said that all is well and it is not.
+    """
+    root = file.with_name("rootimg")
+    _refuse_default_password(root, image)
+    synced = [path for path in _synced(image, root) if not path.startswith("..")]
+    reasons = {
+        proof.place(root, path): why for path, why in {**BY_DESIGN, **dict.fromkeys(synced, "a synclist")}.items()
+    }
+    # Directories are made on the way to what was not there.
+    tops = {_first_new(path, wanted) for path in reasons if os.path.lexists(root / path) or path in wanted}
+    wanted, others = proof.look_again(wanted, root, tops)
+    if SHADOW not in synced and _without_root(root / SHADOW) != _without_root(before / SHADOW):
+        raise AvsError(f"{image.name}: packimage changed more in /{SHADOW} than the password of root")
+    excluded, included = exlist.read(image.paths("exlist"), {})
+    kept = set(exlist.select(sorted(wanted), [*excluded, *ITS_OWN], included))
+    form = Form.of(file.name)
+    if form.method == "squashfs":
+        kept.discard(".")  # which packimage makes anew, with mode 0755
+    # It takes in the zone by itself; and directories that lead to a file are made by what copies it.
+    zone = os.readlink(root / LOCALTIME).lstrip("./") if (root / LOCALTIME).is_symlink() else ""
+    optional = exlist.with_parents(kept) | exlist.with_parents([zone] if zone.startswith(ZONES) else []) | {"."}
+    try:
+        proof.prove(file, form, proof.chosen(wanted, kept), log, timeout, optional)
+    except AvsError as err:
+        raise err.prefixed(
+            f"{image.name}: nothing was published, for what packimage made is not what was given to it: "
+        ) from None
+    return {path: _reason(path, reasons) for path in others}
+
+
+def _first_new(path: str, wanted: Mapping[str, object]) -> str:
+    """The path, or the first directory that leads to it and was not there."""
+    while os.path.dirname(path) and os.path.dirname(path) not in wanted:
+        path = os.path.dirname(path)
+    return path
+
+
+def _reason(path: str, reasons: Mapping[str, str]) -> str:
+    while path and path not in reasons:
+        path = os.path.dirname(path)
+    return reasons.get(path, "a directory that leads to what was changed")
+
+
+def _synced(image: OsImage, root: Path) -> Iterator[str]:
+    """The paths of the image that the synclists of its definition put files to."""
+    for synclist in image.paths("synclists"):
+        yield XDCP
+        text = synclist.read_text(encoding="utf-8", errors="replace") if synclist.is_file() else ""
+        for line in text.splitlines():
+            given, arrow, target = line.strip().partition("->")
+            words = target.split(")")[-1].split()  # `(NODERANGE) TARGET`
+            if not arrow or not words or given.startswith("#"):
+                continue
+            sources = [name for pattern in given.split() for name in glob.glob(pattern) or [pattern]]
+            for source in sources:
+                inside = len(sources) > 1 or words[0].endswith("/") or (root / words[0].lstrip("/")).is_dir()
+                name = os.path.basename(source.rstrip("/")) if inside else ""
+                yield os.path.normpath(os.path.join(words[0].lstrip("/"), name))
+
+
+def _without_root(shadow: Path) -> list[bytes]:
+    if shadow.is_symlink() or not shadow.is_file():
+        return []
+    return [line for line in shadow.read_bytes().splitlines() if not line.startswith(b"root:")]
+
+
+def _refuse_default_password(root: Path, image: OsImage) -> None:
+    shadow = root / SHADOW
     lines = shadow.read_text(encoding="utf-8", errors="replace").splitlines() if shadow.is_file() else []
     if any(line.split(":")[:2] == ["root", DEFAULT_PASSWORD] for line in lines):
         raise AvsError(f"{image.name}: the passwd table has no root, so packimage wrote its default as root's password; set one with "
                        "`chtab key=system passwd.username=root passwd.password=HASH`")  # fmt: skip
-    return file

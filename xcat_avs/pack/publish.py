@@ -52,6 +52,7 @@ class PackedSet:
     inputs: str = ""  # a hash of what else decided how it was packed
     files: dict[str, dict[str, object]] = field(default_factory=dict)  # name -> size, sha256
     version: str = ""  # a hash of what the tag was; "" in records that are older than this field
+    by_design: dict[str, str] = field(default_factory=dict)  # path that packimage changed by design -> why
 
 
 def read_record(directory: Path) -> Optional[PackedSet]:

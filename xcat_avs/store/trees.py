@@ -193,6 +193,10 @@ def _earlier(contents: Mapping[str, Entry]) -> Manifest:
 
 def _scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
     """The manifest of a tree that is to be committed; a warning for what no store and no archive keeps."""
+    lost = restore.unkept(tree)
+    if lost:
+        warn(f"{image.name}: the file system of {tree} keeps no {', '.join(lost)}: what the image should have of these is "
+             f"not in what is stored; {restore.ELSEWHERE}")  # fmt: skip
     flagged: list[str] = []
     found = manifest.scan(str(tree), flagged=flagged)
     if flagged:

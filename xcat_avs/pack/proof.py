@@ -1,0 +1,159 @@
+"""Whether an archive holds just what a version's manifest says, and what its form cannot hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Optional
+
+from xcat_avs import manifest
+from xcat_avs.errors import AvsError
+from xcat_avs.manifest import SELINUX, Entry, Manifest
+from xcat_avs.pack import members
+from xcat_avs.pack.archive import Form
+
+SHOWN = 10  # paths that an error lists
+SQUASHED = ("user.", "trusted.", "security.")  # the extended attributes that mksquashfs takes
+SECONDS = 2**32  # newc and squashfs count seconds from 1970 in 32 bits
+KEPT_APART = ("char", "block", "fifo")  # of which GNU tar makes no hard links
+
+
+def below(stored: Mapping[str, Entry], top: str) -> Manifest:
+    """The part of a manifest at a directory and below it, by the path from there; the directory itself is `.`."""
+    start = len(top) + 1
+    found = {
+        entry.path[start:] or ".": entry for path, entry in stored.items() if path == top or path.startswith(f"{top}/")
+    }
+    return chosen(found, found)
+
+
+def chosen(entries: Mapping[str, Entry], paths: Collection[str]) -> Manifest:
+    """The entries of some paths; a file is the hard link of the first name that is among them."""
+    first: dict[str, str] = {}
+    found: Manifest = {}
+    for path in sorted(paths):
+        entry = entries[path]
+        # By its path in the whole manifest, which may be longer than this one.
+        name = first.setdefault(entry.hardlink or entry.path, path)
+        found[path] = entry._replace(path=path, hardlink="" if name == path else name)
+    return found
+
+
+def look_again(wanted: Mapping[str, Entry], root: Path, paths: Iterable[str]) -> tuple[Manifest, list[str]]:
+    """Take for some paths, and all below them, what the tree at root has there now.
+
+    Returns the manifest with them, and which of them are others by that.
+    """
+    tops = set(paths)
+    now = {path: manifest.look(str(root), path) for top in tops for path in [top, *_inside(root, top)]}
+    prefixes = tuple(f"{top}/" for top in tops)
+    before = {path: entry for path, entry in wanted.items() if path in tops or path.startswith(prefixes)}
+    found = chosen(wanted, wanted.keys() - before.keys())
+    found.update((path, entry) for path, entry in now.items() if entry is not None)
+    others = [path for path in before.keys() | now.keys() if _differ(before.get(path), now.get(path))]
+    return found, sorted(others)
+
+
+def _differ(old: Optional[Entry], new: Optional[Entry]) -> bool:
+    if old is None or new is None:
+        return old is not new
+    return bool(old.differs(new))
+
+
+def _inside(root: Path, top: str) -> Iterator[str]:
+    full = root / top
+    if full.is_dir() and not full.is_symlink():
+        yield from (f"{top}/{path}" for path, _ in manifest.walk(str(full)))
+
+
+def place(root: Path, path: str) -> str:
+    """Where a path of the image is in its tree when links of the image lead there; itself where they lead out of it."""
+    real, top = os.path.realpath((root / path).parent), os.path.realpath(root)
+    return (
+        os.path.relpath(os.path.join(real, os.path.basename(path)), top) if f"{real}/".startswith(f"{top}/") else path
+    )
+
+
+def losses(wanted: Mapping[str, Entry], form: Form, own: bool) -> Iterator[str]:
+    """What the form, or the program that writes it, does not keep of an image: a sentence for each kind."""
+    method = form.method
+    lost = [path for path, entry in wanted.items() if _held(entry, form, own).xattrs != _plain(entry).xattrs]
+    if lost and method == "squashfs" and own:
+        yield f"{method} loses the ACLs of {_some(lost)}; --method tar keeps them"
+    elif lost:
+        yield f"{method} loses the capabilities, ACLs and other xattrs of {_some(lost)}; --method tar keeps them"
+    late = [path for path, entry in wanted.items() if not 0 <= entry.mtime // 10**9 < SECONDS]
+    if late and method != "tar":
+        yield f"{method} holds times from 1970 to 2106, and gives another one to {_some(late)}; --method tar keeps them"
+    apart = [path for path, entry in wanted.items() if entry.hardlink and entry.type in KEPT_APART]
+    if apart and method == "tar":
+        yield f"tar makes devices and FIFOs of their own of the hard links {_some(apart)}; --method cpio keeps them"
+
+
+def _some(paths: list[str]) -> str:
+    """How many paths, and one of them."""
+    return f"{len(paths)} paths, {paths[0]} among them" if len(paths) > 1 else paths[0]
+
+
+def _plain(entry: Entry) -> Entry:
+    """Without the label of SELinux, which a node gives anew."""
+    kept = tuple(item for item in entry.xattrs if item[0] != SELINUX) if entry.xattrs else ()
+    return entry if kept == entry.xattrs else entry._replace(xattrs=kept)
+
+
+def _held(entry: Entry, form: Form, own: bool) -> Entry:
+    """An entry as an archive has it that kept all that its form can hold."""
+    entry = _plain(entry)
+    if entry.xattrs and form.method != "tar":
+        own_squashfs = form.method == "squashfs" and own  # packimage's goes through cpio
+        kept = tuple(item for item in entry.xattrs if item[0].startswith(SQUASHED)) if own_squashfs else ()
+        entry = entry._replace(xattrs=kept)
+    if entry.hardlink and form.method == "tar" and entry.type in KEPT_APART:
+        entry = entry._replace(hardlink="")
+    if form.method != "tar":
+        entry = entry._replace(mtime=entry.mtime // 10**9 % SECONDS * 10**9)
+    return entry
+
+
+def prove(file: Path, form: Form, wanted: Mapping[str, Entry], log: Path, timeout: float = 0,
+          optional: Optional[Collection[str]] = None) -> None:  # fmt: skip
+    """Read an archive back and compare it with what it is to hold. Raises AvsError that names the paths.
+
+    optional: of an archive of packimage, paths that it may hold besides; times are then its own affair.
+    """
+    own = optional is None
+    found = members.read(file, form, log, timeout)
+    found = {path: _plain(entry) for path, entry in found.items() if path in wanted or path not in (optional or ())}
+    compare(found, {path: _held(entry, form, own) for path, entry in wanted.items()}, times=own)
+
+
+def compare(found: Mapping[str, Entry], wanted: Mapping[str, Entry], times: bool) -> None:
+    """Refuse an archive that is not what was wanted: the worst kind of difference first."""
+    merged = [path for path in sorted(found.keys() & wanted.keys()) if _merged(path, found, wanted)]
+    if merged:
+        raise AvsError("unrelated files became hard links of each other in the archive, because cpio keeps only 32 bits of the numbers "
+                       "that a file system gives them; set [pack] packer = own, or take --method tar:",
+                       [f"{_shown(path)} became {_shown(found[path].hardlink)}" for path in merged[:SHOWN]])  # fmt: skip
+    missing, more = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing:
+        raise AvsError(f"the archive lacks {len(missing)} of {len(wanted)} paths:", _listed(missing))
+    if more:
+        raise AvsError(f"the archive holds {len(more)} paths that the tag does not hold:", _listed(more))
+    differences = manifest.compare(wanted, found, times)
+    if differences:
+        raise AvsError(f"the archive differs from the tag in {len(differences)} paths:", _listed(differences))
+
+
+def _merged(path: str, found: Mapping[str, Entry], wanted: Mapping[str, Entry]) -> bool:
+    """Whether two files of the tag are one in the archive."""
+    first = found[path].hardlink
+    return bool(first) and first in wanted and (wanted[path].hardlink or path) != (wanted[first].hardlink or first)
+
+
+def _shown(text: str) -> str:
+    return ascii(text)[1:-1]
+
+
+def _listed(lines: list[str]) -> list[str]:
+    return [_shown(line) for line in lines[:SHOWN]]
