@@ -321,7 +321,7 @@ def _parse(line: str) -> Entry:
     device = (0, 0)
     if kind in ("char", "block"):
         _, major, minor = fields["device"].split(",")
-        device = (_number(major), _number(minor))
+        device = (int(major), int(minor))
     elif "device" in fields:
         raise ValueError(fields["device"])
     hardlink = fields.get("hardlink", "./")
@@ -331,21 +331,11 @@ def _parse(line: str) -> Entry:
     if "xattr." in line:
         xattrs = tuple(sorted((_unescape(name[6:]), b64decode(value, validate=True))
                               for name, value in fields.items() if name.startswith("xattr.")))  # fmt: skip
-    if not -(1 << 63) <= int(seconds) < 1 << 63:
-        raise ValueError(seconds)
     return Entry(
-        _unescape(first[2:]), kind, _number(fields["mode"], 12, 8), _number(fields["uid"]), _number(fields["gid"]),
-        int(seconds) * 10**9 + int(nanoseconds), _number(fields.get("size", "0"), 63), fields.get("sha256digest", ""),
+        _unescape(first[2:]), kind, int(fields["mode"], 8), int(fields["uid"]), int(fields["gid"]),
+        int(seconds) * 10**9 + int(nanoseconds), int(fields.get("size", "0")), fields.get("sha256digest", ""),
         _unescape(fields.get("link", "")), device, _unescape(hardlink[2:]), xattrs, "sparse" in fields,
     )  # fmt: skip
-
-
-def _number(text: str, bits: int = 32, base: int = 10) -> int:
-    """A number that a system call takes. Raises ValueError."""
-    value = int(text, base)
-    if value >> bits:  # a negative one as well
-        raise ValueError(text)
-    return value
 
 
 def compare(old: Mapping[str, Entry], new: Mapping[str, Entry], times: bool = False) -> list[str]:

@@ -27,7 +27,7 @@ def load(kind: type[T], text: Union[str, bytes]) -> Optional[T]:
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         name, _, inner = str(field.type).partition("[")
         value = values.get(field.name)
-        if field.name in values and not isinstance(value, KINDS[name]):
+        if field.name in values and (isinstance(value, bool) or not isinstance(value, KINDS[name])):
             return None
         if inner.startswith("str, dict") and value and not all(isinstance(item, dict) for item in value.values()):
             return None
