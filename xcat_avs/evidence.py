@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from xcat_avs.journal import Entry
+from xcat_avs.journal import JournalEntry
 from xcat_avs.pack.publish import read_record
 
 SHOWN = 2  # things that say so which an error names
@@ -37,12 +37,12 @@ def note(state: Path, url: str, uuid: str) -> None:
             new.unlink(missing_ok=True)
 
 
-def of_a_store(state: Path, journal: Iterable[Entry], served: Iterable[Path]) -> str:
+def of_a_store(state: Path, journal: Iterable[JournalEntry], served: Iterable[Path]) -> str:
     """What says that there was a store, in words; "" where nothing does. served: the rootimgdirs of all osimages."""
     return " and ".join(islice(_found(state, journal, served), SHOWN))
 
 
-def _found(state: Path, journal: Iterable[Entry], served: Iterable[Path]) -> Iterator[str]:
+def _found(state: Path, journal: Iterable[JournalEntry], served: Iterable[Path]) -> Iterator[str]:
     """One of each kind."""
     yield from islice((f"{state / NOTE} names {url}" for url in noted(state)), 1)
     tags = (f"the journal knows tag {entry.tag} of {entry.source}" for entry in journal if entry.tag)

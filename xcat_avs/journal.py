@@ -12,7 +12,7 @@ from xcat_avs import records
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """One publish of an osimage. action: pack or rollback. date: UTC, ISO 8601. directory: what is served since."""
 
     osimage: str
@@ -28,7 +28,7 @@ class Entry:
     message: str
 
 
-def append(path: Path, entry: Entry) -> None:
+def append(path: Path, entry: JournalEntry) -> None:
     """Add a line, whole, and have it on disk."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     line = json.dumps(asdict(entry), sort_keys=True) + "\n"
@@ -43,11 +43,11 @@ def append(path: Path, entry: Entry) -> None:
         os.close(descriptor)
 
 
-def read(path: Path) -> Sequence[Entry]:
+def read(path: Path) -> Sequence[JournalEntry]:
     """All entries, the oldest first; a line that was cut off is left out."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return ()
-    entries = (records.load(Entry, line) for line in lines)
+    entries = (records.load(JournalEntry, line) for line in lines)
     return [entry for entry in entries if entry is not None]

@@ -206,16 +206,16 @@ def service_lines(served: Served) -> list[str]:
     """What is to be done for nodes behind service nodes that hold copies, of which nothing can be seen here."""
     lines = []
     for service, nodes in sorted(served.behind.items()):
-        noderange, names = xcat.collapse(nodes), service.split(",")
+        whose, names = xcat.collapse(nodes), service.split(",")
         which = (
             f"service node {names[0]}, which has its"
             if len(names) == 1
             else f"service nodes {', '.join(names)}, which have their"
         )
-        lines.append(f"{noderange} boot from {which} own copy of {' and '.join(served.copies)}; before a reboot:")
+        lines.append(f"{whose} boot from {which} own copy of {' and '.join(served.copies)}; before a reboot:")
         if "INSTALLDIR" in served.copies:
             place = served.installdir
             lines += [f"  rsync -auv --exclude autoinst {place} {name}:{place.parent}" for name in names]
         if "TFTPDIR" in served.copies:
-            lines.append(f"  nodeset {noderange} osimage={served.image.name}")
+            lines.append(f"  nodeset {whose} osimage={served.image.name}")
     return lines

@@ -18,7 +18,7 @@ from xcat_avs.definitions.stanza import StanzaDefinitions
 from xcat_avs.definitions.xcat import XcatDefinitions
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, resolve, same_trunk
-from xcat_avs.journal import Entry
+from xcat_avs.journal import JournalEntry
 from xcat_avs.progress import Progress
 from xcat_avs.recipe import Recipe
 from xcat_avs.report import utc_now
@@ -216,11 +216,11 @@ class Site:
     def journal_file(self, image: OsImage) -> Path:
         return self.settings.state / "journal" / f"{image.name}.jsonl"
 
-    def journal(self, image: OsImage) -> Sequence[Entry]:
+    def journal(self, image: OsImage) -> Sequence[JournalEntry]:
         """Who had what served, the oldest first."""
         return journal.read(self.journal_file(image))
 
-    def journals(self) -> Sequence[Entry]:
+    def journals(self) -> Sequence[JournalEntry]:
         """The journals of all osimages, by date."""
         paths = sorted((self.settings.state / "journal").glob("*.jsonl"))
         return sorted((entry for path in paths for entry in journal.read(path)), key=lambda entry: entry.date)

@@ -70,7 +70,8 @@ def change(root: Path, chosen: Path) -> None:
 
 def build(base: Path, work: Path) -> None:
     """Build the add-on as create does: with base as the image, into base/../addons. In a process of its own."""
-    from xcat_avs import addons, mounts
+    from xcat_avs import mounts
+    from xcat_avs.addons import run_addons
     from xcat_avs.build import StepResult
     from xcat_avs.config import Settings
     from xcat_avs.context import BuildContext, BuildPaths
@@ -100,7 +101,7 @@ def build(base: Path, work: Path) -> None:
         )  # fmt: skip
 
     base_result = StepResult("base", "0" * 64, 0, 0, 0, 0, 0, "", "", "")
-    addons.run_addons(context, recipe, paths, [base_result], False, Progress(io.StringIO()))
+    run_addons(context, recipe, paths, [base_result], False, Progress(io.StringIO()))
 
 
 def pack(tree: Path, target: Path) -> None:

@@ -38,11 +38,11 @@ def test_load_reads_only_avs_conf_where_it_is_set(conf: Path, monkeypatch: pytes
     conf.write_text(
         "[pack]\ncompress = xz  # small\n[paths]\nstate = /srv/avs\n[image]\nrequire_message = on\ntimeout = 30\n"
     )
-    settings = config.load()
-    assert (settings.method, settings.compress) == ("auto", "xz")
-    assert settings.state == Path("/srv/avs")
-    assert settings.require_message is True
-    assert settings.timeout == 30
+    found = config.load()
+    assert (found.method, found.compress) == ("auto", "xz")
+    assert found.state == Path("/srv/avs")
+    assert found.require_message is True
+    assert found.timeout == 30
 
 
 def test_load_layers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -52,10 +52,10 @@ def test_load_layers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(config, "ETC_CONF", etc)
     etc.write_text(f"[paths]\ninstalldir = {tmp_path}/install\n[pack]\nmethod = tar\ncompress = xz\n")
     site.write_text("[pack]\ncompress = zstd\n")
-    settings = config.load()
-    assert (settings.method, settings.compress) == ("tar", "xz")
-    settings = config.load_site(settings, tmp_path / "install")
-    assert (settings.method, settings.compress) == ("tar", "zstd")
+    found = config.load()
+    assert (found.method, found.compress) == ("tar", "xz")
+    found = config.load_site(found, tmp_path / "install")
+    assert (found.method, found.compress) == ("tar", "zstd")
     etc.unlink()
     assert config.load_site(config.load(), tmp_path / "install").compress == "zstd"
     assert config.load_site(config.load(), tmp_path / "elsewhere") == Settings()

@@ -15,7 +15,7 @@ from xcat_avs.config import FIELDS, Settings
 from xcat_avs.context import BuildContext, perform
 from xcat_avs.generate.aptsources import CODENAMES
 from xcat_avs.image import DISTRIBUTIONS, OsImage
-from xcat_avs.journal import Entry
+from xcat_avs.journal import JournalEntry
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.procedure import Layer
 from xcat_avs.recipe import option_text
@@ -146,7 +146,7 @@ def test_what_an_image_says_of_itself_is_named() -> None:
 
 
 def test_fields_of_a_packed_set_and_of_the_journal_are_named() -> None:
-    for kind, title in ((PackedSet, "JSON"), (Entry, "FILES")):
+    for kind, title in ((PackedSet, "JSON"), (JournalEntry, "FILES")):
         text = section(PAGES[0], title)
         assert [name for name in kind.__dataclass_fields__ if not re.search(rf"\b{name}\b", text)] == []
 

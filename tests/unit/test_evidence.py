@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from xcat_avs import evidence
-from xcat_avs.journal import Entry
+from xcat_avs.journal import JournalEntry
 from xcat_avs.pack.publish import PackedSet
 
 URL = "file:///srv/repo"
 
 
-def entry(tag: str) -> Entry:
-    return Entry("i.prod", "pack", "2026-01-02T03:04:05Z", "u", "r", "i.prod", tag, 2, "prod.v1", "", "")
+def entry(tag: str) -> JournalEntry:
+    return JournalEntry("i.prod", "pack", "2026-01-02T03:04:05Z", "u", "r", "i.prod", tag, 2, "prod.v1", "", "")
 
 
 def test_notes(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as some
 
 from xcat_avs import build, config, differences, journal, manifest, packages, pkglist, recipe, report
@@ -21,12 +22,12 @@ from xcat_avs.definitions import exlist, stanza, xcat
 from xcat_avs.definitions.stanza import StanzaDefinitions
 from xcat_avs.errors import AvsError
 from xcat_avs.image import OsImage, OsVersion, check_tag_name
-from xcat_avs.journal import Entry
+from xcat_avs.journal import JournalEntry
 from xcat_avs.pack import publish
 from xcat_avs.pack.publish import PackedSet
 from xcat_avs.store import answers
 
-quick = settings(
+quick = hypothesis.settings(
     max_examples=30, derandomize=True, deadline=None, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
@@ -200,11 +201,11 @@ def _good(kind: type) -> dict[str, Any]:
     return {name: plain.get(field.type, {}) for name, field in kind.__dataclass_fields__.items()}  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("kind", [PackedSet, Entry, StepResult])
+@pytest.mark.parametrize("kind", [PackedSet, JournalEntry, StepResult])
 def test_records_with_values_of_another_kind(kind: type, tmp_path: Path) -> None:
     """What is read has the types that it says, or is not read at all."""
     read: dict[type, Callable[[Path], Any]] = {
-        PackedSet: lambda path: publish.read_record(path.parent), Entry: lambda path: next(iter(journal.read(path)), None),
+        PackedSet: lambda path: publish.read_record(path.parent), JournalEntry: lambda path: next(iter(journal.read(path)), None),
         StepResult: build._load_result,
     }  # fmt: skip
     path = tmp_path / publish.RECORD

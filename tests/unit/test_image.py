@@ -128,10 +128,8 @@ def test_the_advice_of_the_error_works(osvers: str, tmp_path: Path) -> None:
     assert len(advice) == (2 if osvers in ("mylinux9.2", "plan9", "my_linux-ng8.1sp2", "tux4u9") else 1)
     for line in advice:
         (tmp_path / "avs.conf").write_text(f"[osvers]\n{line}\n", encoding="utf-8")
-        settings = config.overlay(
-            config.Settings(), config.sections(config.read_ini(tmp_path / "avs.conf")), "avs.conf"
-        )
-        assert OsVersion.parse(osvers, settings.os_names).family == "el"
+        found = config.overlay(config.Settings(), config.sections(config.read_ini(tmp_path / "avs.conf")), "avs.conf")
+        assert OsVersion.parse(osvers, found.os_names).family == "el"
 
 
 def test_version_error_names_the_image() -> None:

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from xcat_avs import journal
-from xcat_avs.journal import Entry
+from xcat_avs.journal import JournalEntry
 
 
-def entry(number: int = 1, message: str = "because") -> Entry:
-    return Entry(
+def entry(number: int = 1, message: str = "because") -> JournalEntry:
+    return JournalEntry(
         "image", "pack", "2026-01-02T03:04:05Z", "user", "uid 0 on here", "image", f"v{number}", number, f"p.v{number}",
         f"p.v{number - 1}", message,
     )  # fmt: skip

@@ -48,11 +48,11 @@ def pack(served: Path, tag: str, text: str = "", record: PackedSet = RECORD) -> 
 
 
 def names(served: Path) -> list[str]:
-    """What lies beside it, but for the sets themselves: see sets()."""
+    """What lies beside it, but for the sets themselves: see its_sets()."""
     return sorted(name for name in os.listdir(served.parent) if not name.endswith(".avs-previous") and "@" not in name)
 
 
-def sets(served: Path) -> list[str]:
+def its_sets(served: Path) -> list[str]:
     return sorted(name for name in os.listdir(served.parent) if "@" in name)
 
 
@@ -61,7 +61,7 @@ def test_the_first_time(served: Path) -> None:
     assert (previous, moved) == ("", "")
     assert names(served) == ["prod", "prod.v1"]
     assert os.readlink(served) == "prod.v1"
-    assert (os.readlink(served.with_name("prod.v1")), sets(served)) == ("prod@v1", ["prod@v1"])
+    assert (os.readlink(served.with_name("prod.v1")), its_sets(served)) == ("prod@v1", ["prod@v1"])
     assert (served / "kernel").read_text() == "kernel v1"
     record = publish.read_record(served)
     assert record is not None
@@ -105,7 +105,7 @@ def test_the_same_tag_again_leaves_the_older_set(served: Path) -> None:
         assert (served / "kernel").read_text() == f"kernel {text}"
         assert moved == ""
     assert (served.with_name(previous) / "kernel").read_text() == "kernel and again"
-    assert len(sets(served)) == 2, "of each tag the newest stays, and what was served before"
+    assert len(its_sets(served)) == 2, "of each tag the newest stays, and what was served before"
     assert set(names(served)) == {"prod", previous, os.readlink(served)}
     publish.switch(served, previous)
     assert (served / "kernel").read_text() == "kernel and again"
@@ -235,7 +235,7 @@ def test_a_signal_between_the_two_steps_puts_the_directory_back(served: Path, mo
     with pytest.raises(KeyboardInterrupt):
         pack(served, "v1")
     assert (served / "rootimg.gz").read_text() == "old"
-    assert (names(served), sets(served)) == (["prod"], [])
+    assert (names(served), its_sets(served)) == (["prod"], [])
 
 
 def test_a_second_real_directory_on_the_same_day(served: Path) -> None:

@@ -52,17 +52,17 @@ class Directories:
         for key, data in files.items():
             (self.copies / {"kernel": "kernel", "initrd": "initrd-stateless.gz"}[key]).write_bytes(data)
 
-    def boot(self, *nodes: str, kind: str = "xnba", archive: str = "", osimage: str = NAME) -> None:
+    def boot(self, *names: str, kind: str = "xnba", archive: str = "", osimage: str = NAME) -> None:
         """The boot files of nodes, as that plugin of xCAT writes them."""
         archive = archive or f"{self.rootimgdir}/rootimg.cpio.gz"
         kernel = f"xcat/osimage/{osimage}/kernel"
-        for node in nodes:
+        for node in names:
             path = self.tftpdir / served.BOOT_FILES[kind] / node
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(BOOT[kind].format(kernel=kernel, archive=archive, tftpdir=self.tftpdir))
 
-    def look(self, *nodes: str, image: OsImage = IMAGE, **known: Node) -> Served:
-        table = {"other": Node("another image"), **dict.fromkeys(nodes, Node(NAME)), **known}
+    def look(self, *names: str, image: OsImage = IMAGE, **known: Node) -> Served:
+        table = {"other": Node("another image"), **dict.fromkeys(names, Node(NAME)), **known}
         return served.look(image, self.installdir, self.tftpdir, table)
 
 

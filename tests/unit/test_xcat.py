@@ -32,7 +32,7 @@ def image(**attributes: str) -> OsImage:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "noderange"),
+    ("nodes", "wanted"),
     [
         ([], ""), (["cn001"], "cn001"), (["cn001", "cn002"], "cn001,cn002"), (["cn001", "cn002", "cn003"], "cn001-cn003"),
         (["cn003", "cn001", "cn002", "cn001"], "cn001-cn003"), (["cn001", "cn002", "cn003", "cn005"], "cn001-cn003,cn005"),
@@ -44,8 +44,8 @@ def image(**attributes: str) -> OsImage:
         ([f"cn{number:04d}" for number in range(1, 1001)], "cn0001-cn1000"),
     ],
 )  # fmt: skip
-def test_collapse(nodes: list[str], noderange: str) -> None:
-    assert xcat.collapse(nodes) == noderange
+def test_collapse(nodes: list[str], wanted: str) -> None:
+    assert xcat.collapse(nodes) == wanted
 
 
 def expand(noderange: str, known: set[str]) -> list[str]:

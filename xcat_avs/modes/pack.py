@@ -12,7 +12,7 @@ from xcat_avs import command, config, journal, recipe, served, xcat
 from xcat_avs.config import Settings
 from xcat_avs.errors import AvsError, Interrupted, UsageError
 from xcat_avs.image import OsImage, Tag
-from xcat_avs.journal import Entry
+from xcat_avs.journal import JournalEntry
 from xcat_avs.modes import Mode
 from xcat_avs.modes.tag import find_tag
 from xcat_avs.pack import Packing, addons, forms, packimage, patterns, place, publish
@@ -153,7 +153,7 @@ def record_publish(
     """Write the journal."""
     source, tag, revision = (record.source, record.tag, record.revision) if record else ("", "", 0)
     identity = site.identity
-    entry = Entry(
+    entry = JournalEntry(
         image.name,
         action,
         utc_precise(),

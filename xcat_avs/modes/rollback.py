@@ -54,8 +54,10 @@ def _wanted(request: Request, image: OsImage, rootimgdir: Path, before: str) -> 
         if not wanted:
             raise NotFoundError(f"{image.name}: no set was served before {before}; choose one with -t")
         return wanted
-    sets = publish.kept(rootimgdir, image.name)
-    kept = {sets[name].tag: name for name in sorted(sets, key=lambda name: sets[name].date)}  # the newest of each tag
+    found = publish.kept(rootimgdir, image.name)
+    kept = {
+        found[name].tag: name for name in sorted(found, key=lambda name: found[name].date)
+    }  # the newest of each tag
     if request.tag not in kept:
         hint = nearest(request.tag, kept) or f"; there is {', '.join(sorted(kept)) or 'none'}"
         raise NotFoundError(f"{image.name}: no packed set of tag {request.tag!r} is kept{hint}; or pack it again")

@@ -11,7 +11,7 @@ from typing import Any
 from xcat_avs import command, served, xcat
 from xcat_avs.errors import CommandError, NoStoreError, counted
 from xcat_avs.image import OsImage
-from xcat_avs.journal import Entry
+from xcat_avs.journal import JournalEntry
 from xcat_avs.modes import Mode
 from xcat_avs.pack import publish
 from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines, local
@@ -112,7 +112,7 @@ def _document(state: Served, image: OsImage, site: Site, newest: str) -> dict[st
     }  # fmt: skip
 
 
-def _altered(state: Served, rootimgdir: Path, history: Sequence[Entry]) -> str:
+def _altered(state: Served, rootimgdir: Path, history: Sequence[JournalEntry]) -> str:
     """How what is served is not what was packed, or ""."""
     name = publish.current(rootimgdir)
     if state.record is None and history and history[-1].tag:  # else a directory of before is served again
@@ -145,10 +145,10 @@ def _live(state: Served) -> Mapping[str, list[str]]:
 
 def _live_lines(state: Served, live: Mapping[str, list[str]]) -> list[str]:
     lines = []
-    for tag, nodes in sorted(live.items()):
+    for tag, names in sorted(live.items()):
         what = f"run {tag}" if tag else "did not answer"
         lines.append(
-            f"{state.image.name}: {len(nodes)} of {counted(len(state.nodes), 'node')} {what}: {xcat.collapse(nodes)}"
+            f"{state.image.name}: {len(names)} of {counted(len(state.nodes), 'node')} {what}: {xcat.collapse(names)}"
         )
     return lines
 
