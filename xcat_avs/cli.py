@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any, Optional
 
-from xcat_avs import __version__, command, modes, mounts, report
+from xcat_avs import __version__, modes, report
 from xcat_avs.errors import AvsError, Interrupted, UsageError, nearest
 from xcat_avs.escape import printable, printable_lines
 from xcat_avs.modes import Mode
-from xcat_avs.progress import Progress
 from xcat_avs.request import EVERY_FILE, Request
 from xcat_avs.site import Site
+from xcat_avs.system import command, mounts
+from xcat_avs.system.progress import Progress
 
 # field of Request -> its flags and, where it takes one, the name of its value
 FLAGS: Mapping[str, tuple[str, str]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any
 
 from xcat_avs.escape import printable, printable_lines
@@ -94,88 +93,3 @@ def to_json(report: Report) -> str:
 def mebibytes(size: int) -> str:
     """Bytes as whole `M` (MiB), rounded once."""
     return f"{round(size / 2**20)}M"
-
-
-def step_table(steps: Iterable[Any], packages: str) -> Table:
-    """The report of a create: a row a step and the total.
-
-    steps: StepResults. packages: `rpm` or `deb`, for the headers.
-    """
-    rows = []
-    seconds = 0.0
-    results = list(steps)
-    for step in results:
-        seconds += step.seconds
-        count, size = step.packages_after - step.packages_before, step.bytes_after - step.bytes_before
-        rows.append(
-            (
-                step.name,
-                f"{round(step.seconds)}s",
-                str(count),
-                mebibytes(size),
-                str(step.packages_after),
-                mebibytes(step.bytes_after),
-            )
-        )
-    if results:
-        first, last = results[0], results[-1]
-        count, size = last.packages_after - first.packages_before, last.bytes_after - first.bytes_before
-        rows.append(
-            (
-                "TOTAL",
-                f"{round(seconds)}s",
-                str(count),
-                mebibytes(size),
-                str(last.packages_after),
-                mebibytes(last.bytes_after),
-            )
-        )
-    noun = "PKGS" if packages == "deb" else "RPMS"
-    headers = ("PROCEDURE NAME", "TIME", f"+/- {noun}", "+/- SIZE", noun, "SIZE")
-    return Table(headers, rows, [RIGHT] * 6, rule=True, width=8, first_width=23)
-
-
-def addon_table(addons: Iterable[Any], packages: str) -> Table:
-    """The add-ons of a create: what each took, the packages it adds and takes away, and what it holds. addons: AddonResults."""
-    rows = [
-        (
-            addon.name,
-            f"{round(addon.seconds)}s",
-            f"+{addon.packages_added} -{addon.packages_removed}",
-            mebibytes(addon.bytes),
-            str(addon.paths),
-            str(addon.removed),
-        )
-        for addon in addons
-    ]
-    noun = "PKGS" if packages == "deb" else "RPMS"
-    headers = ("ADD-ON NAME", "TIME", f"+/- {noun}", "SIZE", "PATHS", "REMOVED")
-    return Table(headers, rows, [RIGHT] * 6, rule=True, width=8, first_width=23)
-
-
-def utc_now() -> str:
-    """The present as UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def utc_precise() -> str:
-    """The present as UTC, ISO 8601, to the microsecond: for what has to be put in order."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def parse_utc(text: str) -> datetime:
-    """An ISO 8601 time in UTC, as Subversion (`2026-01-02T03:04:05.123456Z`) and utc_now write it."""
-    return datetime.strptime(text.rstrip("Z").split(".")[0], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
-
-
-def local(text: str) -> str:
-    """A stored UTC time for people: local, to the second; as it stands where it is none, or beyond the calendar."""
-    try:
-        return parse_utc(text).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z") if text else ""
-    except (ValueError, OverflowError, OSError):
-        return text
-
-
-def ctime(text: str) -> str:
-    """A stored UTC time as date(1) prints it: `Tue Aug 19 10:26:14 PDT 2014`."""
-    return parse_utc(text).astimezone().strftime("%a %b %e %H:%M:%S %Z %Y")

@@ -2,70 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from xcat_avs import config, evidence, journal, locks, recipe, scratch, trust, xcat
-from xcat_avs.config import Settings
-from xcat_avs.definitions import Definitions
-from xcat_avs.definitions.named import NamedDefinitions
+from xcat_avs.definitions.osimage import OsImage, resolve, same_trunk
+from xcat_avs.definitions.protocol import Definitions, NamedDefinitions
 from xcat_avs.definitions.stanza import StanzaDefinitions
-from xcat_avs.definitions.xcat import XcatDefinitions
+from xcat_avs.definitions.tables import XcatDefinitions
 from xcat_avs.errors import AvsError
-from xcat_avs.image import OsImage, resolve, same_trunk
-from xcat_avs.journal import JournalEntry
-from xcat_avs.progress import Progress
-from xcat_avs.recipe import Recipe
-from xcat_avs.report import utc_now
+from xcat_avs.identity import Identity
+from xcat_avs.recipes import recipe
+from xcat_avs.recipes.recipe import Recipe
 from xcat_avs.request import Request
-from xcat_avs.store import Store
-from xcat_avs.store.fsvs import FsvsStore
+from xcat_avs.serve import journal
+from xcat_avs.serve.journal import JournalEntry
+from xcat_avs.settings import Settings, load_settings, load_site_settings, overlay_settings
+from xcat_avs.store import evidence
+from xcat_avs.store.fsvs.store import FsvsStore
+from xcat_avs.store.protocol import Store
+from xcat_avs.system import locks, scratch, trust
+from xcat_avs.system.progress import Progress
+from xcat_avs.xcat import private, programs
 
 OWN_CHECKOUT = "own."  # how the directory of a checkout that is not kept begins
 DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
-
-
-def login_name() -> str:
-    """The name of the real uid; a uid may have none."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid{os.getuid()}"
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who asks. user: the person (-u, or who logged in); the rest is recorded beside it."""
-
-    user: str
-    uid: int = field(default_factory=os.getuid)
-    login: str = field(default_factory=login_name)
-    sudo_user: str = field(default_factory=lambda: os.environ.get("SUDO_USER", ""))
-    host: str = field(default_factory=socket.gethostname)
-    # The process as the machine sees it, not as a private namespace does.
-    pid: int = field(default_factory=os.getpid)
-    started: str = field(default_factory=utc_now)
-
-    @classmethod
-    def of(cls, user: str) -> Identity:
-        name = user or os.environ.get("SUDO_USER", "") or login_name()
-        if not name.isprintable() or any(char.isspace() or char in "/@:;" for char in name):
-            raise AvsError(f"user name {name!r} may not hold spaces, control characters or any of / @ : ;")
-        return cls(name)
-
-    def process(self) -> str:
-        """For the one who finds a lock taken."""
-        return f"{self.user} (process {self.pid} on {self.host}, since {self.started})"
-
-    def real(self) -> str:
-        """Who that is to the system."""
-        sudo = f", through sudo from {self.sudo_user}" if self.sudo_user else ""
-        return f"uid {self.uid} on {self.host}{sudo}"
 
 
 def _definitions(settings: Settings, nodes: bool) -> Definitions:
@@ -73,9 +35,9 @@ def _definitions(settings: Settings, nodes: bool) -> Definitions:
 
     nodes: whether the nodes will be asked for as well.
     """
-    if settings.xcat == "yes" or (settings.xcat == "auto" and xcat.program("lsdef")):
+    if settings.xcat == "yes" or (settings.xcat == "auto" and programs.program("lsdef")):
         tables = ("osimage", "site", *(["node"] if nodes else []))
-        return XcatDefinitions(xcat.need("lsdef"), settings.installdir, settings.tftpdir, tables)
+        return XcatDefinitions(programs.need("lsdef"), settings.installdir, settings.tftpdir, tables)
     if not settings.definitions:
         raise AvsError(
             "no osimage definitions: xCAT is not used here, and [xcat] definitions is not set in avs.conf; name a stanza file there"
@@ -96,13 +58,13 @@ class Site:
 
     @classmethod
     def open(cls, request: Request, progress: Progress) -> Site:
-        settings = config.load()
+        settings = load_settings()
         definitions = _definitions(settings, request.mode == "status")
-        settings = config.load_site(settings, definitions.installdir)
+        settings = load_site_settings(settings, definitions.installdir)
         trust.refuse_foreign(settings.state, DIRECTORIES)
         trust.refuse_foreign(settings.logs)
         if request.store:
-            settings = config.overlay(settings, {"paths": {"store": request.store}}, "-s")
+            settings = overlay_settings(settings, {"paths": {"store": request.store}}, "-s")
         if settings.os_names:
             definitions = NamedDefinitions(definitions, settings.os_names)
         progress.verbose(f"definitions: {definitions.describe()}")
@@ -211,7 +173,7 @@ class Site:
 
     def image_lock(self, rootimgdir: Path) -> AbstractContextManager[None]:
         """xCAT's own lock on an image directory, where xCAT is."""
-        return xcat.image_lock(rootimgdir, self.identity.pid) if self.definitions.xcat else nullcontext()
+        return private.image_lock(rootimgdir, self.identity.pid) if self.definitions.xcat else nullcontext()
 
     def journal_file(self, image: OsImage) -> Path:
         return self.settings.state / "journal" / f"{image.name}.jsonl"

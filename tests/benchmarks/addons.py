@@ -70,16 +70,16 @@ def change(root: Path, chosen: Path) -> None:
 
 def build(base: Path, work: Path) -> None:
     """Build the add-on as create does: with base as the image, into base/../addons. In a process of its own."""
-    from xcat_avs import mounts
-    from xcat_avs.addons import run_addons
-    from xcat_avs.build import StepResult
-    from xcat_avs.config import Settings
-    from xcat_avs.context import BuildContext, BuildPaths
+    from xcat_avs.build.addons import run_addons
+    from xcat_avs.build.context import BuildContext, BuildPaths
+    from xcat_avs.build.plan import StepResult
+    from xcat_avs.definitions.osimage import OsImage
     from xcat_avs.generate.mmdebstrap import Mmdebstrap
-    from xcat_avs.image import OsImage
-    from xcat_avs.procedure import Layer, find
-    from xcat_avs.progress import Progress
-    from xcat_avs.recipe import ADDON_OPTIONS, Recipe, Step
+    from xcat_avs.recipes.procedure import Layer, find
+    from xcat_avs.recipes.recipe import ADDON_OPTIONS, Recipe, Step
+    from xcat_avs.settings import Settings
+    from xcat_avs.system import mounts
+    from xcat_avs.system.progress import Progress
 
     code = mounts.enter_private_namespace()
     if code is not None:
@@ -106,10 +106,10 @@ def build(base: Path, work: Path) -> None:
 
 def pack(tree: Path, target: Path) -> None:
     """Archive the add-on as pack does; tree is disposable."""
-    from xcat_avs.pack import addons
+    from xcat_avs.pack import addon_archives
 
     target.mkdir()
-    addons.write(
+    addon_archives.write(
         tree, tree / "rootimg", target, {"AVS_SOURCE": "benchmark", "AVS_TAG": "t"}, target.parent / "pack.log"
     )
 

@@ -22,7 +22,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from fakes.node import ARCH, OSVERS, ManagementNode, osimage  # noqa: E402
 
-from xcat_avs.pack.publish import RECORD, PackedSet  # noqa: E402
+from xcat_avs.serve.sets import RECORD, PackedSet  # noqa: E402
 
 DESCRIPTION = """\
 Time `avsimage -c status` on stand-ins for xCAT whose lsdef takes as long as the real one was measured to take (an idle

@@ -17,11 +17,11 @@ from typing import Any
 
 def commit(profile: str, tree: str, author: str, message: str) -> dict[str, Any]:
     """What create does with the tree that it built."""
-    from xcat_avs import mounts
-    from xcat_avs.progress import Progress
     from xcat_avs.request import Request
     from xcat_avs.site import Site
     from xcat_avs.store.trees import commit_tree
+    from xcat_avs.system import mounts
+    from xcat_avs.system.progress import Progress
 
     request = Request(image=profile)
     site = Site.open(request, Progress(sys.stderr, False))
@@ -36,12 +36,12 @@ def commit(profile: str, tree: str, author: str, message: str) -> dict[str, Any]
 
 def checkout(profile: str, tag: str, target: str) -> dict[str, Any]:
     """What pack does to get the tree of a tag, proven."""
-    from xcat_avs import mounts
-    from xcat_avs.progress import Progress
     from xcat_avs.request import Request
     from xcat_avs.site import Site
-    from xcat_avs.store import Version
+    from xcat_avs.store.protocol import Version
     from xcat_avs.store.trees import checkout_tree
+    from xcat_avs.system import mounts
+    from xcat_avs.system.progress import Progress
 
     request = Request(image=profile)
     site = Site.open(request, Progress(sys.stderr, False))
@@ -55,9 +55,9 @@ def checkout(profile: str, tag: str, target: str) -> dict[str, Any]:
 
 def manifest(tree: str, target: str) -> dict[str, Any]:
     """The manifest of a tree, written to a file."""
-    from xcat_avs import manifest
+    from xcat_avs.tree import manifest, scan
 
-    found = manifest.scan(tree)
+    found = scan.scan(tree)
     with open(target, "w", encoding="ascii") as stream:
         stream.writelines(manifest.lines(found))
     return {"entries": len(found)}
@@ -65,8 +65,8 @@ def manifest(tree: str, target: str) -> dict[str, Any]:
 
 def sources(work: str) -> dict[str, Any]:
     """Where mmdebstrap gets packages on this machine: as the generator of Debian images finds it."""
+    from xcat_avs.definitions.osimage import OsImage
     from xcat_avs.generate import SOURCE_DATE_EPOCH, aptsources
-    from xcat_avs.image import OsImage
 
     image = OsImage(f"debian12-{platform.machine()}-netboot-benchmark", {}, "the benchmark")
     found = aptsources.sources(image, Path(work))

@@ -17,7 +17,7 @@ from pathlib import Path
 import others
 import pytest
 
-from xcat_avs import image
+from xcat_avs.definitions import osimage
 
 from .conftest import PROD, TEST, TOP, Answer, Installation
 
@@ -293,7 +293,7 @@ def test_create_with_f_makes_no_tag_that_no_mode_can_name(avs: Installation, use
     """The default name of a tag holds the user, as far as a tag can."""
     answer = avs.create("-f", "-u", user, "--json")
     assert answer.code == 0
-    assert image.check_tag_name(json.loads(answer.out)["tag"])
+    assert osimage.check_tag_name(json.loads(answer.out)["tag"])
 
 
 def test_create_with_f_refuses_a_tag_name_before_it_begins(avs: Installation) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import rpmrepo
 
-from xcat_avs import packages
-from xcat_avs.packages import Package, PackageList
+from xcat_avs.tree import packages
+from xcat_avs.tree.packages import Package, PackageList
 
 from .conftest import PROD, Answer, Installation
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xcat_avs.image import OsImage
-from xcat_avs.store import Version
-from xcat_avs.store.fsvs import FsvsStore
+from xcat_avs.definitions.osimage import OsImage
+from xcat_avs.store.fsvs.store import FsvsStore
+from xcat_avs.store.protocol import Version
 from xcat_avs.store.trees import checkout_tree
 
 CHECKOUT = Path(__file__).resolve().parents[2]

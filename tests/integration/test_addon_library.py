@@ -15,18 +15,20 @@ import pytest
 import rpmrepo
 
 from integration.harness import difference, look, mounts_below
-from xcat_avs import addons, manifest
-from xcat_avs.addons import AddonResult
-from xcat_avs.build import StepFailed, StepResult
-from xcat_avs.config import Settings
-from xcat_avs.context import BuildContext, BuildPaths
+from xcat_avs.build import addons
+from xcat_avs.build.addons import AddonResult
+from xcat_avs.build.context import BuildContext, BuildPaths
+from xcat_avs.build.plan import StepResult
+from xcat_avs.build.steps import StepFailed
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.generate import Generator, Job
 from xcat_avs.generate.dnf import Dnf
 from xcat_avs.generate.mmdebstrap import Mmdebstrap
-from xcat_avs.image import OsImage
-from xcat_avs.procedure import Layer, find
-from xcat_avs.progress import Progress
-from xcat_avs.recipe import ADDON_OPTIONS, Recipe, Step
+from xcat_avs.recipes.procedure import Layer, find
+from xcat_avs.recipes.recipe import ADDON_OPTIONS, Recipe, Step
+from xcat_avs.settings import Settings
+from xcat_avs.system.progress import Progress
+from xcat_avs.tree import manifest, scan
 
 pytestmark = pytest.mark.slow
 
@@ -209,9 +211,9 @@ def make_image(top: Path, name: str, generator: Generator, repository: Path, att
 
 @pytest.fixture(scope="module", autouse=True)
 def _machine_is_left_alone() -> Iterator[None]:
-    before = manifest.scan("/etc", ["fsvs"])
+    before = scan.scan("/etc", ["fsvs"])
     yield
-    assert manifest.compare(before, manifest.scan("/etc", ["fsvs"]), times=True) == []
+    assert manifest.compare(before, scan.scan("/etc", ["fsvs"]), times=True) == []
 
 
 @pytest.fixture(scope="module")

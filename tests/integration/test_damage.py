@@ -19,8 +19,8 @@ from integration.harness import (
     served_set,
     wait_until,
 )
-from xcat_avs.locks import locked
-from xcat_avs.store import Version
+from xcat_avs.store.protocol import Version
+from xcat_avs.system.locks import locked
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from integration.harness import PROFILE, Installation, output, served_set
-from xcat_avs import manifest
-from xcat_avs.manifest import Entry, Manifest
+from xcat_avs.tree import manifest, scan
+from xcat_avs.tree.manifest import Entry, Manifest
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ class Host:
         return self.top / "file"
 
     def state(self) -> Manifest:
-        return manifest.scan(str(self.top))
+        return scan.scan(str(self.top))
 
 
 @pytest.fixture

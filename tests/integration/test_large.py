@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from integration.harness import PROFILE, Installation, output, refuse_warning
-from xcat_avs.store import Version
-from xcat_avs.store.fsvs import FsvsStore
+from xcat_avs.store.fsvs.store import FsvsStore
+from xcat_avs.store.protocol import Version
 from xcat_avs.store.trees import checkout_tree
 
 pytestmark = pytest.mark.slow

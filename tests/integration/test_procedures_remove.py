@@ -18,15 +18,15 @@ import rpmrepo
 
 from integration.harness import PROFILE, Installation, Look, copy, difference, look, mounts_below, output
 from integration.test_procedures import add_programs
-from xcat_avs import mounts
-from xcat_avs.config import Settings
-from xcat_avs.context import BuildContext, BuildPaths, perform
+from xcat_avs.build.context import BuildContext, BuildPaths, perform
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import choose
-from xcat_avs.image import OsImage
-from xcat_avs.procedure import Layer, load
-from xcat_avs.progress import Progress
-from xcat_avs.recipe import Recipe
+from xcat_avs.recipes.procedure import Layer, load
+from xcat_avs.recipes.recipe import Recipe
+from xcat_avs.settings import Settings
+from xcat_avs.system import mounts
+from xcat_avs.system.progress import Progress
 
 pytestmark = pytest.mark.slow
 

@@ -19,17 +19,17 @@ import rpmrepo
 
 from integration.harness import PROFILE, Installation, copy, difference, mounts_below
 from integration.test_procedures import add_programs
-from xcat_avs import kernels, manifest
-from xcat_avs.config import Settings
-from xcat_avs.context import BuildContext, BuildPaths, perform
+from xcat_avs.build.context import BuildContext, BuildPaths, perform
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import Generator, Job
 from xcat_avs.generate.dnf import Dnf
 from xcat_avs.generate.mmdebstrap import Mmdebstrap
-from xcat_avs.image import OsImage
-from xcat_avs.procedure import Layer, load
-from xcat_avs.progress import Progress
-from xcat_avs.recipe import Recipe, Step
+from xcat_avs.recipes.procedure import Layer, load
+from xcat_avs.recipes.recipe import Recipe, Step
+from xcat_avs.settings import Settings
+from xcat_avs.system.progress import Progress
+from xcat_avs.tree import kernels, manifest, scan
 
 pytestmark = pytest.mark.slow
 
@@ -134,10 +134,10 @@ def rpms() -> list[rpmrepo.Package]:
 @pytest.fixture(scope="module", autouse=True)
 def _machine_is_left_alone() -> Iterator[None]:
     """Not one file of the machine's own /etc is other after all these tests, not even in its time."""
-    before = manifest.scan("/etc", ["fsvs"])
+    before = scan.scan("/etc", ["fsvs"])
     assert len(before) > 100
     yield
-    assert manifest.compare(before, manifest.scan("/etc", ["fsvs"]), times=True) == []
+    assert manifest.compare(before, scan.scan("/etc", ["fsvs"]), times=True) == []
 
 
 @dataclass
@@ -190,14 +190,14 @@ class Image:
         """What difference() compares: all of the tree but the caches and logs of package managers."""
         found: dict[str, tuple[object, ...]] = {}
         top = str(self.ctx.paths.tree)
-        for path, status in manifest.walk(top, ["rootimg/var/cache", "rootimg/var/log", "rootimg/var/lib/apt"]):
+        for path, status in scan.walk(top, ["rootimg/var/cache", "rootimg/var/log", "rootimg/var/lib/apt"]):
             content: object = status.st_rdev
             if stat.S_ISLNK(status.st_mode):
                 content = os.readlink(os.path.join(top, path))
             elif stat.S_ISREG(status.st_mode):
                 key = (path, status.st_size, status.st_mtime_ns)
                 if key not in DIGESTS:
-                    DIGESTS[key] = manifest.digest(os.path.join(top, path))
+                    DIGESTS[key] = scan.digest(os.path.join(top, path))
                 content = DIGESTS[key]
             found[path] = (status.st_mode, status.st_uid, status.st_gid, content)
         return found

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs.config import Settings
-from xcat_avs.context import BuildContext, BuildPaths
+from xcat_avs.build.context import BuildContext, BuildPaths
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.generate.mmdebstrap import Mmdebstrap
-from xcat_avs.image import OsImage
-from xcat_avs.procedure import Procedure
-from xcat_avs.progress import Progress
-from xcat_avs.recipe import Recipe
+from xcat_avs.recipes.procedure import Procedure
+from xcat_avs.recipes.recipe import Recipe
+from xcat_avs.settings import Settings
+from xcat_avs.system.progress import Progress
 
 
 def untouched(host: Path) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from xcat_avs.errors import AvsError
-from xcat_avs.manifest import Entry, Manifest, Xattrs
 from xcat_avs.pack import additions
+from xcat_avs.tree.manifest import Entry, Manifest, Xattrs
 
 PING = ("security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
 ACL = ("system.posix_acl_access", b"\x02\x00\x00\x00")

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import addons, lent, report
-from xcat_avs.addons import AddonResult
+from xcat_avs import report
+from xcat_avs.build import addons, tables
+from xcat_avs.build.addons import AddonResult
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
-from xcat_avs.image import OsImage
-from xcat_avs.packages import Package, PackageList
+from xcat_avs.generate import lent
+from xcat_avs.tree.packages import Package, PackageList
 
 
 def test_package_changes() -> None:
@@ -39,10 +41,10 @@ def test_package_changes() -> None:
 
 def test_table() -> None:
     results = [AddonResult("kvm", "x", 12.4, 30, 1, 150 * 2**20, 4321, 7, "", "", "")]
-    lines = report.render(report.addon_table(results, "deb")).splitlines()
+    lines = report.render(tables.addon_table(results, "deb")).splitlines()
     assert lines[1].split() == ["ADD-ON", "NAME", "TIME", "+/-", "PKGS", "SIZE", "PATHS", "REMOVED"]
     assert lines[2].split() == ["kvm", "12s", "+30", "-1", "150M", "4321", "7"]
-    steps = report.render(report.step_table([], "deb")).splitlines()
+    steps = report.render(tables.step_table([], "deb")).splitlines()
     assert lines[1].index("TIME") == steps[1].index("TIME"), "it stands below the table of the steps"
 
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from xcat_avs.errors import AvsError
-from xcat_avs.store import answers
+from xcat_avs.store.fsvs import answers
 
 NAMES = (
     "plain",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import aptsources
-from xcat_avs.image import OsImage
 
 
 def image(osvers: str = "debian12", osarch: str = "x86_64", **attributes: str) -> OsImage:

@@ -15,76 +15,41 @@ PACKAGE = TOP / "xcat_avs"
 ALLOWED: dict[str, set[str]] = {
     "": set(),
     "__main__": {"cli"},
-    "addons": {
-        "build", "command", "context", "delta", "errors", "manifest", "mounts", "packages",
-        "progress", "recipe", "records", "report",
+    "build.*": {
+        "build.*", "clock", "definitions.*", "errors", "generate.*", "recipes.*", "report", "settings",
+        "system.*", "tree.*",
     },
-    "build": {
-        "command", "context", "errors", "generate.*", "image", "manifest", "mounts", "packages",
-        "procedure", "progress", "recipe", "records", "report",
-    },
-    "cli": {"", "command", "errors", "escape", "modes.*", "mounts", "progress", "report", "request", "site"},
-    "command": {"errors"},
-    "config": {"errors", "image", "trust"},
-    "context": {
-        "command", "config", "errors", "generate.*", "image", "kernels", "lent", "mounts",
-        "pkglist", "procedure", "progress", "recipe", "services", "trust",
-    },
-    "definitions.*": {"command", "definitions.*", "descent", "errors", "image", "manifest", "trust"},
-    "delta": {"descent", "manifest"},
-    "descent": set(),
-    "differences": {"manifest", "packages"},
-    "diffreport": {"differences", "escape", "manifest", "packages", "report", "request", "store.*"},
+    "cli": {"", "errors", "escape", "modes.*", "report", "request", "site", "system.*"},
+    "clock": set(),
+    "definitions.*": {"definitions.*", "errors", "system.*", "tree.*"},
+    "diff.*": {"clock", "diff.*", "escape", "report", "request", "store.*", "tree.*"},
     "errors": {"escape"},
     "escape": set(),
-    "evidence": {"journal", "pack.*"},
-    "generate.*": {
-        "command", "definitions.*", "errors", "generate.*", "image", "inside", "kernels", "manifest",
-        "mounts", "packages", "pkglist", "xcat",
-    },
-    "image": {"errors"},
-    "imagetree": {"descent", "differences", "errors", "inside", "manifest", "mounts"},
-    "initrd": {"command", "errors"},
-    "inside": {"errors"},
-    "journal": {"records"},
-    "kernels": {"errors", "inside", "packages"},
-    "lent": {"descent", "errors", "generate.*", "image", "inside", "mounts"},
-    "locks": {"errors"},
-    "manifest": {"descent", "errors"},
+    "generate.*": {"definitions.*", "errors", "generate.*", "system.*", "tree.*", "xcat.*"},
+    "identity": {"clock", "errors"},
+    "image": {"definitions.*"},
     "modes.*": {
-        "", "addons", "build", "command", "config", "context", "definitions.*", "differences",
-        "diffreport", "errors", "escape", "generate.*", "image", "journal", "kernels", "manifest",
-        "modes.*", "mounts", "pack.*", "packages", "procedure", "recipe", "records", "report",
-        "request", "served", "site", "store.*", "xcat",
+        "", "build.*", "clock", "definitions.*", "diff.*", "errors", "escape", "generate.*",
+        "modes.*", "pack.*", "recipes.*", "report", "request", "serve.*", "settings", "site",
+        "store.*", "system.*", "tree.*", "xcat.*",
     },
-    "mounts": {"descent", "errors"},
     "pack.*": {
-        "command", "definitions.*", "delta", "descent", "errors", "generate.*", "image", "inside",
-        "kernels", "manifest", "mounts", "pack.*", "progress", "records", "report", "restore",
-        "scratch", "store.*", "xcat",
+        "clock", "definitions.*", "errors", "generate.*", "pack.*", "recipes.*", "report", "request",
+        "serve.*", "settings", "site", "store.*", "system.*", "tree.*", "xcat.*",
     },
-    "packages": {"command", "errors"},
-    "pkglist": {"definitions.*", "errors"},
-    "procedure": {"errors", "trust"},
-    "progress": {"command", "escape"},
-    "recipe": {"config", "errors", "image", "procedure", "trust"},
-    "records": set(),
+    "recipes.*": {"definitions.*", "errors", "recipes.*", "settings", "system.*"},
     "report": {"escape"},
     "request": set(),
-    "restore": {"command", "descent", "errors", "manifest"},
-    "scratch": {"mounts"},
-    "served": {"definitions.*", "errors", "generate.*", "image", "pack.*", "xcat"},
-    "services": {"command", "errors", "imagetree"},
+    "serve.*": {"definitions.*", "errors", "generate.*", "serve.*", "system.*", "tree.*", "xcat.*"},
+    "settings": {"definitions.*", "errors", "system.*"},
     "site": {
-        "config", "definitions.*", "errors", "evidence", "image", "journal", "locks", "progress",
-        "recipe", "report", "request", "scratch", "store.*", "trust", "xcat",
+        "definitions.*", "errors", "identity", "recipes.*", "request", "serve.*", "settings", "store.*",
+        "system.*", "xcat.*",
     },
-    "store.*": {
-        "command", "descent", "errors", "image", "initrd", "manifest", "mounts", "restore",
-        "scratch", "store.*",
-    },
-    "trust": {"errors"},
-    "xcat": {"command", "errors", "image", "mounts"},
+    "store.*": {"clock", "definitions.*", "errors", "serve.*", "site", "store.*", "system.*", "tree.*"},
+    "system.*": {"errors", "escape", "system.*"},
+    "tree.*": {"errors", "system.*", "tree.*"},
+    "xcat.*": {"definitions.*", "errors", "system.*"},
 }  # fmt: skip
 PROCESS_CALLS = ("system", "popen", "exec", "spawn", "posix_spawn", "fork", "forkpty")
 
@@ -152,7 +117,7 @@ def test_imports_only_what_it_may(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "home"), [("sh", "command"), ("tabulate", "report"), ("typer", "cli"), ("click", None)]
+    ("library", "home"), [("sh", "system.command"), ("tabulate", "report"), ("typer", "cli"), ("click", None)]
 )
 def test_a_library_is_imported_in_its_one_place(library: str, home: str | None) -> None:
     users = [name for name, path in SOURCES.items() if library in {item.split(".")[0] for item in imported(path)}]
@@ -171,14 +136,14 @@ def test_only_command_starts_processes(name: str) -> None:
     used = {item.removeprefix("os.") for item in calls(path) if item.startswith("os.")}
     used |= {item.removeprefix("os.") for item in imported(path) if item.startswith("os.")}
     wrong = {item for item in used if item.startswith(PROCESS_CALLS)}
-    assert wrong == {"mounts": {"fork"}, "__main__": {"execv"}}.get(name, set())
+    assert wrong == {"system.mounts": {"fork"}, "__main__": {"execv"}}.get(name, set())
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name not in ENTRY])
 def test_only_cli_prints_and_exits(name: str) -> None:
     wrong = {"print", "input", "exit", "quit", "sys.exit", "sys.stdout", "sys.stderr", "sys.__stdout__", "SystemExit"}
     # A forked child that must not return leaves by os._exit, which is no end of the program.
-    wrong -= {"SystemExit"} if name == "context" else set()  # which catches that of a procedure
+    wrong -= {"SystemExit"} if name == "build.context" else set()  # which catches that of a procedure
     assert wrong & set(calls(SOURCES[name])) == set()
     assert {"sys.stdout", "sys.stderr", "sys.exit"} & set(imported(SOURCES[name])) == set()
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import manifest
 from xcat_avs.definitions import exlist
 from xcat_avs.errors import AvsError
 from xcat_avs.pack import archive, proof
 from xcat_avs.pack.archive import Form
+from xcat_avs.tree import manifest, scan
 
 METHODS = ("cpio", "tar", "squashfs")
 COMPRESSIONS = ("gzip", "zstd", "xz")
@@ -55,7 +55,7 @@ def root(tmp_path: Path) -> Path:
 
 def write(root: Path, path: Path, form: Form, log: Path) -> None:
     """An archive as it is packed: written and proven."""
-    wanted = manifest.scan_with_top(str(root))
+    wanted = scan.scan_with_top(str(root))
     archive.refuse_large(form, wanted.values())
     archive.write(root, path, form, log)
     proof.prove(path, form, wanted, log)
@@ -83,10 +83,7 @@ def test_an_archive_is_complete_and_the_same_in_every_run(root: Path, tmp_path: 
     first, second = tmp_path / "1", tmp_path / "2"
     write(root, first, form, log)
     assert (
-        manifest.compare(
-            manifest.scan(str(root)), manifest.scan(str(unpack(first, form, tmp_path / "out"))), times=False
-        )
-        == []
+        manifest.compare(scan.scan(str(root)), scan.scan(str(unpack(first, form, tmp_path / "out"))), times=False) == []
     )
     # Another copy at another place, with other inodes, link counts of its own, other atimes and ctimes.
     copy = tmp_path / "elsewhere/rootimg"
@@ -95,7 +92,7 @@ def test_an_archive_is_complete_and_the_same_in_every_run(root: Path, tmp_path: 
     for path in [copy, *copy.rglob("*")]:
         os.utime(path, ns=(4 * 10**18, path.lstat().st_mtime_ns), follow_symlinks=False)
     write(copy, second, form, log)
-    assert manifest.digest(str(first)) == manifest.digest(str(second))
+    assert scan.digest(str(first)) == scan.digest(str(second))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "elsewhere", "log", "out", "tree"], (
         "nothing else is left"
     )
@@ -230,7 +227,9 @@ def test_gzip_takes_the_fastest_that_is_installed(tmp_path: Path, monkeypatch: p
         directory = farm(tmp_path / f"bin{number}", without)
         # sbin is always added to PATH; none of these live there.
         monkeypatch.setenv("PATH", str(directory))
-        monkeypatch.setattr("xcat_avs.command.environment", lambda extra=None, path=directory: {"PATH": str(path)})
+        monkeypatch.setattr(
+            "xcat_avs.system.command.environment", lambda extra=None, path=directory: {"PATH": str(path)}
+        )
         assert Form("cpio", "gzip").compressor()[0] == program
         without = (*without, program)
 
@@ -284,9 +283,9 @@ def test_exlists_mean_what_find_takes_them_for(root: Path, excluded: list[str], 
     wanted = {os.fsdecode(name)[2:] for name in output.split(b"\0") if name and name != b"."}
     # The archiver makes the directories that lead to a file.
     wanted |= {str(parent) for name in wanted for parent in Path(name).parents if str(parent) != "."}
-    before = {path for path, _ in manifest.walk(str(root))}
+    before = {path for path, _ in scan.walk(str(root))}
     removed = exlist.prune(root, excluded, included)
-    left = {path for path, _ in manifest.walk(str(root))}
+    left = {path for path, _ in scan.walk(str(root))}
     assert left == wanted
     assert removed == len(before) - len(left)
 
@@ -302,10 +301,10 @@ def test_prune_does_not_follow_links(root: Path, tmp_path: Path) -> None:
 
 
 def test_prune_of_nothing(root: Path) -> None:
-    before = manifest.scan(str(root))
+    before = scan.scan(str(root))
     assert exlist.prune(root, [], ["./a*"]) == 0
     assert exlist.prune(root, ["./none"], []) == 0
-    assert manifest.compare(before, manifest.scan(str(root)), times=True) == []
+    assert manifest.compare(before, scan.scan(str(root)), times=True) == []
 
 
 def test_the_published_archive_is_readable_by_the_classic_programs(root: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import delta
-from xcat_avs.pack import addons
+from xcat_avs.pack import addon_archives
+from xcat_avs.tree import delta
 
 SCRIPT = Path(__file__).resolve().parents[2] / "share/xcat/avs/avsaddons"
 FACTS = {"AVS_OSIMAGE": "test", "AVS_SOURCE": "prod", "AVS_TAG": "t1", "AVS_REVISION": "3"}
@@ -63,7 +63,7 @@ class Node:
         copy = self.top / "disposable"
         shutil.rmtree(copy, ignore_errors=True)
         subprocess.run(["cp", "-a", str(self.tree), str(copy)], check=True)
-        addons.write(copy, self.tree / "rootimg", self.set, FACTS, self.top / "log")
+        addon_archives.write(copy, self.tree / "rootimg", self.set, FACTS, self.top / "log")
         return self.set / "addons"
 
     def run(
@@ -76,7 +76,7 @@ class Node:
         )
         assert done.returncode == code, done.stdout + done.stderr
         assert os.listdir(self.top / "tmp") == [], "it left something behind"
-        assert not (self.root / addons.LISTS).exists()
+        assert not (self.root / addon_archives.LISTS).exists()
         return done.stdout + done.stderr
 
     def read(self, path: str) -> str:
@@ -380,6 +380,6 @@ def test_the_same_tag_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_capability_texts() -> None:
     ping = bytes.fromhex("0100000200200000000000000000000000000000")
-    assert addons.capabilities(ping) == "13=ep"
+    assert addon_archives.capabilities(ping) == "13=ep"
     both = bytes.fromhex("0000000200000000000020000100000000000000")
-    assert addons.capabilities(both) == "21=i 32=p"
+    assert addon_archives.capabilities(both) == "21=i 32=p"

@@ -15,10 +15,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from xcat_avs import manifest
-from xcat_avs.manifest import Entry, Manifest
-from xcat_avs.store import changes
-from xcat_avs.store.subversion import quote
+from xcat_avs.store.fsvs import changes
+from xcat_avs.store.fsvs.subversion import quote
+from xcat_avs.tree import manifest, scan
+from xcat_avs.tree.manifest import Entry, Manifest
 
 UID, GID = 61234, 61235
 NS = 1_600_000_000_123_456_000  # nanoseconds; FSVS keeps microseconds
@@ -272,7 +272,7 @@ def settle(top: Path, stamp: int) -> Manifest:
         for name in [*names, *files]:
             stamp += 1_000_001_000
             os.utime(os.path.join(directory, name), ns=(stamp, stamp), follow_symlinks=False)
-    return manifest.scan(str(top))
+    return scan.scan(str(top))
 
 
 def test_every_pair_of_types_comes_out_of_fsvs(repository: Repository, tmp_path: Path) -> None:
@@ -284,11 +284,11 @@ def test_every_pair_of_types_comes_out_of_fsvs(repository: Repository, tmp_path:
             make(tree / f"{pair[0] or 'nothing'} to {pair[1] or 'nothing'} @1%20é", pair[number], "x" * (number + 1))
     old, new = (settle(tree, NS + number * 10**12) for number, tree in enumerate(trees))
     repository.commit({}, old, trees[0])
-    assert manifest.compare(old, manifest.scan(str(repository.export("out0"))), times=True) == []
+    assert manifest.compare(old, scan.scan(str(repository.export("out0"))), times=True) == []
     repository.commit(old, new, trees[1])
-    assert manifest.compare(new, manifest.scan(str(repository.export("out1"))), times=True) == []
+    assert manifest.compare(new, scan.scan(str(repository.export("out1"))), times=True) == []
     repository.commit(new, old, trees[0])
-    assert manifest.compare(old, manifest.scan(str(repository.export("out2"))), times=True) == []
+    assert manifest.compare(old, scan.scan(str(repository.export("out2"))), times=True) == []
 
 
 def _nested(top: Path) -> None:
@@ -334,7 +334,7 @@ def test_changes_come_out_of_fsvs(repository: Repository, tmp_path: Path, change
     change(tree)
     new = settle(tree, NS + 10**13)
     repository.commit(old, new, tree)
-    assert manifest.compare(new, manifest.scan(str(repository.export("out"))), times=True) == []
+    assert manifest.compare(new, scan.scan(str(repository.export("out"))), times=True) == []
 
 
 def test_properties_are_those_of_fsvs(repository: Repository, tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_properties_are_those_of_fsvs(repository: Repository, tmp_path: Path) ->
     # FSVS itself writes a fraction before 1970 with a minus in it: whole seconds there.
     for number, stamp in enumerate((0, -2_000_000_000, 1_000, 2**31 * 10**9, 2**32 * 10**9 + 999_999_999)):
         os.utime(tree / f"d/{number}", ns=(stamp, stamp))
-    found = manifest.scan(str(tree))
+    found = scan.scan(str(tree))
     repository.fsvs_commit(tree)
     stored = repository.properties()
     for path, item in found.items():

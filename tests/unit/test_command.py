@@ -14,8 +14,8 @@ from typing import Optional
 
 import pytest
 
-from xcat_avs import command
 from xcat_avs.errors import CommandError, Interrupted
+from xcat_avs.system import command
 
 TOP = Path(__file__).resolve().parents[2]
 

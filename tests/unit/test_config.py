@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import config
-from xcat_avs.config import Settings
+from xcat_avs import settings
 from xcat_avs.errors import AvsError
+from xcat_avs.settings import Settings, load_settings, load_site_settings, overlay_settings, sections, share_dir
 
 
 @pytest.fixture
@@ -22,9 +22,9 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_shipped_file_holds_every_setting_with_its_default() -> None:
-    shipped = config.sections(config.read_ini(config.share_dir() / "avs.conf"))
-    assert {(section, name) for section, items in shipped.items() for name in items} == set(config.FIELDS)
-    assert config.overlay(Settings(), shipped, "shipped") == Settings()
+    shipped = sections(settings.read_ini(share_dir() / "avs.conf"))
+    assert {(section, name) for section, items in shipped.items() for name in items} == set(settings.FIELDS)
+    assert overlay_settings(Settings(), shipped, "shipped") == Settings()
 
 
 def test_every_setting_has_help() -> None:
@@ -34,11 +34,11 @@ def test_every_setting_has_help() -> None:
 def test_load_reads_only_avs_conf_where_it_is_set(conf: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     etc = tmp_path / "etc.conf"
     etc.write_text("[pack]\nmethod = tar\n")
-    monkeypatch.setattr(config, "ETC_CONF", etc)
+    monkeypatch.setattr(settings, "ETC_CONF", etc)
     conf.write_text(
         "[pack]\ncompress = xz  # small\n[paths]\nstate = /srv/avs\n[image]\nrequire_message = on\ntimeout = 30\n"
     )
-    found = config.load()
+    found = load_settings()
     assert (found.method, found.compress) == ("auto", "xz")
     assert found.state == Path("/srv/avs")
     assert found.require_message is True
@@ -49,22 +49,22 @@ def test_load_layers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("AVS_CONF", raising=False)
     etc, site = tmp_path / "etc.conf", tmp_path / "install/custom/avs/avs.conf"
     site.parent.mkdir(parents=True)
-    monkeypatch.setattr(config, "ETC_CONF", etc)
+    monkeypatch.setattr(settings, "ETC_CONF", etc)
     etc.write_text(f"[paths]\ninstalldir = {tmp_path}/install\n[pack]\nmethod = tar\ncompress = xz\n")
     site.write_text("[pack]\ncompress = zstd\n")
-    found = config.load()
+    found = load_settings()
     assert (found.method, found.compress) == ("tar", "xz")
-    found = config.load_site(found, tmp_path / "install")
+    found = load_site_settings(found, tmp_path / "install")
     assert (found.method, found.compress) == ("tar", "zstd")
     etc.unlink()
-    assert config.load_site(config.load(), tmp_path / "install").compress == "zstd"
-    assert config.load_site(config.load(), tmp_path / "elsewhere") == Settings()
+    assert load_site_settings(load_settings(), tmp_path / "install").compress == "zstd"
+    assert load_site_settings(load_settings(), tmp_path / "elsewhere") == Settings()
 
 
 def test_an_empty_avs_conf_variable_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AVS_CONF", "")
-    monkeypatch.setattr(config, "ETC_CONF", tmp_path / "none")
-    assert config.load_site(config.load(), tmp_path) == Settings()
+    monkeypatch.setattr(settings, "ETC_CONF", tmp_path / "none")
+    assert load_site_settings(load_settings(), tmp_path) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_an_empty_avs_conf_variable_is_none(monkeypatch: pytest.MonkeyPatch, tmp
 def test_a_bad_file_is_an_error_that_names_it(conf: Path, text: str, words: list[str]) -> None:
     conf.write_text(text)
     with pytest.raises(AvsError) as caught:
-        config.load()
+        load_settings()
     for word in [str(conf), *words]:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -114,7 +114,7 @@ def test_a_directory_must_be_absolute(conf: Path, setting: str) -> None:
     """A relative one would publish below whatever directory the command was typed in."""
     conf.write_text(f"[paths]\n{setting} = install\n")
     with pytest.raises(AvsError, match=f"{setting} is 'install'"):
-        config.load()
+        load_settings()
 
 
 def test_settings_of_an_image(conf: Path) -> None:
@@ -122,7 +122,7 @@ def test_settings_of_an_image(conf: Path) -> None:
         "[image]\ninstall_docs = no\ninstall_locales = en, de_AT, sr@latin\nnet_modules = igb mlx5_core\nroot_size = 2g\n"
         "package_manager_args = --nobest --setopt=retries=3 -oAcquire::Retries=3\nkernel =\n"
     )
-    found = config.load()
+    found = load_settings()
     assert found.install_docs is False
     assert found.install_locales == ("en", "de_AT", "sr@latin")
     assert found.net_modules == ("igb", "mlx5_core")
@@ -132,20 +132,20 @@ def test_settings_of_an_image(conf: Path) -> None:
 
 def test_names_of_distributions_add_up(conf: Path) -> None:
     conf.write_text("[osvers]\nmylinux9 = rocky9.4\nmylinux* = el\n")
-    names = config.load().os_names
+    names = load_settings().os_names
     assert names == (("mylinux9", "rocky9.4"), ("mylinux*", "el"))
-    more = config.overlay(config.load(), {"osvers": {"mylinux9": "", "other*": "debian"}}, "a file")
+    more = overlay_settings(load_settings(), {"osvers": {"mylinux9": "", "other*": "debian"}}, "a file")
     assert more.os_names == (("mylinux*", "el"), ("other*", "debian"))
 
 
 def test_values_are_not_interpolated(conf: Path) -> None:
     conf.write_text("[xcat]\ndefinitions = /a/%(b)s/$HOME/100%\n")
-    assert config.load().definitions == "/a/%(b)s/$HOME/100%"
+    assert load_settings().definitions == "/a/%(b)s/$HOME/100%"
 
 
 def test_a_hash_within_a_word_is_no_comment(conf: Path) -> None:
     conf.write_text("[xcat]\ndefinitions = /a#b # the rest\n")
-    assert config.load().definitions == "/a#b"
+    assert load_settings().definitions == "/a#b"
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "binary", "latin"])
@@ -158,7 +158,7 @@ def test_a_file_that_cannot_be_read(conf: Path, kind: str) -> None:
     elif kind == "latin":
         conf.write_bytes(b"[pack]\n# Gr\xfc\xdfe\nmethod = tar\n")
     with pytest.raises(AvsError, match=str(conf)):
-        config.load()
+        load_settings()
 
 
 @pytest.mark.parametrize(
@@ -169,11 +169,11 @@ def test_a_file_that_cannot_be_read(conf: Path, kind: str) -> None:
     ],
 )  # fmt: skip
 def test_typed(text: str, default: object, expected: object) -> None:
-    found = config.typed(text, default, "it")
+    found = settings.typed(text, default, "it")
     assert found == expected
     assert type(found) is type(expected)
 
 
 def test_shipped_directory_is_beside_the_package() -> None:
     top = Path(__file__).resolve().parents[2]
-    assert config.share_dir() == top / "share/xcat/avs"
+    assert share_dir() == top / "share/xcat/avs"

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from xcat_avs import mounts
-from xcat_avs.config import Settings
-from xcat_avs.context import BuildContext, perform
+from xcat_avs.build.context import BuildContext, perform
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import Job
 from xcat_avs.generate.genimage import Genimage
 from xcat_avs.generate.mmdebstrap import Mmdebstrap
-from xcat_avs.procedure import Layer, Procedure, load
-from xcat_avs.progress import Progress
-from xcat_avs.recipe import Recipe
+from xcat_avs.recipes.procedure import Layer, Procedure, load
+from xcat_avs.recipes.recipe import Recipe
+from xcat_avs.settings import Settings
+from xcat_avs.system import mounts
+from xcat_avs.system.progress import Progress
 
 from .conftest import untouched
 

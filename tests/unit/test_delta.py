@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import delta
+from xcat_avs.tree import delta
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="not root")
 STAMP = 1_600_000_000_000_000_000

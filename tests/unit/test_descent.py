@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from unit.test_manifest import deep
-from xcat_avs import descent, manifest, mounts, restore
-from xcat_avs.descent import Descent
 from xcat_avs.errors import AvsError
+from xcat_avs.system import descent, mounts
+from xcat_avs.system.descent import Descent
+from xcat_avs.tree import manifest, restore, scan
 
 LEVELS = 1500
 
@@ -99,7 +100,7 @@ def test_write_file_stays_within(hostile: Path) -> None:
 def test_remove_and_link_tree_do_not_follow(hostile: Path) -> None:
     copy = hostile.parent / "copy"
     descent.link_tree(str(hostile), str(copy), ["d/e"])
-    assert sorted(manifest.scan(str(copy))) == ["again", "d", "d/secret", "d/up", "fifo", "out"]
+    assert sorted(scan.scan(str(copy))) == ["again", "d", "d/secret", "d/up", "fifo", "out"]
     assert (copy / "fifo").lstat().st_ino == (hostile / "fifo").lstat().st_ino
     for top in (copy, hostile):
         descent.remove(str(top))
@@ -141,7 +142,7 @@ def test_any_depth_in_linear_time_and_few_descriptors(deepest: Path, monkeypatch
 
     monkeypatch.setattr(os, "open", counting)
     clock = time.process_time()
-    found = manifest.scan(str(deepest))
+    found = scan.scan(str(deepest))
     assert len(found) == 3 * LEVELS
     other = deepest.parent / "other"
     other.mkdir()
@@ -180,8 +181,8 @@ def test_a_directory_that_becomes_a_link_meanwhile(tmp_path: Path) -> None:
         (directory / "d/e/file").write_text("x")
     (top / "link").symlink_to(host / "d")
     wanted = {path: entry._replace(uid=12, gid=34, mode=entry.mode ^ 0o111, mtime=5)
-              for path, entry in manifest.scan(str(top)).items() if path.startswith("d")}  # fmt: skip
-    before = manifest.scan(str(host))
+              for path, entry in scan.scan(str(top)).items() if path.startswith("d")}  # fmt: skip
+    before = scan.scan(str(host))
     exchange = exchanger(str(top / "d"), str(top / "link"))
     stop = threading.Event()
 
@@ -202,7 +203,7 @@ def test_a_directory_that_becomes_a_link_meanwhile(tmp_path: Path) -> None:
         stop.set()
         thread.join()
     assert refused, "never hit"
-    assert manifest.scan(str(host)) == before
+    assert scan.scan(str(host)) == before
 
 
 def exchanger(one: str, other: str) -> Callable[[], object]:

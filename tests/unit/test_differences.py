@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import differences
-from xcat_avs.differences import AttributeChange, FileChange, InputChange, PrivilegeChange
-from xcat_avs.manifest import Entry, Manifest
+from xcat_avs.diff import differences
+from xcat_avs.diff.differences import AttributeChange, FileChange, InputChange, PrivilegeChange
+from xcat_avs.tree import rights
+from xcat_avs.tree.manifest import Entry, Manifest
 
 CAP_NET_RAW = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
 
@@ -126,16 +127,13 @@ def test_capabilities_are_named_as_by_getcap(tmp_path: Path, text: str) -> None:
         value = os.getxattr(path, "security.capability")
     except (OSError, subprocess.CalledProcessError) as err:
         pytest.skip(f"no file capabilities here: {err}")
-    found = differences.capabilities(value)
+    found = rights.capabilities(value)
     assert found == said.removeprefix(str(path)).strip()
 
 
 def test_capabilities_of_a_user_namespace_and_of_nonsense() -> None:
-    assert (
-        differences.capabilities(struct.pack("<6I", 0x03000000, 1 << 13, 0, 0, 0, 1000))
-        == "cap_net_raw=p [rootid=1000]"
-    )
-    assert differences.capabilities(struct.pack("<5I", 0x02000001, 0, 0, 1 << 30, 0)) == "62=ep"
+    assert rights.capabilities(struct.pack("<6I", 0x03000000, 1 << 13, 0, 0, 0, 1000)) == "cap_net_raw=p [rootid=1000]"
+    assert rights.capabilities(struct.pack("<5I", 0x02000001, 0, 0, 1 << 30, 0)) == "62=ep"
     for value in (
         b"",
         b"x",
@@ -143,7 +141,7 @@ def test_capabilities_of_a_user_namespace_and_of_nonsense() -> None:
         struct.pack("<3I", 0x02000001, 1, 1),
         struct.pack("<5I", 9 << 24, 1, 1, 1, 1),
     ):
-        assert differences.capabilities(value) == f"capabilities {value.hex()}"
+        assert rights.capabilities(value) == f"capabilities {value.hex()}"
 
 
 def test_kernels() -> None:

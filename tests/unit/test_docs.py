@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import __version__, cli, config, modes, procedure, recipe
-from xcat_avs.config import FIELDS, Settings
-from xcat_avs.context import BuildContext, perform
+from xcat_avs import __version__, cli, modes, settings
+from xcat_avs.build.context import BuildContext, perform
+from xcat_avs.definitions.osimage import OsImage
+from xcat_avs.definitions.osvers import DISTRIBUTIONS
 from xcat_avs.generate.aptsources import CODENAMES
-from xcat_avs.image import DISTRIBUTIONS, OsImage
-from xcat_avs.journal import JournalEntry
-from xcat_avs.pack.publish import PackedSet
-from xcat_avs.procedure import Layer
-from xcat_avs.recipe import option_text
+from xcat_avs.recipes import procedure, recipe
+from xcat_avs.recipes.procedure import Layer
+from xcat_avs.recipes.recipe import option_text
 from xcat_avs.request import Request
+from xcat_avs.serve.journal import JournalEntry
+from xcat_avs.serve.sets import PackedSet
+from xcat_avs.settings import FIELDS, Settings, load_site_settings, overlay_settings, sections
 
 TOP = Path(__file__).resolve().parents[2]
 PAGES = ("man1/avsimage.1", "man5/avs.conf.5", "man7/avs-procedures.7", "man5/avs-manifest.5")
@@ -139,7 +141,7 @@ def test_environment_of_mode_env_is_named() -> None:
 
 
 def test_what_an_image_says_of_itself_is_named() -> None:
-    text = (TOP / "xcat_avs/pack/__init__.py").read_text(encoding="utf-8")
+    text = (TOP / "xcat_avs/pack/packing.py").read_text(encoding="utf-8")
     names = re.findall(r'"(AVS_[A-Z]+)":', text)
     assert names
     assert [name for name in names if name not in section(PAGES[0], "IN THE IMAGE")] == []
@@ -161,12 +163,12 @@ def test_fields_of_a_status_are_named() -> None:
 
 def test_what_a_recipe_may_change_is_in_the_page() -> None:
     heads = " ".join(items(section(PAGES[2], "RECIPES")))
-    assert [part for part in config.SECTIONS if f"[{part}]" in heads] == list(recipe.CHANGEABLE)
+    assert [part for part in settings.SECTIONS if f"[{part}]" in heads] == list(recipe.CHANGEABLE)
 
 
 def test_every_setting_is_in_the_page_with_its_default() -> None:
     wanted = [f"[{part}] {name} = {option_text(field.default)}".rstrip() for (part, name), field in FIELDS.items()]
-    found = [item for part in config.SECTIONS for item in items(section(PAGES[1], f"[{part}]"))]
+    found = [item for part in settings.SECTIONS for item in items(section(PAGES[1], f"[{part}]"))]
     assert found == wanted
 
 
@@ -178,9 +180,9 @@ def test_every_choice_of_a_setting_is_in_its_section() -> None:
 
 def test_every_setting_is_in_the_shipped_file_with_its_default() -> None:
     path = TOP / "share/xcat/avs/avs.conf"
-    shipped = config.sections(config.read_ini(path))
+    shipped = sections(settings.read_ini(path))
     assert [(part, name) for part, values in shipped.items() for name in values] == list(FIELDS)
-    assert config.overlay(Settings(), shipped, str(path)) == Settings()
+    assert overlay_settings(Settings(), shipped, str(path)) == Settings()
 
 
 def test_every_distribution_and_suite_is_in_the_page() -> None:
@@ -230,7 +232,7 @@ def test_variables_of_avsaddons_are_named() -> None:
 
 
 def test_steps_of_the_shipped_recipe_are_in_the_page() -> None:
-    shipped = config.read_ini(TOP / "share/xcat/avs/recipes/default.conf")
+    shipped = settings.read_ini(TOP / "share/xcat/avs/recipes/default.conf")
     assert f"in this order: {shipped.get('recipe', 'steps')}." in section(PAGES[2], "SHIPPED PROCEDURES")
 
 
@@ -242,7 +244,7 @@ def test_everything_that_ctx_has_and_does_is_in_the_page() -> None:
 
 
 def test_environment_of_executables_is_named() -> None:
-    text = (TOP / "xcat_avs/context.py").read_text(encoding="utf-8")
+    text = (TOP / "xcat_avs/build/context.py").read_text(encoding="utf-8")
     names = re.findall(r'"(AVS_[A-Z]+)"', text)
     assert names
     assert [name for name in names if name not in section(PAGES[2], "EXECUTABLE PROCEDURES")] == []
@@ -300,7 +302,7 @@ def test_procedure_that_a_site_begins_with(ctx: BuildContext, tmp_path: Path) ->
     plain = recipe.load(image, tmp_path / "other", Settings())
     found = recipe.load(image, tmp_path / "install", Settings())
     assert [step.name for step in found.steps] == [step.name for step in plain.steps]
-    assert found.settings == config.load_site(Settings(), tmp_path / "install") == Settings()
+    assert found.settings == load_site_settings(Settings(), tmp_path / "install") == Settings()
     own = tmp_path / "install/custom/avs/images/example.prod/recipe.conf"
     own.write_text(re.sub(r"^#(?=[\[a-z])", "", own.read_text(), flags=re.MULTILINE).replace("base = site\n", ""))
     step = recipe.load(image, tmp_path / "install", Settings()).steps[-2]

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import differences, diffreport, report
-from xcat_avs.diffreport import Side
+from xcat_avs import report
+from xcat_avs.diff import differences, words
+from xcat_avs.diff.words import Side
 from xcat_avs.errors import AvsError
 from xcat_avs.escape import printable, printable_lines
-from xcat_avs.manifest import Entry
-from xcat_avs.packages import Package, PackageChanges
-from xcat_avs.progress import Progress
 from xcat_avs.report import LEFT, Raw, Report, Table
+from xcat_avs.system.progress import Progress
+from xcat_avs.tree.manifest import Entry
+from xcat_avs.tree.packages import Package, PackageChanges
 
 TOP = Path(__file__).resolve().parents[2]
 CONTROLS = [*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0))]
@@ -111,9 +112,9 @@ def test_differences() -> None:
     found = differences.of_manifests(old, new)
     found = dataclasses.replace(found, attributes=differences.attributes({HOSTILE: HOSTILE}, {}))
     blocks = [
-        diffreport.heading(side, side), *diffreport.all_blocks(found, side, side),
-        *diffreport.package_blocks(PackageChanges((package,), (), ((package, package),), ()), "rpm"),
-        *diffreport.file_blocks(found.files, 0, HOSTILE),
+        words.heading(side, side), *words.all_blocks(found, side, side),
+        *words.package_blocks(PackageChanges((package,), (), ((package, package),), ()), "rpm"),
+        *words.file_blocks(found.files, 0, HOSTILE),
     ]  # fmt: skip
     text = report.to_text(Report(blocks))
     assert fit(text)
@@ -123,7 +124,7 @@ def test_differences() -> None:
 def test_no_mode_joins_lines_by_itself() -> None:
     """report.as_lines does, so that no value makes two of one."""
     joins = []
-    for path in [*TOP.glob("xcat_avs/modes/*.py"), TOP / "xcat_avs/diffreport.py"]:
+    for path in [*TOP.glob("xcat_avs/modes/*.py"), TOP / "xcat_avs/diff/words.py"]:
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("'\\n'.join", "'\\n\\n'.join"):
                 joins.append(path.name)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import evidence
-from xcat_avs.journal import JournalEntry
-from xcat_avs.pack.publish import PackedSet
+from xcat_avs.serve.journal import JournalEntry
+from xcat_avs.serve.sets import PackedSet
+from xcat_avs.store import evidence
 
 URL = "file:///srv/repo"
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import pkglist
-from xcat_avs.definitions import exlist, includes
+from xcat_avs.definitions import exlist, includes, pkglist
 from xcat_avs.errors import AvsError
 
 EXLIST = """\

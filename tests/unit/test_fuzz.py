@@ -15,17 +15,22 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as some
 
-from xcat_avs import build, config, differences, journal, manifest, packages, pkglist, recipe, report
-from xcat_avs.build import StepResult
-from xcat_avs.config import Settings
-from xcat_avs.definitions import exlist, stanza, xcat
+from xcat_avs import clock, settings
+from xcat_avs.build import plan
+from xcat_avs.build.plan import StepResult
+from xcat_avs.definitions import exlist, pkglist, stanza, tables
+from xcat_avs.definitions.osimage import OsImage, check_tag_name
+from xcat_avs.definitions.osvers import OsVersion
 from xcat_avs.definitions.stanza import StanzaDefinitions
+from xcat_avs.diff import differences
 from xcat_avs.errors import AvsError
-from xcat_avs.image import OsImage, OsVersion, check_tag_name
-from xcat_avs.journal import JournalEntry
-from xcat_avs.pack import publish
-from xcat_avs.pack.publish import PackedSet
-from xcat_avs.store import answers
+from xcat_avs.recipes import recipe
+from xcat_avs.serve import journal, sets
+from xcat_avs.serve.journal import JournalEntry
+from xcat_avs.serve.sets import PackedSet
+from xcat_avs.settings import Settings, overlay_settings, sections
+from xcat_avs.store.fsvs import answers
+from xcat_avs.tree import manifest, packages, rights
 
 quick = hypothesis.settings(
     max_examples=30, derandomize=True, deadline=None, database=None,
@@ -81,7 +86,7 @@ def _stanza_file(path: Path) -> None:
 
 
 def _settings(path: Path) -> Settings:
-    return config.overlay(Settings(), config.sections(config.read_ini(path)), str(path))
+    return overlay_settings(Settings(), sections(settings.read_ini(path)), str(path))
 
 
 def _recipe(path: Path) -> None:
@@ -90,15 +95,15 @@ def _recipe(path: Path) -> None:
 
 
 def _record(path: Path) -> None:
-    found = publish.read_record(path.parent)
+    found = sets.read_record(path.parent)
     if found is not None:
-        report.local(found.date)
+        clock.local(found.date)
 
 
 FILES: dict[str, Callable[[Path], object]] = {
     "stanza file": _stanza_file, "avs.conf": _settings, "recipe": _recipe, "record": _record, "journal": journal.read,
     "pkglist": lambda path: pkglist.read([path], {"X": "."}), "otherpkglist": lambda path: pkglist.read([path], {}, strip_directory=True),
-    "exlist": lambda path: exlist.select(["a", "\udce9"], *exlist.read([path], {"X": "."})), "marker": build._load_result,
+    "exlist": lambda path: exlist.select(["a", "\udce9"], *exlist.read([path], {"X": "."})), "marker": plan._load_result,
 }  # fmt: skip
 
 
@@ -107,7 +112,7 @@ def test_files(kind: str, tmp_path: Path) -> None:
     @quick
     @given(text)
     def check(value: str) -> None:
-        settled(lambda: FILES[kind](put(tmp_path / publish.RECORD, value)))
+        settled(lambda: FILES[kind](put(tmp_path / sets.RECORD, value)))
 
     check()
 
@@ -124,11 +129,11 @@ def _packages(value: str) -> None:
 
 
 TEXTS: dict[str, Callable[[str], object]] = {
-    "stanza": lambda value: stanza.parse(value, "it"), "lsdef": xcat.parse, "lsdef -c": xcat.parse_compact, "manifest": _manifest,
+    "stanza": lambda value: stanza.parse(value, "it"), "lsdef": tables.parse, "lsdef -c": tables.parse_compact, "manifest": _manifest,
     "packages": _packages, "tag": check_tag_name, "osvers": OsVersion.parse, "documents": lambda value: answers.documents(data(value), "it"),
-    "date": report.local, "deb version": packages.deb_key, "rpm version": packages.rpm_key,
+    "date": clock.local, "deb version": packages.deb_key, "rpm version": packages.rpm_key,
     "rpms": lambda value: list(packages._rpms(value)), "osvers of a site": lambda value: OsVersion.parse(value, (("*", "el"),)),
-    "capabilities": lambda value: differences.capabilities(data(value)), "lsdef with its header": lambda value: xcat.parse(xcat.HEADER + value),
+    "capabilities": lambda value: rights.capabilities(data(value)), "lsdef with its header": lambda value: tables.parse(tables.HEADER + value),
 }  # fmt: skip
 
 
@@ -205,10 +210,10 @@ def _good(kind: type) -> dict[str, Any]:
 def test_records_with_values_of_another_kind(kind: type, tmp_path: Path) -> None:
     """What is read has the types that it says, or is not read at all."""
     read: dict[type, Callable[[Path], Any]] = {
-        PackedSet: lambda path: publish.read_record(path.parent), JournalEntry: lambda path: next(iter(journal.read(path)), None),
-        StepResult: build._load_result,
+        PackedSet: lambda path: sets.read_record(path.parent), JournalEntry: lambda path: next(iter(journal.read(path)), None),
+        StepResult: plan._load_result,
     }  # fmt: skip
-    path = tmp_path / publish.RECORD
+    path = tmp_path / sets.RECORD
     good = read[kind](put(path, json.dumps(_good(kind))))
     assert good == kind(**_good(kind))
 
@@ -230,7 +235,7 @@ def test_the_calendar_has_an_end() -> None:
         "9999-12-31T23:59:59Z",
         "0001-01-01T00:00:00Z",
     ):
-        assert report.local(date)
+        assert clock.local(date)
 
 
 def test_packages_by_numbers_of_any_length() -> None:

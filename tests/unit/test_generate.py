@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import generate, manifest
+from xcat_avs import generate
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Wishes, dnf, existing, genimage, mmdebstrap
-from xcat_avs.image import OsImage
+from xcat_avs.tree import manifest, packages, scan
 
 
 def image(osvers: str, **attributes: str) -> OsImage:
@@ -177,7 +178,7 @@ def test_the_lists_of_a_definition_with_what_they_include(tmp_path: Path, monkey
 
 
 def test_count_packages_of_dpkg(tmp_path: Path) -> None:
-    assert generate.count_packages(tmp_path) == 0
+    assert packages.count_packages(tmp_path) == 0
     status = tmp_path / "var/lib/dpkg/status"
     status.parent.mkdir(parents=True)
     states = ["install ok installed", "hold ok installed", "deinstall ok config-files", "install ok half-configured"]
@@ -187,7 +188,7 @@ def test_count_packages_of_dpkg(tmp_path: Path) -> None:
             for number, state in enumerate(states)
         )
     )
-    assert generate.count_packages(tmp_path) == 2
+    assert packages.count_packages(tmp_path) == 2
 
 
 def put(path: Path, text: str = "x") -> Path:
@@ -218,12 +219,12 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_copy_tree_loses_nothing_and_changes_nothing(source: Path, tmp_path: Path) -> None:
-    before = manifest.scan(str(source))
+    before = scan.scan(str(source))
     target = tmp_path / "build/tree"
     put(target / "old/file")
-    generate.copy_tree(source, target, tmp_path / "log")
-    assert manifest.compare(before, manifest.scan(str(source)), times=True) == []
-    found = manifest.scan(str(target))
+    existing.copy_tree(source, target, tmp_path / "log")
+    assert manifest.compare(before, scan.scan(str(source)), times=True) == []
+    found = scan.scan(str(target))
     wanted = {path: entry for path, entry in before.items() if not path.startswith(("rootimg.", "build_info"))}
     assert manifest.compare(wanted, found, times=True) == []
     assert os.getxattr(target / "rootimg/etc/hosts", "user.x") == b"1"
@@ -235,7 +236,7 @@ def test_a_root_that_is_a_link_is_copied_and_not_built_in(source: Path, tmp_path
     (source / "rootimg").rename(tmp_path / "real")
     (source / "rootimg").symlink_to(tmp_path / "real")
     try:
-        generate.copy_tree(source, tmp_path / "build/tree", tmp_path / "log")
+        existing.copy_tree(source, tmp_path / "build/tree", tmp_path / "log")
     except AvsError:
         return  # refused: as good
     assert not (tmp_path / "build/tree/rootimg").is_symlink()
@@ -244,11 +245,11 @@ def test_a_root_that_is_a_link_is_copied_and_not_built_in(source: Path, tmp_path
 
 def test_what_is_mounted_below_is_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "xcat_avs.mounts.mounts_below",
+        "xcat_avs.system.mounts.mounts_below",
         lambda directory: [f"{directory}/proc"] if str(directory).endswith("source/rootimg") else [],
     )
     with pytest.raises(AvsError, match=f"mounted below {source}: {source}/rootimg/proc"):
-        generate.copy_tree(source, tmp_path / "build/tree", tmp_path / "log")
+        existing.copy_tree(source, tmp_path / "build/tree", tmp_path / "log")
 
 
 def test_count_packages_of_rpm(tmp_path: Path) -> None:
@@ -257,7 +258,7 @@ def test_count_packages_of_rpm(tmp_path: Path) -> None:
     database.mkdir(parents=True)
     subprocess.run(["rpm", "--dbpath", str(database), "--initdb"], check=True, capture_output=True)
     assert generate.rpm_database(tmp_path) == "var/lib/rpm"
-    assert generate.count_packages(tmp_path) == 0
+    assert packages.count_packages(tmp_path) == 0
 
 
 @pytest.mark.parametrize("dracut", [False, True])

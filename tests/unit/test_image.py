@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import config
+from xcat_avs import settings
+from xcat_avs.definitions.osimage import OsImage, check_tag_name, resolve, same_trunk
+from xcat_avs.definitions.osvers import OsVersion
 from xcat_avs.errors import AvsError, NotFoundError
-from xcat_avs.image import OsImage, OsVersion, check_tag_name, resolve, same_trunk
+from xcat_avs.settings import overlay_settings, sections
 
 
 def image(name: str, **attributes: str) -> OsImage:
@@ -128,7 +130,7 @@ def test_the_advice_of_the_error_works(osvers: str, tmp_path: Path) -> None:
     assert len(advice) == (2 if osvers in ("mylinux9.2", "plan9", "my_linux-ng8.1sp2", "tux4u9") else 1)
     for line in advice:
         (tmp_path / "avs.conf").write_text(f"[osvers]\n{line}\n", encoding="utf-8")
-        found = config.overlay(config.Settings(), config.sections(config.read_ini(tmp_path / "avs.conf")), "avs.conf")
+        found = overlay_settings(settings.Settings(), sections(settings.read_ini(tmp_path / "avs.conf")), "avs.conf")
         assert OsVersion.parse(osvers, found.os_names).family == "el"
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import generate, initrd
+from xcat_avs import generate
+from xcat_avs.tree import initrd
 
 Member = tuple[str, int, bytes, int, int]  # name, mode, data, inode, number of links
 

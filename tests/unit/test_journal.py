@@ -7,8 +7,8 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-from xcat_avs import journal
-from xcat_avs.journal import JournalEntry
+from xcat_avs.serve import journal
+from xcat_avs.serve.journal import JournalEntry
 
 
 def entry(number: int = 1, message: str = "because") -> JournalEntry:

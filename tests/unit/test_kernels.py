@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import generate, kernels
+from xcat_avs import generate
 from xcat_avs.errors import AvsError
+from xcat_avs.tree import kernels
 
 
 def put(path: Path, text: str = "x") -> Path:

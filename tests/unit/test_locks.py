@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from xcat_avs.errors import AvsError
-from xcat_avs.locks import locked
+from xcat_avs.system.locks import locked
 
 TOP = Path(__file__).resolve().parents[2]
 HOLD = """

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import descent, manifest
 from xcat_avs.errors import AvsError
-from xcat_avs.manifest import Entry
+from xcat_avs.system import descent
+from xcat_avs.tree import manifest, scan
+from xcat_avs.tree.manifest import Entry
 
 ODD_NAMES = [
     b"plain", b"with space", b" lead", b"trail ", b"back\\slash", b"\\040", b"new\nline", b"tab\t", b"quote'\"", b"latin-\xfc",
@@ -58,7 +59,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_scan_sees_everything(tree: Path) -> None:
-    found = manifest.scan(str(tree))
+    found = scan.scan(str(tree))
     expected = set()
     for directory, directories, files in os.walk(tree):
         expected |= {os.path.relpath(os.path.join(directory, name), tree) for name in directories + files}
@@ -93,13 +94,13 @@ def test_scan_sees_hard_links(tmp_path: Path) -> None:
     os.link(tmp_path / "b/link", tmp_path / "c", follow_symlinks=False)
     os.mkfifo(tmp_path / "fifo")
     os.link(tmp_path / "fifo", tmp_path / "b/fifo")
-    found = manifest.scan(str(tmp_path))
+    found = scan.scan(str(tmp_path))
     assert {path: entry.hardlink for path, entry in found.items() if entry.hardlink} == {
         "b/file": "a/one", "two": "a/one", "c": "b/link", "fifo": "b/fifo",
     }  # fmt: skip
     assert {found[name].sha256 for name in ("a/one", "b/file", "two")} == {hashlib.sha256(b"b/file").hexdigest()}
     # A second name outside of what is scanned, or left out, is none.
-    found = manifest.scan(str(tmp_path), ["a", "two"])
+    found = scan.scan(str(tmp_path), ["a", "two"])
     assert found["b/file"].hardlink == ""
 
 
@@ -111,7 +112,7 @@ def test_scan_sees_xattrs(tmp_path: Path) -> None:
     os.setxattr(tmp_path / "file", "user.a=b c\n", b"")
     os.setxattr(tmp_path / "directory", "user.d", b"1")
     os.setxattr(tmp_path / "link", "trusted.l", b"2", follow_symlinks=False)
-    found = manifest.scan(str(tmp_path))
+    found = scan.scan(str(tmp_path))
     assert found["file"].xattrs == (("user.a=b c\n", b""), ("user.z", bytes(range(256))))
     assert found["directory"].xattrs == (("user.d", b"1"),)
     assert found["link"].xattrs == (("trusted.l", b"2"),)
@@ -126,7 +127,7 @@ def test_scan_sees_holes(tmp_path: Path) -> None:
         stream.write(b"x" * 5000)
     (tmp_path / "dense").write_bytes(b"x" * (1 << 20))
     (tmp_path / "zero").write_bytes(b"")
-    found = manifest.scan(str(tmp_path))
+    found = scan.scan(str(tmp_path))
     assert {path for path, entry in found.items() if entry.sparse} == {"sparse"}
     assert manifest.load(manifest.dump(found), "it") == found
 
@@ -139,12 +140,12 @@ def test_scan_names_what_is_flagged(tree: Path) -> None:
             done = subprocess.run(["chattr", flag, str(tree / name)], check=False, capture_output=True)
             if done.returncode:
                 pytest.skip("no such flags here")
-        with_flags = manifest.scan(str(tree), flagged=flagged)
+        with_flags = scan.scan(str(tree), flagged=flagged)
     finally:
         for name, flag in flags.items():
             subprocess.run(["chattr", flag.replace("+", "-"), str(tree / name)], check=False, capture_output=True)
     assert sorted(flagged) == ["dir", "plain"]
-    assert with_flags == manifest.scan(str(tree))
+    assert with_flags == scan.scan(str(tree))
 
 
 def deep(top: Path, name: bytes, length: int) -> bytes:
@@ -173,20 +174,20 @@ def test_scan_of_paths_longer_than_the_kernel_takes(tmp_path: Path, name: bytes)
     top.mkdir()
     path = os.fsdecode(deep(top, name, 4600))
     try:
-        found = manifest.scan(str(top))
+        found = scan.scan(str(top))
         assert found[f"{path}/file"].sha256 == hashlib.sha256(b"deep").hexdigest()
         assert found[f"{path}/link"].link == "target"
         assert max(map(len, found)) > 4400
         assert manifest.load(manifest.dump(found), "it") == found
         with descent.reach(str(top), f"{path}/file") as full:
             os.utime(full, ns=(5, 6))
-        assert manifest.scan(str(top))[f"{path}/file"].mtime == 6
+        assert scan.scan(str(top))[f"{path}/file"].mtime == 6
     finally:
         subprocess.run(["rm", "-rf", str(top)], check=True)
 
 
 def test_round_trip(tree: Path) -> None:
-    found = manifest.scan(str(tree))
+    found = scan.scan(str(tree))
     text = manifest.dump(found)
     assert text.isascii()
     lines = text.split("\n")
@@ -198,7 +199,7 @@ def test_round_trip(tree: Path) -> None:
 
 
 def test_dump_is_what_mtree_reads(tree: Path) -> None:
-    lines = manifest.dump(manifest.scan(str(tree))).split("\n")
+    lines = manifest.dump(scan.scan(str(tree))).split("\n")
     assert lines[0] == "#mtree"
     assert lines[-1] == ""
     old = next(line for line in lines if line.startswith("./old "))
@@ -213,7 +214,7 @@ def test_dump_is_what_mtree_reads(tree: Path) -> None:
 
 
 def test_skip_leaves_out_a_path_and_all_below_it(tree: Path) -> None:
-    found = manifest.scan(str(tree), ["dir", "plain"])
+    found = scan.scan(str(tree), ["dir", "plain"])
     assert not [path for path in found if path.startswith("dir")]
     assert "plain" not in found
     assert "old" in found
@@ -221,9 +222,9 @@ def test_skip_leaves_out_a_path_and_all_below_it(tree: Path) -> None:
 
 def test_a_tree_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        manifest.scan(str(tmp_path / "none"))
+        scan.scan(str(tmp_path / "none"))
     (tmp_path / "empty").mkdir()
-    assert manifest.scan(str(tmp_path / "empty")) == {}
+    assert scan.scan(str(tmp_path / "empty")) == {}
     assert manifest.load(manifest.dump({}), "it") == {}
 
 
@@ -383,7 +384,7 @@ def test_tree_size_counts_a_hard_linked_file_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "f")
     with open(tmp_path / "sparse", "wb") as stream:
         stream.truncate(1 << 40)
-    assert manifest.tree_size(str(tmp_path)) == 1000 + 10 + 5 + (1 << 40)
+    assert scan.tree_size(str(tmp_path)) == 1000 + 10 + 5 + (1 << 40)
 
 
 def test_other_file_systems_are_not_entered(tmp_path: Path) -> None:
@@ -400,6 +401,6 @@ def test_other_file_systems_are_not_entered(tmp_path: Path) -> None:
 
 
 def test_digest(tmp_path: Path) -> None:
-    data = os.urandom(3 * manifest.CHUNK + 17)
+    data = os.urandom(3 * scan.CHUNK + 17)
     (tmp_path / "a").write_bytes(data)
-    assert manifest.digest(str(tmp_path / "a")) == hashlib.sha256(data).hexdigest()
+    assert scan.digest(str(tmp_path / "a")) == hashlib.sha256(data).hexdigest()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import manifest, mounts
 from xcat_avs.errors import AvsError
+from xcat_avs.system import mounts
+from xcat_avs.tree import manifest, scan
 
 TOP = Path(__file__).resolve().parents[2]
 LIST = "import sys; from xcat_avs import mounts; print(*map(ascii, mounts.mounts_below(sys.argv[1])), sep='\\n')"
@@ -284,13 +285,13 @@ def lower(tmp_path: Path) -> Path:
 
 
 def test_overlay_leaves_what_is_below_as_it_is(tmp_path: Path, lower: Path) -> None:
-    before = manifest.scan(str(lower))
+    before = scan.scan(str(lower))
     (tmp_path / "work/overlay/upper/stale").mkdir(parents=True)
     said = in_namespace(tmp_path, OVERLAY)
     assert said.split("\n") == [
         "['d', 'e', 'file', 'one', 'two'] True 12345", "True b'2'", "['d', 'new', 'one', 'two'] ['e', 'inner'] changed", "[]", "",
     ]  # fmt: skip
-    assert manifest.compare(before, manifest.scan(str(lower)), times=True) == []
+    assert manifest.compare(before, scan.scan(str(lower)), times=True) == []
     assert mounts.mounts_below(tmp_path) == []
 
 
@@ -301,10 +302,10 @@ for name in ("base", "up", "wk", "work"):
     (top / name).mkdir()
 with mounts.mounted("overlay", top / "work", "overlay", 0, f"lowerdir={top}/base,upperdir={top}/up,workdir={top}/wk"):
 """ + "".join(f"    {line}\n" for line in OVERLAY.strip().split("\n")[:-1])
-    before = manifest.scan(str(lower))
+    before = scan.scan(str(lower))
     said = in_namespace(tmp_path, body + "print(mounts.mounts_below(top))")
     assert said.split("\n")[1:] == ["True b'2'", "['d', 'new', 'one', 'two'] ['e', 'inner'] changed", "[]", ""]
-    assert manifest.compare(before, manifest.scan(str(lower)), times=True) == []
+    assert manifest.compare(before, scan.scan(str(lower)), times=True) == []
 
 
 @pytest.mark.parametrize("name", ["with space", "é", "a:b", "a,b", "back\\slash"])

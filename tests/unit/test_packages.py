@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import rpmrepo
 
-from xcat_avs import generate, packages
 from xcat_avs.errors import AvsError
-from xcat_avs.packages import Package, PackageList
+from xcat_avs.tree import packages
+from xcat_avs.tree.packages import Package, PackageList
 
 STATUS = """Package: libc6
 Status: install ok installed
@@ -145,7 +145,7 @@ def test_read_rpms(tmp_path: Path, directory: str) -> None:
     subprocess.run(["rpm", "--dbpath", str(database), "--justdb", "--nodeps", "-i", *rpms], check=True)
     found = packages.read(tmp_path / "root")
     assert found.kind == "rpm"
-    assert len(found) == len(rpms) == generate.count_packages(tmp_path / "root")
+    assert len(found) == len(rpms) == packages.count_packages(tmp_path / "root")
     assert rpm("one", "1.0~rc1", "1.el9") in found
     assert rpm("two", "1.0", "1.el9", "noarch", 3) in found
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
-from xcat_avs.image import OsImage
 from xcat_avs.pack import packimage
 
 IMAGE = OsImage("rocky9.4-x86_64-netboot-example.prod", {})

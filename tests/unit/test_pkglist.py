@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import pkglist
+from xcat_avs.definitions import pkglist
 from xcat_avs.errors import AvsError
 
 

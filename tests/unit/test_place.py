@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import mounts
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
-from xcat_avs.image import OsImage
-from xcat_avs.pack import place
-from xcat_avs.pack.place import Surroundings
-from xcat_avs.pack.publish import PackedSet
+from xcat_avs.serve import place
+from xcat_avs.serve.place import Surroundings
+from xcat_avs.serve.sets import PackedSet
+from xcat_avs.system import mounts
 
 IMAGE = OsImage("img.prod", {})
 RECORD = PackedSet("img.prod", "img.prod", "v1", 3, "2026-01-02T03:04:05Z", "alice", "rootimg.cpio.gz")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import procedure
 from xcat_avs.errors import AvsError, NotFoundError
-from xcat_avs.procedure import Layer
+from xcat_avs.recipes import procedure
+from xcat_avs.recipes.procedure import Layer
 
 PYTHON = '''"""{doc}
 

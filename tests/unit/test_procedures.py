@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from xcat_avs.context import BuildContext, perform
-from xcat_avs.image import OsImage
-from xcat_avs.procedure import Layer, load
+from xcat_avs.build.context import BuildContext, perform
+from xcat_avs.definitions.osimage import OsImage
+from xcat_avs.recipes.procedure import Layer, load
 
 from .conftest import untouched
 

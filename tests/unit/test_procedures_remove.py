@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from xcat_avs.context import BuildContext
-from xcat_avs.image import OsImage
+from xcat_avs.build.context import BuildContext
+from xcat_avs.definitions.osimage import OsImage
 
 from .test_procedures import shipped
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from xcat_avs import command
-from xcat_avs.context import BuildContext
+from xcat_avs.build.context import BuildContext
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import Job
 from xcat_avs.generate.mmdebstrap import Mmdebstrap
-from xcat_avs.image import OsImage
+from xcat_avs.system import command
 
 from .conftest import untouched
 from .test_procedures import SHIPPED, shipped

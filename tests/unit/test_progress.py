@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs.progress import Progress
+from xcat_avs.system.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time; a test sets it."""
     now = [1000.0]
-    monkeypatch.setattr("xcat_avs.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("xcat_avs.system.progress.time.monotonic", lambda: now[0])
     return now
 
 

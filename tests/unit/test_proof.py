@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import manifest, mounts
 from xcat_avs.errors import AvsError
-from xcat_avs.manifest import Entry
 from xcat_avs.pack import archive, members, packimage, proof
 from xcat_avs.pack.archive import Form
+from xcat_avs.system import mounts
+from xcat_avs.tree import manifest, scan
+from xcat_avs.tree.manifest import Entry
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
@@ -70,7 +71,7 @@ CHANGES = {
 @pytest.mark.parametrize("method", ["cpio", "tar"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_differs_is_found_and_named(root: Path, tmp_path: Path, method: str, change: str) -> None:
-    wanted = manifest.scan_with_top(str(root))
+    wanted = scan.scan_with_top(str(root))
     form = Form(method, "gzip")
     script, said = CHANGES[change]
     subprocess.run(script, shell=True, cwd=root, check=True)
@@ -81,7 +82,7 @@ def test_what_differs_is_found_and_named(root: Path, tmp_path: Path, method: str
 
 def test_what_no_form_may_lose(root: Path, tmp_path: Path) -> None:
     """Odd times and owners, holes, hard links; each form proves what it holds and says what it does not."""
-    wanted = manifest.scan_with_top(str(root))
+    wanted = scan.scan_with_top(str(root))
     said = {}
     for method in ("cpio", "tar"):
         form = Form(method, "gzip")
@@ -106,7 +107,7 @@ def with_attributes(root: Path) -> manifest.Manifest:
     os.setxattr(root / "usr/bin/ping", "user.a=b\n", bytes(range(256)))
     os.setxattr(root / "etc", "trusted.overlay.opaque", b"y")
     subprocess.run(["setfacl", "-m", "u:1234:rw", str(root / "etc/b")], check=True)
-    return manifest.scan_with_top(str(root))
+    return scan.scan_with_top(str(root))
 
 
 def test_attributes(root: Path, tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_packimages_cpio_gets_numbers_that_fit(tmp_path: Path) -> None:
         stack.enter_context(
             mounts.mounted("overlay", tree, "overlay", 0, f"lowerdir={tmp_path}/a:{tmp_path}/b,xino=on")
         )
-        wanted = manifest.scan_with_top(str(tree))
+        wanted = scan.scan_with_top(str(tree))
         numbers = {os.lstat(tree / name).st_ino for name in ("a", "b")}
         if len(numbers) == 1 or len({number % 2**32 for number in numbers}) == 2:
             pytest.skip("this kernel numbers them otherwise")
@@ -219,7 +220,7 @@ def test_a_part_of_a_manifest_has_its_own_first_names() -> None:
 
 
 def test_what_was_changed_on_purpose_is_looked_at_again(root: Path) -> None:
-    wanted = manifest.scan_with_top(str(root))
+    wanted = scan.scan_with_top(str(root))
     (root / "etc/a").unlink()
     (root / "etc/new").mkdir()
     (root / "etc/new/file").touch()

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import mounts
 from xcat_avs.errors import AvsError
-from xcat_avs.pack import publish
-from xcat_avs.pack.publish import PackedSet
+from xcat_avs.serve import publish, sets
+from xcat_avs.serve.sets import PackedSet
+from xcat_avs.system import mounts
 
 RECORD = PackedSet("img.prod", "img.prod", "v1", 3, "2026-01-02T03:04:05Z", "alice", "rootimg.cpio.gz")
 
@@ -42,7 +42,7 @@ def pack(served: Path, tag: str, text: str = "", record: PackedSet = RECORD) -> 
         for name in ("rootimg.cpio.gz", "kernel", "initrd-stateless.gz"):
             (staging / name).write_text(f"{name} {text or tag}")
             (staging / name).chmod(0o600)
-        files = publish.describe_files(staging)
+        files = sets.describe_files(staging)
         _, moved = publish.publish(staging, served, replace(record, tag=tag, files=files))
     return before(served), moved
 
@@ -63,7 +63,7 @@ def test_the_first_time(served: Path) -> None:
     assert os.readlink(served) == "prod.v1"
     assert (os.readlink(served.with_name("prod.v1")), its_sets(served)) == ("prod@v1", ["prod@v1"])
     assert (served / "kernel").read_text() == "kernel v1"
-    record = publish.read_record(served)
+    record = sets.read_record(served)
     assert record is not None
     assert (record.tag, record.osimage) == ("v1", "img.prod")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [served, *served.iterdir()]}
@@ -118,8 +118,8 @@ def test_a_superseded_set_that_somebody_has_changed_stays(served: Path) -> None:
     for text in ("again", "and again", "the last"):
         pack(served, "v1", text)
     assert (served.with_name("prod@v1") / "rootimg/mine").read_text() == "precious"
-    assert "rootimg was not packed" in publish.altered(served, "prod@v1")
-    assert publish.altered(served) == ""
+    assert "rootimg was not packed" in sets.altered(served, "prod@v1")
+    assert sets.altered(served) == ""
 
 
 @pytest.mark.parametrize(
@@ -141,9 +141,9 @@ def test_a_superseded_set_that_somebody_has_changed_stays(served: Path) -> None:
 def test_what_somebody_has_changed_in_a_set(served: Path, change: Callable[[Path], object], said: str) -> None:
     pack(served, "v1")
     change(served / "kernel")
-    assert said in publish.altered(served)
-    assert bool(publish.altered(served)) == bool(said)
-    assert bool(publish.altered(served, sums=True)) == bool(said)
+    assert said in sets.altered(served)
+    assert bool(sets.altered(served)) == bool(said)
+    assert bool(sets.altered(served, sums=True)) == bool(said)
 
 
 def test_content_with_an_old_time_is_found_by_its_sum(served: Path) -> None:
@@ -151,8 +151,8 @@ def test_content_with_an_old_time_is_found_by_its_sum(served: Path) -> None:
     pack(served, "v1")
     (served / "kernel").write_text("other v1!")
     os.utime(served / "kernel", (1, 1))
-    assert publish.altered(served) == ""
-    assert "kernel has other content" in publish.altered(served, sums=True)
+    assert sets.altered(served) == ""
+    assert "kernel has other content" in sets.altered(served, sums=True)
 
 
 def test_a_real_directory_is_kept_whole(served: Path) -> None:
@@ -421,7 +421,7 @@ def test_a_profile_that_is_called_as_a_set_is_known(tmp_path: Path) -> None:
     assert (other / "kernel").read_text() == "kernel of img.v1"
     publish.switch(one, before(one))
     assert (one / "kernel").read_text() == "kernel v1"
-    assert "img@v1" in publish.kept(one, "img")
+    assert "img@v1" in sets.kept(one, "img")
 
 
 def test_a_name_that_is_the_rootimgdir_of_another_osimage_is_not_taken(served: Path) -> None:
@@ -436,7 +436,7 @@ def test_sets_of_old_names_go_on_working(served: Path) -> None:
     pack(served, "v1")
     served.with_name("prod.v1").unlink()
     served.with_name("prod@v1").rename(served.with_name("prod.v1"))
-    assert list(publish.kept(served, "img.prod")) == ["prod.v1"]
+    assert list(sets.kept(served, "img.prod")) == ["prod.v1"]
     previous, _ = pack(served, "v1", "again")
     assert (previous, os.readlink(served)) == ("prod.v1", "prod.v1.2")
     publish.switch(served, previous)
@@ -473,9 +473,9 @@ def of_types(**changes: object) -> str:
     ],
 )  # fmt: skip
 def test_a_record_that_is_none(tmp_path: Path, text: str) -> None:
-    assert publish.read_record(tmp_path) is None
+    assert sets.read_record(tmp_path) is None
     (tmp_path / "avs.json").write_text(text)
-    assert publish.read_record(tmp_path) is None
+    assert sets.read_record(tmp_path) is None
 
 
 @pytest.mark.slow
@@ -545,10 +545,10 @@ def test_describe_files_takes_what_is_there(tmp_path: Path) -> None:
         descriptor = following
     os.close(descriptor)
     (tmp_path / "served").symlink_to("set")
-    found = publish.describe_files(tmp_path / "served")
-    assert found == publish.describe_files(tmp_path / "set")
+    found = sets.describe_files(tmp_path / "served")
+    assert found == sets.describe_files(tmp_path / "set")
     digest = hashlib.sha256(b"x").hexdigest()
     assert found == {
         "addons/x.cpio.gz": {"size": 1, "sha256": digest}, "kernel": {"type": "link"}, "fifo": {"type": "fifo"},
     }  # fmt: skip
-    assert publish.describe_files(tmp_path / "none") == {}
+    assert sets.describe_files(tmp_path / "none") == {}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import config, recipe
-from xcat_avs.config import Settings
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, NotFoundError
-from xcat_avs.image import OsImage
-from xcat_avs.recipe import Recipe
+from xcat_avs.recipes import recipe
+from xcat_avs.recipes.recipe import Recipe
+from xcat_avs.settings import Settings, share_dir
 
 ROCKY = OsImage("rocky9.4-x86_64-netboot-compute", {"provmethod": "netboot"}, "x.stanza, line 1")
 DEBIAN = OsImage("debian12-x86_64-netboot-example.prod", {"provmethod": "netboot"}, "x.stanza, line 1")
@@ -46,7 +46,7 @@ def test_as_shipped(install: Path, image: OsImage) -> None:
     assert names(found)[:2] == SHIPPED[:2]
     assert names(found)[-1] == "cleanup"
     assert found.settings == Settings()
-    assert found.files[0] == config.share_dir() / "recipes/default.conf"
+    assert found.files[0] == share_dir() / "recipes/default.conf"
     assert all(step.procedure.doc for step in found.steps)
     assert all(set(step.options) == set(step.procedure.options) for step in found.steps)
 
@@ -185,7 +185,7 @@ def test_base_stands_before_the_file_that_names_it(install: Path) -> None:
     own = put(install, "images/compute/recipe.conf", "[recipe]\nbase = small\n[cleanup]\nlogs = yes\n")
     found = load(install)
     assert names(found) == ["generate_image", "build_prep", "cleanup"]
-    assert list(found.files) == [config.share_dir() / "recipes/default.conf", small, el, own]
+    assert list(found.files) == [share_dir() / "recipes/default.conf", small, el, own]
     assert (found.steps[2].options["logs"], found.steps[2].options["identity"]) == (True, False)
     assert [step.recipe for step in found.steps] == [small, small, el]
     assert names(load(install, DEBIAN)) == FLOW, "the base is that of one image"
@@ -257,7 +257,7 @@ def test_steps_are_taken_away_and_put_in(install: Path) -> None:
     ]
     named = {step.name: step.recipe for step in found.steps}
     assert named["mine"] == named["build_prep"] == path
-    assert named["cleanup"] == config.share_dir() / "recipes/default.conf"
+    assert named["cleanup"] == share_dir() / "recipes/default.conf"
 
 
 @pytest.mark.parametrize(

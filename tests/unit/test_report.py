@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from xcat_avs import report
-from xcat_avs.build import StepResult
+from xcat_avs import clock, report
+from xcat_avs.build import tables
+from xcat_avs.build.plan import StepResult
 from xcat_avs.report import LEFT, RIGHT, Report, Table
 
 MIB = 2**20
@@ -53,29 +54,29 @@ def pacific(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("pacific")
 def test_the_report_of_a_create() -> None:
     blocks = [
-        f"Image rebuild completed at {report.ctime('2014-08-19T17:26:14Z')}",
+        f"Image rebuild completed at {clock.ctime('2014-08-19T17:26:14Z')}",
         "Initial build",
-        report.step_table(STEPS, "rpm"),
+        tables.step_table(STEPS, "rpm"),
         "Image example.prod created",
     ]
     assert report.to_text(Report(blocks)) == GOLDEN
 
 
 def test_header_and_rule() -> None:
-    lines = report.render(report.step_table(STEPS, "rpm")).split("\n")
+    lines = report.render(tables.step_table(STEPS, "rpm")).split("\n")
     assert lines[0] == "-" * 73
     assert lines[1] == "         PROCEDURE NAME      TIME  +/- RPMS  +/- SIZE      RPMS      SIZE"
     assert {len(line) for line in lines} == {73}
 
 
 def test_packages_of_debs() -> None:
-    header = report.render(report.step_table(STEPS, "deb")).split("\n")[1]
+    header = report.render(tables.step_table(STEPS, "deb")).split("\n")[1]
     assert header == "         PROCEDURE NAME      TIME  +/- PKGS  +/- SIZE      PKGS      SIZE"
 
 
 def test_a_long_name_widens_the_table() -> None:
     name = "a_procedure_with_a_name_that_is_rather_long"
-    lines = report.render(report.step_table([step(name, 1, (0, 0), (1, MIB))], "rpm")).split("\n")
+    lines = report.render(tables.step_table([step(name, 1, (0, 0), (1, MIB))], "rpm")).split("\n")
     assert lines[0] == "-" * (73 + len(name) - 23)
     assert {len(line) for line in lines} == {len(lines[0])}
     assert lines[2].startswith(name + "        1s")
@@ -83,7 +84,7 @@ def test_a_long_name_widens_the_table() -> None:
 
 def test_each_step_has_its_own_seconds_and_the_total_is_their_sum() -> None:
     steps = [step(f"s{number}", 0.4, (0, 0), (0, 0)) for number in range(10)]
-    lines = report.render(report.step_table(steps, "rpm")).split("\n")
+    lines = report.render(tables.step_table(steps, "rpm")).split("\n")
     assert [line.split()[1] for line in lines[2:]] == ["0s"] * 10 + ["4s"]
 
 
@@ -93,7 +94,7 @@ def test_sizes_are_rounded_once() -> None:
         step("b", 0, (1, int(0.4 * MIB)), (2, int(0.8 * MIB))),
         step("c", 0, (2, int(0.8 * MIB)), (1, int(0.7 * MIB))),
     ]
-    rows = [line.split()[2:] for line in report.render(report.step_table(steps, "rpm")).split("\n")[2:]]
+    rows = [line.split()[2:] for line in report.render(tables.step_table(steps, "rpm")).split("\n")[2:]]
     assert rows == [
         ["1", "0M", "1", "0M"],
         ["1", "0M", "2", "1M"],
@@ -104,7 +105,7 @@ def test_sizes_are_rounded_once() -> None:
 
 def test_a_resumed_build_counts_from_its_first_step() -> None:
     steps = [step("a", 1, (5, 10 * MIB), (6, 12 * MIB)), step("b", 1, (6, 12 * MIB), (9, 20 * MIB))]
-    assert report.render(report.step_table(steps, "rpm")).split("\n")[-1].split() == [
+    assert report.render(tables.step_table(steps, "rpm")).split("\n")[-1].split() == [
         "TOTAL",
         "2s",
         "4",
@@ -115,7 +116,7 @@ def test_a_resumed_build_counts_from_its_first_step() -> None:
 
 
 def test_no_steps() -> None:
-    assert report.render(report.step_table([], "rpm")).split("\n")[1].split()[0] == "PROCEDURE"
+    assert report.render(tables.step_table([], "rpm")).split("\n")[1].split()[0] == "PROCEDURE"
 
 
 @pytest.mark.parametrize(
@@ -167,13 +168,13 @@ def test_blocks_are_parted_by_an_empty_line() -> None:
 
 @pytest.mark.usefixtures("pacific")
 def test_dates() -> None:
-    assert report.local("2014-08-19T17:26:14.123456Z") == "2014-08-19 10:26:14 PDT"
-    assert report.local("2014-12-19T17:26:14Z") == "2014-12-19 09:26:14 PST"
-    assert report.local("") == ""
-    assert report.ctime("2014-08-09T17:26:14Z") == "Sat Aug  9 10:26:14 PDT 2014"
-    now = report.utc_now()
-    assert report.parse_utc(now).strftime("%Y-%m-%dT%H:%M:%SZ") == now
-    assert abs(report.parse_utc(now).timestamp() - time.time()) < 5
+    assert clock.local("2014-08-19T17:26:14.123456Z") == "2014-08-19 10:26:14 PDT"
+    assert clock.local("2014-12-19T17:26:14Z") == "2014-12-19 09:26:14 PST"
+    assert clock.local("") == ""
+    assert clock.ctime("2014-08-09T17:26:14Z") == "Sat Aug  9 10:26:14 PDT 2014"
+    now = clock.utc_now()
+    assert clock.parse_utc(now).strftime("%Y-%m-%dT%H:%M:%SZ") == now
+    assert abs(clock.parse_utc(now).timestamp() - time.time()) < 5
 
 
 @pytest.mark.parametrize(

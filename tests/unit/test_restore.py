@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from unit.test_manifest import ODD_NAMES, deep
-from xcat_avs import descent, manifest, mounts, restore
 from xcat_avs.errors import AvsError
-from xcat_avs.manifest import Entry, Manifest
+from xcat_avs.system import descent, mounts
+from xcat_avs.tree import manifest, restore, scan
+from xcat_avs.tree.manifest import Entry, Manifest
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
@@ -64,11 +65,11 @@ def contents_of(tree: Path, found: Manifest, directory: Path) -> Path:
 
 
 def test_a_whole_tree_is_made_of_its_manifest_and_contents(tree: Path, tmp_path: Path) -> None:
-    wanted = manifest.scan(str(tree))
+    wanted = scan.scan(str(tree))
     contents = contents_of(tree, wanted, tmp_path / "contents")
     (tmp_path / "new").mkdir()
     restore.restore(str(tmp_path / "new"), wanted, contents)
-    found = manifest.scan(str(tmp_path / "new"))
+    found = scan.scan(str(tmp_path / "new"))
     assert manifest.compare(wanted, found, times=True) == []
     assert found == wanted, "holes too"
 
@@ -87,13 +88,13 @@ def _plain(path: Path) -> None:
 
 
 def test_what_fsvs_forgets_comes_back(tree: Path, tmp_path: Path) -> None:
-    wanted = manifest.scan(str(tree))
+    wanted = scan.scan(str(tree))
     new = tmp_path / "new"
     subprocess.run(["cp", "-r", "-P", "--preserve=timestamps", "--sparse=never", str(tree), str(new)], check=True)
     _plain(new)
     assert (new / "dir/holes").stat().st_blocks * 512 >= 1 << 21
     restore.restore(str(new), wanted, tmp_path / "none")
-    assert manifest.scan(str(new)) == wanted
+    assert scan.scan(str(new)) == wanted
     assert (new / "dir/holes").stat().st_blocks * 512 < 1 << 16
     assert (new / "plain").stat().st_ino == (new / "dir/one more name").stat().st_ino
     assert os.getxattr(new / "with space", "security.capability") == CAPABILITY
@@ -101,20 +102,20 @@ def test_what_fsvs_forgets_comes_back(tree: Path, tmp_path: Path) -> None:
 
 def test_what_is_as_it_should_be_is_left_alone(tree: Path, tmp_path: Path) -> None:
     """Nothing is written where nothing differs: a kept checkout of thousands of files costs no disk."""
-    wanted = manifest.scan(str(tree))
-    before = {path: status.st_ctime_ns for path, status in manifest.walk(str(tree))}
+    wanted = scan.scan(str(tree))
+    before = {path: status.st_ctime_ns for path, status in scan.walk(str(tree))}
     restore.restore(str(tree), wanted, tmp_path / "none")
-    assert {path: status.st_ctime_ns for path, status in manifest.walk(str(tree))} == before
+    assert {path: status.st_ctime_ns for path, status in scan.walk(str(tree))} == before
 
 
 def test_xattrs_that_should_not_be_there_are_removed(tree: Path, tmp_path: Path) -> None:
-    wanted = manifest.scan(str(tree))
+    wanted = scan.scan(str(tree))
     os.setxattr(tree / "plain", "user.more", b"1")
     os.setxattr(tree / "dir/suid", "user.note", b"another")
     os.setxattr(tree / "dir/bytes", "trusted.more", b"1", follow_symlinks=False)
     os.removexattr(tree / "with space", "security.capability")
     restore.restore(str(tree), wanted, tmp_path / "none")
-    assert manifest.scan(str(tree)) == wanted
+    assert scan.scan(str(tree)) == wanted
 
 
 def test_default_acl_of_a_directory_does_not_reach_what_is_made_in_it(tmp_path: Path) -> None:
@@ -126,13 +127,13 @@ def test_default_acl_of_a_directory_does_not_reach_what_is_made_in_it(tmp_path: 
     os.mkfifo(top / "d/fifo", 0o640)
     subprocess.run(["setfacl", "-d", "-m", "u:61234:rwx,g::rwx", str(top / "d")], check=True)
     subprocess.run(["setfacl", "-m", "u:61235:r", str(top / "d/file")], check=True)
-    wanted = manifest.scan(str(top))
+    wanted = scan.scan(str(top))
     assert [name for name, _ in wanted["d"].xattrs] == ["system.posix_acl_default"]
     assert [name for name, _ in wanted["d/file"].xattrs] == ["system.posix_acl_access"]
     contents = contents_of(top, wanted, tmp_path / "contents")
     (tmp_path / "new").mkdir()
     restore.restore(str(tmp_path / "new"), wanted, contents)
-    assert manifest.scan(str(tmp_path / "new")) == wanted
+    assert scan.scan(str(tmp_path / "new")) == wanted
 
 
 def test_capability_is_kept_where_the_owner_changes(tmp_path: Path) -> None:
@@ -143,11 +144,11 @@ def test_capability_is_kept_where_the_owner_changes(tmp_path: Path) -> None:
     os.chown(program, 12, 34)
     os.chmod(program, 0o4755)
     os.setxattr(program, "security.capability", CAPABILITY)
-    wanted = manifest.scan(str(tmp_path / "top"))
+    wanted = scan.scan(str(tmp_path / "top"))
     os.chown(program, 0, 0)
     assert os.listxattr(program) == []
     restore.restore(str(tmp_path / "top"), wanted, tmp_path / "none")
-    assert manifest.scan(str(tmp_path / "top")) == wanted
+    assert scan.scan(str(tmp_path / "top")) == wanted
 
 
 @pytest.mark.parametrize("first", ["a", "z"])
@@ -157,12 +158,12 @@ def test_hard_links_that_are_separate_files_are_joined(tmp_path: Path, first: st
     (top / f"{first}.1").write_text("same")
     os.link(top / f"{first}.1", top / "m/2")
     os.link(top / f"{first}.1", top / "n")
-    wanted = manifest.scan(str(top))
+    wanted = scan.scan(str(top))
     for name in (f"{first}.1", "m/2", "n"):
         (top / name).unlink()
         (top / name).write_text("same")
     restore.restore(str(top), wanted, tmp_path / "none")
-    assert manifest.scan(str(top)) == wanted
+    assert scan.scan(str(top)) == wanted
     assert (top / "n").stat().st_nlink == 3
 
 
@@ -178,7 +179,7 @@ def _gone_directory(top: Path) -> None:
 def test_a_file_without_content_is_named(
     tree: Path, tmp_path: Path, damage: Callable[[Path], None], named: str
 ) -> None:
-    wanted = manifest.scan(str(tree))
+    wanted = scan.scan(str(tree))
     damage(tree)
     with pytest.raises(AvsError, match=f"^'{named}' cannot be made what its manifest says: No such file"):
         restore.restore(str(tree), wanted, tmp_path / "none")
@@ -186,21 +187,21 @@ def test_a_file_without_content_is_named(
 
 def test_a_link_instead_of_a_directory_is_not_followed(tree: Path, tmp_path: Path) -> None:
     """What it leads to is not of the image."""
-    wanted = manifest.scan(str(tree))
+    wanted = scan.scan(str(tree))
     outside = tmp_path / "outside"
     shutil.move(str(tree / "dir"), outside)
     for path in outside.iterdir():
         os.utime(path, ns=(9, 9), follow_symlinks=False)
         os.chown(path, 1, 1, follow_symlinks=False)
-    before = manifest.scan(str(outside))
+    before = scan.scan(str(outside))
     (tree / "dir").symlink_to(outside)
     with pytest.raises(AvsError, match=r"^'dir' is of type link, and dir by its manifest$"):
         restore.restore(str(tree), wanted, tmp_path / "none")
-    assert manifest.scan(str(outside)) == before
+    assert scan.scan(str(outside)) == before
 
 
 def test_a_link_instead_of_a_file_is_not_followed(tree: Path, tmp_path: Path) -> None:
-    wanted = manifest.scan(str(tree))
+    wanted = scan.scan(str(tree))
     outside = tmp_path / "outside"
     outside.write_text("x")
     os.chmod(outside, 0o604)
@@ -227,10 +228,10 @@ def test_paths_longer_than_the_kernel_takes(tmp_path: Path, name: bytes) -> None
             with descent.reach(str(tops[0]), f"{path}/{inner}") as full:
                 os.setxattr(full, "user.x", b"1")
                 os.utime(full, ns=(1, 2))
-        wanted = manifest.scan(str(tops[0]))
+        wanted = scan.scan(str(tops[0]))
         contents = contents_of(tops[0], wanted, tmp_path / "contents")
         restore.restore(str(tops[1]), wanted, contents)
-        assert manifest.scan(str(tops[1])) == wanted
+        assert scan.scan(str(tops[1])) == wanted
     finally:
         subprocess.run(["rm", "-rf", *map(str, tops)], check=True)
 
@@ -242,7 +243,7 @@ def test_copy_content_keeps_holes_and_takes_any_name(tmp_path: Path) -> None:
         stream.seek(1 << 22)
         stream.write(b"middle")
     restore.copy_content(source, target)
-    assert manifest.digest(source) == manifest.digest(target)
+    assert scan.digest(source) == scan.digest(target)
     assert os.stat(target).st_blocks * 512 < 1 << 20
     with pytest.raises(FileExistsError):
         restore.copy_content(source, target)
@@ -252,18 +253,18 @@ def test_nothing_is_made_of_an_empty_manifest(tmp_path: Path) -> None:
     (tmp_path / "top").mkdir()
     restore.restore(str(tmp_path / "top"), {}, tmp_path / "none")
     restore.restore(str(tmp_path / "top"), {"d": Entry("d", "dir", 0o711, 1, 2, 3)}, tmp_path / "none")
-    assert manifest.scan(str(tmp_path / "top")) == {"d": Entry("d", "dir", 0o711, 1, 2, 3)}
+    assert scan.scan(str(tmp_path / "top")) == {"d": Entry("d", "dir", 0o711, 1, 2, 3)}
 
 
 def test_restore_times(tree: Path) -> None:
-    before = manifest.scan(str(tree))
+    before = scan.scan(str(tree))
     subprocess.run(["find", str(tree), "-exec", "touch", "-h", "{}", "+"], check=True)
     (tree / "plain").write_bytes(b"changed")
     os.utime(tree / "plain", ns=(5, 5))
-    present = manifest.scan(str(tree))
+    present = scan.scan(str(tree))
     assert all(present[path].mtime != before[path].mtime for path in before)
     restore.restore_times(str(tree), before, present)
-    after = manifest.scan(str(tree))
+    after = scan.scan(str(tree))
     assert after["plain"].mtime == 5, "its content is another: the time is its own"
     assert {path for path in before if after[path].mtime != before[path].mtime} == {"plain", "dir/one more name"}
     assert {path: entry._replace(mtime=0) for path, entry in after.items()} == {
@@ -278,11 +279,11 @@ def test_restore_times_of_links_and_directories_does_not_follow(tmp_path: Path) 
     top = tmp_path / "top"
     (top / "d").mkdir(parents=True)
     (top / "d/link").symlink_to(outside)
-    before = manifest.scan(str(top))
+    before = scan.scan(str(top))
     wanted = {path: entry._replace(mtime=42) for path, entry in before.items()}
     restore.restore_times(str(top), wanted)
     assert outside.stat().st_mtime_ns == 7
-    assert {path: entry.mtime for path, entry in manifest.scan(str(top)).items()} == {"d": 42, "d/link": 42}
+    assert {path: entry.mtime for path, entry in scan.scan(str(top)).items()} == {"d": 42, "d/link": 42}
 
 
 @pytest.mark.slow
@@ -295,7 +296,7 @@ def test_a_file_system_without_attributes(tmp_path: Path) -> None:
         assert restore.unkept(point) == ["capabilities", "user.*", "trusted.*", "ACLs"]
         assert list(point.iterdir()) == []
         (point / "ping").write_text("ping")
-        found = manifest.scan(str(point))
+        found = scan.scan(str(point))
         wanted = {"ping": found["ping"]._replace(xattrs=(("security.capability", CAPABILITY),))}
         with pytest.raises(AvsError, match=r"'ping' cannot be made .*keeps no such attributes; put \[paths\] state on"):
             restore.restore(str(point), wanted, tmp_path)

@@ -9,7 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from xcat_avs.scratch import own_directory, sweep
+from xcat_avs.system.scratch import own_directory, sweep
 
 TOP = Path(__file__).resolve().parents[2]
 HOLD = """

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import served
-from xcat_avs.definitions import Node
-from xcat_avs.image import OsImage
-from xcat_avs.pack.publish import RECORD, PackedSet
-from xcat_avs.served import Served
+from xcat_avs.definitions.osimage import OsImage
+from xcat_avs.definitions.protocol import Node
+from xcat_avs.serve import nodes
+from xcat_avs.serve.nodes import Served
+from xcat_avs.serve.sets import RECORD, PackedSet
 
 BOOT = {
     "xnba": "#!gpxe\n#netboot rocky9.4-x86_64-compute\nimgfetch -n kernel http://${{next-server}}/tftpboot/{kernel}\nimgload kernel\n"
@@ -57,13 +57,13 @@ class Directories:
         archive = archive or f"{self.rootimgdir}/rootimg.cpio.gz"
         kernel = f"xcat/osimage/{osimage}/kernel"
         for node in names:
-            path = self.tftpdir / served.BOOT_FILES[kind] / node
+            path = self.tftpdir / nodes.BOOT_FILES[kind] / node
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(BOOT[kind].format(kernel=kernel, archive=archive, tftpdir=self.tftpdir))
 
     def look(self, *names: str, image: OsImage = IMAGE, **known: Node) -> Served:
         table = {"other": Node("another image"), **dict.fromkeys(names, Node(NAME)), **known}
-        return served.look(image, self.installdir, self.tftpdir, table)
+        return nodes.look(image, self.installdir, self.tftpdir, table)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_before_the_first_nodeset(directories: Directories) -> None:
     state = directories.look("cn001", "cn002", "cn003")
     assert (state.coherent, state.differing, state.nodeset_due) == ("-", (), True)
     assert state.nodeset == ("nodeset", "cn001-cn003", f"osimage={NAME}")
-    lines = served.advice(state)
+    lines = nodes.advice(state)
     assert lines[0] == "Used by 3 nodes: cn001-cn003"
     assert lines[-1] == f"Before they reboot: nodeset cn001-cn003 osimage={NAME}"
 
@@ -92,8 +92,8 @@ def test_the_same_kernel_and_initrd(directories: Directories) -> None:
     directories.boot("cn001")
     state = directories.look("cn001")
     assert (state.coherent, state.nodeset_due) == ("yes", False)
-    assert "a reboot is enough" in served.advice(state)[-1]
-    assert not any("nodeset" in line for line in served.advice(state))
+    assert "a reboot is enough" in nodes.advice(state)[-1]
+    assert not any("nodeset" in line for line in nodes.advice(state))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_other_copies(directories: Directories, copies: dict[str, bytes], differ
     state = directories.look("cn001")
     assert (state.coherent, state.nodeset_due) == ("no", True)
     assert state.differing == tuple(str(directories.copies / name) for name in differing)
-    lines = served.advice(state)
+    lines = nodes.advice(state)
     assert [line for line in lines if line.startswith("Not the published one: ")] == [
         f"Not the published one: {path}" for path in state.differing
     ]
@@ -120,7 +120,7 @@ def test_other_copies(directories: Directories, copies: dict[str, bytes], differ
 
 def test_one_node_is_no_nodes(directories: Directories) -> None:
     directories.publish(kernel=b"k", initrd=b"i")
-    assert served.advice(directories.look("cn001"))[0] == "Used by 1 node: cn001"
+    assert nodes.advice(directories.look("cn001"))[0] == "Used by 1 node: cn001"
 
 
 def test_nobody_uses_it(directories: Directories) -> None:
@@ -128,7 +128,7 @@ def test_nobody_uses_it(directories: Directories) -> None:
     directories.copy(kernel=b"old", initrd=b"old")
     state = directories.look()
     assert (state.coherent, state.nodeset_due) == ("no", False)
-    assert served.advice(state) == [f"No node has provmethod {NAME}"]
+    assert nodes.advice(state) == [f"No node has provmethod {NAME}"]
 
 
 def test_a_set_that_changed_below_us_is_not_believed(directories: Directories) -> None:
@@ -170,7 +170,7 @@ def test_a_boot_file_of_every_loader(directories: Directories, kind: str) -> Non
         directories.boot("cn001", kind=kind, **other)
         state = directories.look(cn001=node)
         assert (state.coherent, list(state.stale), state.nodeset_due) == ("no", ["cn001"], True), other
-        assert "a reboot is enough" not in "".join(served.advice(state))
+        assert "a reboot is enough" not in "".join(nodes.advice(state))
 
 
 def test_a_node_that_boots_from_its_disk_or_has_no_boot_file(directories: Directories) -> None:
@@ -178,10 +178,10 @@ def test_a_node_that_boots_from_its_disk_or_has_no_boot_file(directories: Direct
     directories.publish(kernel=b"k", initrd=b"i")
     directories.copy(kernel=b"k", initrd=b"i")
     directories.boot("cn001", "cn003")
-    (directories.tftpdir / served.BOOT_FILES["xnba"] / "cn002").write_text("#!gpxe\n#boot\nexit\n")
+    (directories.tftpdir / nodes.BOOT_FILES["xnba"] / "cn002").write_text("#!gpxe\n#boot\nexit\n")
     state = directories.look("cn001", "cn002", "cn003", "cn004")
     assert (list(state.stale), state.unset, state.coherent) == (["cn002"], ("cn004",), "no")
-    lines = served.advice(state)
+    lines = nodes.advice(state)
     assert lines[-1] == f"Before they reboot: nodeset cn002,cn004 osimage={NAME}"
     assert "They have no boot file yet: cn004" in lines
 
@@ -191,7 +191,7 @@ def test_the_boot_file_of_the_loader_that_a_node_has(directories: Directories) -
     directories.publish(kernel=b"k", initrd=b"i")
     directories.copy(kernel=b"k", initrd=b"i")
     directories.boot("cn001", archive="/install/netboot/old/rootimg.gz")
-    os.utime(directories.tftpdir / served.BOOT_FILES["xnba"] / "cn001", (1, 1))
+    os.utime(directories.tftpdir / nodes.BOOT_FILES["xnba"] / "cn001", (1, 1))
     directories.boot("cn001", kind="grub2")
     assert not directories.look(cn001=Node(NAME, "grub2")).nodeset_due
     assert not directories.look(cn001=Node(NAME)).nodeset_due
@@ -205,10 +205,10 @@ def test_service_nodes_with_copies_of_their_own(directories: Directories, copies
     directories.copy(kernel=b"k", initrd=b"i")
     directories.boot("cn001", "cn002", "cn003")
     behind = Node(NAME, service="sn01,sn02", copies=copies)
-    lines = served.advice(directories.look("cn003", cn001=behind, cn002=behind))
+    lines = nodes.advice(directories.look("cn003", cn001=behind, cn002=behind))
     text = "\n".join(lines)
     assert "cn001,cn002 boot from service nodes sn01, sn02, which have their own copy of " in text
     assert (f"rsync -auv --exclude autoinst {directories.installdir} sn02:" in text) == ("INSTALLDIR" in copies)
     assert (f"  nodeset cn001,cn002 osimage={NAME}" in lines) == ("TFTPDIR" in copies)
     assert lines[-1] == "The kernel and initrd of cn003 are the published ones: a reboot is enough"
-    assert "a reboot is enough" not in "\n".join(served.advice(directories.look(cn001=behind, cn002=behind)))
+    assert "a reboot is enough" not in "\n".join(nodes.advice(directories.look(cn001=behind, cn002=behind)))

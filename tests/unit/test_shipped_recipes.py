@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import config, recipe
-from xcat_avs.config import Settings
+from xcat_avs.definitions.osimage import OsImage
+from xcat_avs.definitions.osvers import FAMILIES
 from xcat_avs.errors import AvsError
-from xcat_avs.image import FAMILIES, OsImage
-from xcat_avs.recipe import Recipe
+from xcat_avs.recipes import recipe
+from xcat_avs.recipes.recipe import Recipe
+from xcat_avs.settings import Settings
 
 TOP = Path(__file__).resolve().parents[2]
 SYSTEMS = {
@@ -72,6 +73,6 @@ def test_a_wrong_name_in_a_shipped_recipe_would_be_seen(tmp_path: Path, monkeypa
     share = tmp_path / "share"
     (share / "recipes").mkdir(parents=True)
     (share / "recipes/default.conf").write_text("[recipe]\nsteps = prepare_image_directory, no_such_step\n")
-    monkeypatch.setattr(config, "share_dir", lambda: share)
+    monkeypatch.setattr(recipe, "share_dir", lambda: share)
     with pytest.raises(AvsError, match="unknown procedure 'no_such_step'"):
         load("rocky9.4", "default", tmp_path)

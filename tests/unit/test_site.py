@@ -12,9 +12,10 @@ import others
 import pytest
 
 from xcat_avs.errors import AvsError
-from xcat_avs.progress import Progress
+from xcat_avs.identity import Identity
 from xcat_avs.request import Request
-from xcat_avs.site import Identity, Site
+from xcat_avs.site import Site
+from xcat_avs.system.progress import Progress
 
 TOP = Path(__file__).resolve().parents[2]
 STANZA = """
@@ -146,7 +147,7 @@ def test_names_of_distributions_reach_every_osimage(conf: Path, tmp_path: Path) 
 
 def test_names_of_distributions_below_installdir(conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images.stanza").write_text("tux-x86_64-netboot-p:\n    objtype=osimage\n")
-    monkeypatch.setattr("xcat_avs.config.ETC_CONF", conf)
+    monkeypatch.setattr("xcat_avs.settings.ETC_CONF", conf)
     monkeypatch.delenv("AVS_CONF")
     own = tmp_path / "install/custom/avs/avs.conf"
     own.parent.mkdir(parents=True)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import config, recipe
 from xcat_avs.modes import steps
-from xcat_avs.progress import Progress
+from xcat_avs.recipes import recipe
 from xcat_avs.report import to_text
 from xcat_avs.request import Request
+from xcat_avs.settings import share_dir
 from xcat_avs.site import Site
+from xcat_avs.system.progress import Progress
 
 EXCLUDE = recipe.ADDON_OPTIONS["exclude"].default
 
@@ -43,7 +44,7 @@ def test_steps_and_addons_with_what_names_them(top: Path) -> None:
     report = steps.run(request, Site.open(request, Progress(io.StringIO())))
     site = top / "custom/avs"
     recipes = [
-        str(config.share_dir() / "recipes/default.conf"),
+        str(share_dir() / "recipes/default.conf"),
         f"{site}/recipes/site.conf",
         f"{site}/images/compute/recipe.conf",
     ]

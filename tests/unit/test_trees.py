@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 from fakes import xcat
 
-from xcat_avs import manifest, restore
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, DamageError, NotFoundError
-from xcat_avs.image import OsImage
-from xcat_avs.manifest import Entry, Manifest
-from xcat_avs.store import Revision, Version, layout, trees
-from xcat_avs.store.fsvs import FsvsStore
+from xcat_avs.store import layout, trees
+from xcat_avs.store.fsvs.store import FsvsStore
+from xcat_avs.store.protocol import Revision, Version
+from xcat_avs.tree import manifest, restore, scan
+from xcat_avs.tree.manifest import Entry, Manifest
 
 IMAGE = OsImage(
     "rocky9.4-x86_64-netboot-example.prod", {"osvers": "rocky9.4", "osarch": "x86_64", "profile": "example.prod"}
@@ -128,7 +129,7 @@ class Site:
         return trees.checkout_tree(self.store, IMAGE, version or Version(), target or self.kept, self.warned.append)
 
     def rootimg(self, top: Path) -> Manifest:
-        return manifest.scan(str(top / "rootimg"))
+        return scan.scan(str(top / "rootimg"))
 
     def cat(self, path: str) -> bytes:
         return self.store.read(IMAGE, Version(), path)
@@ -177,7 +178,7 @@ def test_commit_and_checkout(site: Site) -> None:
 @pytest.mark.slow
 def test_unchanged_is_not_committed_and_gets_no_new_times(site: Site) -> None:
     first, _ = site.commit()
-    manifests = manifest.scan(str(site.root))
+    manifests = scan.scan(str(site.root))
     (site.tree / "build_info/report").write_text("built again\n")
     for path in site.root.rglob("*"):
         os.utime(path, follow_symlinks=False)
@@ -186,7 +187,7 @@ def test_unchanged_is_not_committed_and_gets_no_new_times(site: Site) -> None:
     (site.root / "etc/passwd").write_text("changed\n")
     second, changed = site.commit()
     assert (changed, second.number) == (True, first.number + 1)
-    found = manifest.scan(str(site.root))
+    found = scan.scan(str(site.root))
     assert {path for path in found if found[path] != manifests[path]} == {"etc/passwd"}
     assert site.cat("build_info/report") == b"built again\n"
     site.checkout()
@@ -304,9 +305,9 @@ def test_files_that_become_names_of_one(site: Site, names: tuple[str, str]) -> N
 def test_kept_checkout_is_not_written_again(site: Site) -> None:
     site.commit()
     site.checkout()
-    before = {path: (status.st_ino, status.st_ctime_ns) for path, status in manifest.walk(str(site.kept))}
+    before = {path: (status.st_ino, status.st_ctime_ns) for path, status in scan.walk(str(site.kept))}
     site.checkout()
-    assert {path: (status.st_ino, status.st_ctime_ns) for path, status in manifest.walk(str(site.kept))} == before
+    assert {path: (status.st_ino, status.st_ctime_ns) for path, status in scan.walk(str(site.kept))} == before
     assert site.warned == []
 
 

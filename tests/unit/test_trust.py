@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import config, pkglist, recipe, trust
-from xcat_avs.config import Settings
-from xcat_avs.definitions import exlist
+from xcat_avs import settings
+from xcat_avs.definitions import exlist, pkglist
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.definitions.stanza import StanzaDefinitions
 from xcat_avs.errors import AvsError
-from xcat_avs.image import OsImage
+from xcat_avs.recipes import recipe
+from xcat_avs.settings import Settings, load_settings
 from xcat_avs.site import DIRECTORIES
+from xcat_avs.system import trust
 
 STANZA = "debian12-x86_64-netboot-p:\n    objtype=osimage\n    pkglist={}\n"
 OTHER = 12345
@@ -104,7 +106,7 @@ def test_the_log_directory_of_ubuntu(monkeypatch: pytest.MonkeyPatch, file: Path
 
 def _settings(path: Path) -> object:
     path.write_text("[image]\ntimeout = 5\n")
-    return config.load()
+    return load_settings()
 
 
 def _stanza(path: Path) -> object:
@@ -123,11 +125,11 @@ def _included(path: Path) -> object:
 
 
 def _named(path: Path) -> None:
-    config.refuse_writable(OsImage("x", {"postinstall": f"{path} -x,/bin/true"}), Settings())
+    settings.refuse_writable(OsImage("x", {"postinstall": f"{path} -x,/bin/true"}), Settings())
 
 
 def _key(path: Path) -> None:
-    config.refuse_writable(OsImage("x", {}), Settings(module_signing_key=str(path)))
+    settings.refuse_writable(OsImage("x", {}), Settings(module_signing_key=str(path)))
 
 
 def _recipe(path: Path) -> object:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import xcat
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
-from xcat_avs.image import OsImage
+from xcat_avs.xcat import fitness, noderange, private, programs
 
 NAME = "rocky9.4-x86_64-netboot-compute"
 COMPLETE = {
@@ -45,7 +45,7 @@ def image(**attributes: str) -> OsImage:
     ],
 )  # fmt: skip
 def test_collapse(nodes: list[str], wanted: str) -> None:
-    assert xcat.collapse(nodes) == wanted
+    assert noderange.collapse(nodes) == wanted
 
 
 def expand(noderange: str, known: set[str]) -> list[str]:
@@ -77,7 +77,7 @@ def test_whatever_is_collapsed_means_the_same_nodes() -> None:
             for form in chance.sample(forms, 3)
             for number in chance.sample(range(30), chance.randrange(15))
         }
-        collapsed = xcat.collapse(sorted(nodes, key=lambda _: chance.random()))
+        collapsed = noderange.collapse(sorted(nodes, key=lambda _: chance.random()))
         assert sorted(expand(collapsed, nodes)) == sorted(nodes), collapsed
 
 
@@ -94,22 +94,22 @@ def test_mending_of_a_classic_image() -> None:
         "osarch=x86_64",
         "profile=example.prod",
     ]
-    assert list(xcat.mending(classic)) == words
+    assert list(fitness.mending(classic)) == words
     with pytest.raises(AvsError) as err:
-        xcat.refuse_incomplete(classic, Path("/install/x"), build=False)
+        fitness.refuse_incomplete(classic, Path("/install/x"), build=False)
     assert f"`{shlex.join(words)}`" in str(err.value)
     assert "`avsimage -c create SL6.3-x86_64-netboot-example.prod --define`" in str(err.value)
 
 
 @pytest.mark.parametrize("missing", [("osvers",), ("osarch",), ("profile",), ("provmethod",), ("osvers", "provmethod")])
 def test_mending_names_just_what_is_missing(missing: tuple[str, ...]) -> None:
-    words = list(xcat.mending(image(**dict.fromkeys(missing, ""))))
+    words = list(fitness.mending(image(**dict.fromkeys(missing, ""))))
     assert words == ["chdef", "-t", "osimage", NAME, *(f"{key}={COMPLETE[key]}" for key in missing)]
 
 
 def test_a_complete_image_needs_no_mending() -> None:
-    assert list(xcat.mending(image())) == []
-    xcat.refuse_incomplete(image(), Path("/install/x"), build=False)
+    assert list(fitness.mending(image())) == []
+    fitness.refuse_incomplete(image(), Path("/install/x"), build=False)
 
 
 UNQUOTED = ("rootimgdir", "pkglist", "otherpkglist", "exlist", "profile", "osvers", "osarch", "kernelver", "krpmver", "netdrivers",
@@ -146,7 +146,7 @@ UNSAFE = (
 def test_what_a_shell_would_read_is_refused(attribute: str) -> None:
     for char in UNSAFE:
         with pytest.raises(AvsError) as err:
-            xcat.refuse_unsafe(image(**{attribute: f"/a{char}b"}))
+            fitness.refuse_unsafe(image(**{attribute: f"/a{char}b"}))
         text = str(err.value)
         assert text.startswith(f"{NAME}: {attribute}=")
         assert repr(char) in text
@@ -157,7 +157,7 @@ def test_what_a_shell_would_read_is_refused(attribute: str) -> None:
 @pytest.mark.parametrize("char", ['"', "$", "`", "\\", "\n"])
 def test_what_a_shell_reads_within_quotes_is_refused(attribute: str, char: str) -> None:
     with pytest.raises(AvsError, match=f"{NAME}: {attribute}="):
-        xcat.refuse_unsafe(image(**{attribute: f"/a{char}(touch /x)"}))
+        fitness.refuse_unsafe(image(**{attribute: f"/a{char}(touch /x)"}))
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ def test_what_a_shell_reads_within_quotes_is_refused(attribute: str, char: str) 
     ],
 )  # fmt: skip
 def test_what_is_safe_is_taken(attribute: str, value: str) -> None:
-    xcat.refuse_unsafe(image(**{attribute: value}))
+    fitness.refuse_unsafe(image(**{attribute: value}))
 
 
 @pytest.fixture
 def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "lock/xcat"
-    monkeypatch.setattr(xcat, "LOCK_DIRECTORY", directory)
+    monkeypatch.setattr(private, "LOCK_DIRECTORY", directory)
     return directory
 
 
@@ -195,7 +195,7 @@ def test_the_lock_is_that_of_the_directory_behind_a_link(locks: Path, tmp_path: 
     real, link = tmp_path / "profile.v1", tmp_path / "profile"
     real.mkdir()
     link.symlink_to("profile.v1")
-    with xcat.image_lock(link, os.getpid()):
+    with private.image_lock(link, os.getpid()):
         assert [path.name for path in locks.iterdir()] == [lock_name(real / "rootimg")]
         with open(locks / lock_name(real / "rootimg")) as stream, pytest.raises(BlockingIOError):
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -209,31 +209,34 @@ NO_NAME = ".d41d8cd98f00b204e9800998ecf8427e"  # as it was recorded
 
 def test_the_lock_of_a_directory_that_is_not_there_yet(locks: Path, tmp_path: Path) -> None:
     """xCAT resolves its path to nothing: first builds of different images share it, and ours do not fail for each other."""
-    with xcat.image_lock(tmp_path / "one", 11), xcat.image_lock(tmp_path / "two", 22):
+    with private.image_lock(tmp_path / "one", 11), private.image_lock(tmp_path / "two", 22):
         assert {path.name for path in locks.iterdir()} == {
             NO_NAME, lock_name(tmp_path / "one/rootimg"), lock_name(tmp_path / "two/rootimg"),
         }  # fmt: skip
         with open(locks / NO_NAME) as stream, pytest.raises(BlockingIOError):  # xCAT's own programs find it taken
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(AvsError, match="process 11"), xcat.image_lock(tmp_path / "one", 33):
+        with pytest.raises(AvsError, match="process 11"), private.image_lock(tmp_path / "one", 33):
             pass
     (tmp_path / "there").mkdir()
     (locks / NO_NAME).unlink()
-    with xcat.image_lock(tmp_path / "there", 11):
+    with private.image_lock(tmp_path / "there", 11):
         assert not (locks / NO_NAME).exists()
 
 
 def test_a_lock_of_no_name_is_waited_for(locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locks.mkdir(parents=True)
-    monkeypatch.setattr(xcat, "SHARED_LOCK_WAIT", 0.3)
+    monkeypatch.setattr(private, "SHARED_LOCK_WAIT", 0.3)
     (locks / NO_NAME).write_text("4711")
     with open(locks / NO_NAME) as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(AvsError, match=r"directory that is new.*process 4711"), xcat.image_lock(tmp_path / "a", 1):
+        with (
+            pytest.raises(AvsError, match=r"directory that is new.*process 4711"),
+            private.image_lock(tmp_path / "a", 1),
+        ):
             pass
-        monkeypatch.setattr(xcat, "SHARED_LOCK_WAIT", 30)
+        monkeypatch.setattr(private, "SHARED_LOCK_WAIT", 30)
         threading.Timer(0.5, lambda: fcntl.flock(stream, fcntl.LOCK_UN)).start()
-        with xcat.image_lock(tmp_path / "a", 1):
+        with private.image_lock(tmp_path / "a", 1):
             pass
 
 
@@ -245,45 +248,45 @@ def test_a_lock_that_genimage_holds_is_an_error_at_once(locks: Path, tmp_path: P
         fcntl.flock(stream, fcntl.LOCK_EX)
         with (
             pytest.raises(AvsError, match=r"genimage, packimage or rmimage .*process 4711"),
-            xcat.image_lock(tmp_path / "profile", os.getpid()),
+            private.image_lock(tmp_path / "profile", os.getpid()),
         ):
             pass
     assert path.read_text() == "4711"  # the holder's number stays for the next one
-    with xcat.image_lock(tmp_path / "profile", os.getpid()):
+    with private.image_lock(tmp_path / "profile", os.getpid()):
         assert path.read_text() == str(os.getpid())
 
 
 def test_a_lock_is_free_when_its_holder_was_killed(locks: Path, tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from xcat_avs import xcat\n"
-        f"xcat.LOCK_DIRECTORY = Path({str(locks)!r})\n"
-        f"with xcat.image_lock(Path({str(tmp_path / 'profile')!r}), __import__('os').getpid()): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from xcat_avs.xcat import private\n"
+        f"private.LOCK_DIRECTORY = Path({str(locks)!r})\n"
+        f"with private.image_lock(Path({str(tmp_path / 'profile')!r}), __import__('os').getpid()): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(AvsError, match=str(process.pid)), xcat.image_lock(tmp_path / "profile", os.getpid()):
+        with pytest.raises(AvsError, match=str(process.pid)), private.image_lock(tmp_path / "profile", os.getpid()):
             pass
         process.kill()
         process.wait()
-    with xcat.image_lock(tmp_path / "profile", os.getpid()):
+    with private.image_lock(tmp_path / "profile", os.getpid()):
         pass
 
 
 def test_programs_are_found_in_the_path_and_in_xcatroot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XCATROOT", str(tmp_path / "root"))
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
-    assert xcat.program("lsdef") is None
+    assert programs.program("lsdef") is None
     with pytest.raises(AvsError, match=f"lsdef is neither in PATH nor in {tmp_path}/root"):
-        xcat.need("lsdef")
+        programs.need("lsdef")
     for directory, program in itertools.product(("root/bin", "root/sbin", "path"), ("lsdef", "packimage")):
         if (directory, program) in (("root/bin", "packimage"), ("root/sbin", "lsdef"), ("path", "packimage")):
             continue
         (tmp_path / directory).mkdir(parents=True, exist_ok=True)
         (tmp_path / directory / program).write_text("#!/bin/sh\n")
         (tmp_path / directory / program).chmod(0o755)
-    assert xcat.program("lsdef") == str(tmp_path / "path/lsdef")
-    assert xcat.program("packimage") == str(tmp_path / "root/sbin/packimage")
-    path = xcat.bypass()["PATH"].split(os.pathsep)
+    assert programs.program("lsdef") == str(tmp_path / "path/lsdef")
+    assert programs.program("packimage") == str(tmp_path / "root/sbin/packimage")
+    path = programs.bypass()["PATH"].split(os.pathsep)
     assert path[:2] == [str(tmp_path / "root/bin"), str(tmp_path / "root/sbin")]
-    assert xcat.bypass()["XCATBYPASS"] == "1"
+    assert programs.bypass()["XCATBYPASS"] == "1"

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from xcat_avs.definitions import Node, xcat
-from xcat_avs.definitions.xcat import XcatDefinitions
+from xcat_avs.definitions import tables
+from xcat_avs.definitions.osimage import resolve
+from xcat_avs.definitions.protocol import Node
+from xcat_avs.definitions.tables import XcatDefinitions
 from xcat_avs.errors import AvsError
-from xcat_avs.image import resolve
 
 DATA = Path(__file__).resolve().parents[1] / "data/lsdef.json"
 RECORDED: list[dict[str, Any]] = json.loads(DATA.read_text(encoding="utf-8"))
@@ -56,28 +57,28 @@ def test_recorded_output_is_read_or_refused(record: dict[str, Any]) -> None:
     """Stanzas are read; sentences that say that there is nothing are nothing; all else is no definition."""
     if record["parse"] is None:
         with pytest.raises(AvsError, match="lsdef"):
-            xcat.parse(record["stdout"])
+            tables.parse(record["stdout"])
     else:
-        assert sorted(xcat.parse(record["stdout"])) == sorted(record["parse"])
-    assert xcat.parse_compact(record["stdout"]) == record["compact"]
+        assert sorted(tables.parse(record["stdout"])) == sorted(record["parse"])
+    assert tables.parse_compact(record["stdout"]) == record["compact"]
 
 
 @pytest.mark.parametrize("record", RECORDED, ids=lambda record: record["name"])
 def test_recorded_runs_succeed_or_fail_for_their_own_reason(record: dict[str, Any], tmp_path: Path) -> None:
     stub = program(tmp_path, record["stdout"], record["stderr"], record["exit"])
     if not record["lsdef"]:
-        answer = xcat.lsdef(stub, "-t", "osimage")
+        answer = tables.lsdef(stub, "-t", "osimage")
         assert record["stdout"].removesuffix(answer) in ("", NOISE)
         return
     with pytest.raises(AvsError) as err:
-        xcat.lsdef(stub, "-t", "osimage")
+        tables.lsdef(stub, "-t", "osimage")
     assert re.search(record["lsdef"], str(err.value))
     assert "no osimage" not in str(err.value)
 
 
 def test_every_value_of_a_recorded_stanza() -> None:
     text = one("lsdef-z-all")["stdout"]
-    found = xcat.parse(text)
+    found = tables.parse(text)
     assert len(found) == 14
     wanted = dict(re.findall(r"^    ([a-z]+)=(.*)$", text.split("\nbaredistro:\n")[1].split("\n\n")[0], re.MULTILINE))
     assert {"objtype": "osimage", **found["baredistro"].attributes} == wanted
@@ -88,23 +89,23 @@ def test_every_value_of_a_recorded_stanza() -> None:
 
 def test_values_are_raw() -> None:
     """Quotes, dollars, a tab, `=`, spaces at the end, five thousand characters: as they were printed."""
-    attributes = xcat.parse(one("special-z")["stdout"])["special"].attributes
+    attributes = tables.parse(one("special-z")["stdout"])["special"].attributes
     assert attributes["addkcmdline"] == "quiet \"double\" 'single' $HOME `id` \\back"
     assert attributes["kerneldir"] == "leading and trailing  "
     assert attributes["krpmver"] == "tab\there"
     assert attributes["usercomment"] == "a=b c==d"
     assert len(attributes["dump"]) == 5000
-    compact = xcat.parse_compact(one("special-i-c")["stdout"])["special"]
+    compact = tables.parse_compact(one("special-i-c")["stdout"])["special"]
     assert {key: attributes.get(key, "") for key in compact} == compact
 
 
 def test_a_classic_image_is_found_by_its_profile() -> None:
-    found = resolve(xcat.parse(one("lsdef-z-all")["stdout"]), "example.prod")
+    found = resolve(tables.parse(one("lsdef-z-all")["stdout"]), "example.prod")
     assert (found.name, found.osvers, found.osarch) == ("SL6.3-x86_64-netboot-example.prod", "SL6.3", "x86_64")
 
 
 def test_images_of_other_methods_are_not_taken_for_a_profile() -> None:
-    images = xcat.parse(one("lsdef-z-all")["stdout"])
+    images = tables.parse(one("lsdef-z-all")["stdout"])
     with pytest.raises(AvsError, match="means 6 osimages"):
         resolve(images, "compute")
     assert resolve(images, "compute", "rocky9.4").name == "rocky9.4-x86_64-netboot-compute"
@@ -112,7 +113,7 @@ def test_images_of_other_methods_are_not_taken_for_a_profile() -> None:
 
 @pytest.mark.parametrize("sentence", [EMPTY, "No object definitions have been found\n", f"{STANZA}"])
 def test_an_empty_table_holds_nothing(sentence: str) -> None:
-    assert xcat.parse(sentence) == {}
+    assert tables.parse(sentence) == {}
 
 
 @pytest.mark.parametrize(
@@ -124,12 +125,12 @@ def test_an_empty_table_holds_nothing(sentence: str) -> None:
 )  # fmt: skip
 def test_garbage_is_an_error(garbage: str) -> None:
     with pytest.raises(AvsError, match="lsdef -t osimage -z"):
-        xcat.parse(garbage)
+        tables.parse(garbage)
 
 
 def test_other_objects_are_passed_over() -> None:
     text = f"{STANZA}\ncn001:\n    objtype=node\n    os=rocky9.4\n{image('a', osvers='rocky9.4')}"
-    assert list(xcat.parse(text)) == ["a"]
+    assert list(tables.parse(text)) == ["a"]
 
 
 GOOD = {"osarch": "x86_64", "osvers": "rocky9.4", "profile": "good", "provmethod": "netboot"}
@@ -147,7 +148,7 @@ def test_a_newline_in_a_value_spoils_that_image_alone(value: str) -> None:
     good, bad = "rocky9.4-x86_64-netboot-good", "rocky9.4-x86_64-netboot-bad"
     attributes = {"otherifce": value, "pkglist": "/p", **GOOD, "profile": "bad", "rootimgdir": "/r"}
     text = STANZA + image(bad, **dict(sorted(attributes.items()))) + image(good, **GOOD)  # lsdef sorts, too
-    found = xcat.parse(text)
+    found = tables.parse(text)
     assert found[good].check().profile == "good"
     assert dict(found[good].attributes) == GOOD
     with pytest.raises(AvsError, match=r"cannot be trusted.*newline"):
@@ -155,9 +156,9 @@ def test_a_newline_in_a_value_spoils_that_image_alone(value: str) -> None:
 
 
 def test_a_line_break_that_is_no_newline_is_a_part_of_the_value() -> None:
-    found = xcat.parse(STANZA + image("a", description="one\x0btwo\x0cthree\u2028four\rfive"))
+    found = tables.parse(STANZA + image("a", description="one\x0btwo\x0cthree\u2028four\rfive"))
     assert found["a"].attributes["description"] == "one\x0btwo\x0cthree\u2028four\rfive"
-    compact = xcat.parse_compact("cn001: provmethod=one\x0bcn002: provmethod=two\n")
+    compact = tables.parse_compact("cn001: provmethod=one\x0bcn002: provmethod=two\n")
     assert list(compact) == ["cn001"]
 
 
@@ -168,29 +169,29 @@ def test_a_line_break_that_is_no_newline_is_a_part_of_the_value() -> None:
 def test_what_an_admin_wrote_into_a_description_is_no_error(words: str, tmp_path: Path) -> None:
     """Only what lsdef itself says counts, not what is in the tables that it prints."""
     text = STANZA + image("a", description=f"fails with: {words}")
-    assert xcat.lsdef(program(tmp_path, text), "-t", "osimage", "-z") == text
+    assert tables.lsdef(program(tmp_path, text), "-t", "osimage", "-z") == text
 
 
 def test_a_hanging_lsdef_is_ended_and_is_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xcat, "TIMEOUT", 0.3)
+    monkeypatch.setattr(tables, "TIMEOUT", 0.3)
     started = time.monotonic()
     with pytest.raises(AvsError, match=r"xCAT does not answer: .* did not end within 0\.3 s"):
-        xcat.lsdef(program(tmp_path, "", before="sleep 600"), "-t", "osimage")
+        tables.lsdef(program(tmp_path, "", before="sleep 600"), "-t", "osimage")
     assert time.monotonic() - started < 15
 
 
 def test_lsdef_gets_the_end_of_its_input_at_once(tmp_path: Path) -> None:
-    assert xcat.lsdef(program(tmp_path, "x\n", before="cat >/dev/null")) == "x\n"
+    assert tables.lsdef(program(tmp_path, "x\n", before="cat >/dev/null")) == "x\n"
 
 
 def test_a_killed_lsdef_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AvsError, match="was killed by SIGKILL"):
-        xcat.lsdef(program(tmp_path, "", before="kill -9 $$"))
+        tables.lsdef(program(tmp_path, "", before="kill -9 $$"))
 
 
 def test_lsdef_that_is_no_program_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AvsError):
-        xcat.lsdef(str(tmp_path / "lsdef"))
+        tables.lsdef(str(tmp_path / "lsdef"))
 
 
 def answering(directory: Path, **answers: str) -> XcatDefinitions:
@@ -296,7 +297,7 @@ def test_who_may_not_ask(
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: uid)
     with pytest.raises(AvsError, match=words) as err:
-        xcat.lsdef(program(tmp_path, "", f"{said}\n", code), "-t", "osimage")
+        tables.lsdef(program(tmp_path, "", f"{said}\n", code), "-t", "osimage")
     assert uid or "run as root" not in str(err.value)
 
 

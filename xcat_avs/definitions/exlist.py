@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Callable
 
-from xcat_avs import manifest
 from xcat_avs.definitions import includes
 from xcat_avs.definitions.includes import INCLUDE, Source
-from xcat_avs.descent import Descent
+from xcat_avs.system.descent import Descent
+from xcat_avs.tree import scan
 
 KIND = "exlist"
 _libc = ctypes.CDLL(None)
@@ -64,7 +64,7 @@ def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
     """Remove from a disposable tree what an exlist leaves out; returns how many paths."""
     if not excluded:
         return 0
-    paths = [path for path, _ in manifest.walk(str(root))]
+    paths = [path for path, _ in scan.walk(str(root))]
     left_out = set(paths) - with_parents(select(paths, excluded, included))
     with Descent(str(root)) as tree:
         for path in sorted(left_out, reverse=True):  # what is in a directory before the directory

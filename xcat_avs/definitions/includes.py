@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from xcat_avs import trust
 from xcat_avs.errors import AvsError
+from xcat_avs.system import trust
 
 INCLUDE = re.compile(r"#INCLUDE:([^#^\n]+)#")
 # What makes a line of a package list more than a comment.

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcat_avs import trust
-from xcat_avs.definitions import Node
+from xcat_avs.definitions.osimage import OsImage
+from xcat_avs.definitions.protocol import Node
 from xcat_avs.errors import AvsError
-from xcat_avs.image import OsImage
+from xcat_avs.system import trust
 
 HEADER = re.compile(r"(\S[^=]*?):\s*")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]*")

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional, Protocol
 
-from xcat_avs import command, kernels, mounts, packages, pkglist
-from xcat_avs.definitions import exlist, includes
+from xcat_avs.definitions import exlist, includes, pkglist
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
-from xcat_avs.image import OsImage
+from xcat_avs.system import command
+from xcat_avs.tree import kernels, packages
 
 KERNEL, INITRD, newest_kernel = kernels.KERNEL, kernels.INITRD, kernels.newest_kernel
 rpm_database = packages.rpm_database
@@ -22,7 +23,6 @@ SOURCE_DATE_EPOCH = "1000000000"
 LISTS = ("pkglist", "otherpkglist", "exlist")
 # Where dracut, as far as it is a new one, reads that the same files are to give the same initrd.
 DRACUT_SETTING = "etc/dracut.conf.d/avs-reproducible.conf"
-ARCHIVES = re.compile(r"rootimg\.[a-z0-9.]+")
 
 
 @dataclass(frozen=True)
@@ -188,16 +188,6 @@ def explain_unknown(job: Job, log: Path, pattern: re.Pattern[str], err: AvsError
     return AvsError(f"no repository has the package {' or '.join(names)}; mend {lists} or pkgdir", err.tail, err.log)
 
 
-def count_packages(root: Path) -> int:
-    """The number of packages in an image by its own database; 0 without one that can be read."""
-    return len(packages.examine(root)[0])
-
-
-def package_names(root: Path) -> list[str]:
-    """The packages in an image by its own database, one of several versions or architectures once each."""
-    return [package.name for package in packages.read(root)]
-
-
 @contextmanager
 def reproducible_initrds(root: Path) -> Iterator[None]:
     """Have the dracut of an image make the same initrd of the same files, for the length of a block."""
@@ -219,30 +209,3 @@ def reproducible_initrds(root: Path) -> Iterator[None]:
             for directory in reversed(missing):  # with dracut, the directory is its package's
                 if directory.is_dir() and not os.listdir(directory):
                     directory.rmdir()
-
-
-def copy_tree(source: Path, target: Path, log: Path) -> None:
-    """Copy a directory laid out like a rootimgdir, with all that its files carry; archives stay behind."""
-    taken = sorted(name for name in os.listdir(source) if not ARCHIVES.fullmatch(name) and name != "build_info")
-    top = os.path.realpath(source)
-    for name in taken:
-        real = os.path.realpath(source / name)
-        if real != os.path.join(top, name) and not real.startswith(top + os.sep):
-            raise AvsError(f"{source / name} is a link that leads out of {source}; put the file itself there")
-    inner = [
-        point for name in taken for point in mounts.mounts_below(source / name) if point != os.path.join(top, "rootimg")
-    ]
-    if inner:
-        raise AvsError(
-            f"mounted below {source}: {', '.join(inner)}; unmount it, or its files would be taken for the image's"
-        )
-    mounts.remove_tree(target)
-    target.mkdir(parents=True, mode=0o700)
-    # -H: what is a link in DIR itself is taken for what it leads to. cp keeps owners, modes, times,
-    # links, hard links, sparse files, ACLs and xattrs, capabilities among them. It runs in DIR, whose name may be
-    # no UTF-8, which an argument has to be.
-    command.run(
-        ["cp", "-a", "-H", "--reflink=auto", "--", *(f"./{name}" for name in taken), str(target.absolute())],
-        log=log,
-        cwd=source,
-    )

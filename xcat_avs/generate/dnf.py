@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from xcat_avs import command, mounts
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import (
     NO_WISHES,
@@ -21,7 +21,7 @@ from xcat_avs.generate import (
     reproducible_initrds,
     rpm_database,
 )
-from xcat_avs.image import OsImage
+from xcat_avs.system import command, mounts
 
 UNKNOWN = re.compile(
     r"(?:No match for argument: |Unable to find a match: |Module or Group ')([^'\n]+?)'?(?: is not available\.)?$",

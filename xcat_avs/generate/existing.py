@@ -1,12 +1,17 @@
-"""A tree that is there already: what packing it has put into it is no part of the image."""
+"""A tree that is there already, in place of a generator (--from)."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from xcat_avs import mounts
-from xcat_avs.inside import inside
+from xcat_avs import generate
+from xcat_avs.errors import AvsError
+from xcat_avs.generate import Job, Wishes
+from xcat_avs.system import command, mounts
+from xcat_avs.tree.inside import inside
 
 XCATINFO, POSTSCRIPTS = "opt/xcat/xcatinfo", "xcatpost"
 # packimage writes this line for root, always with this date; what stood there before is gone.
@@ -34,3 +39,62 @@ def strip_packimage(root: Path) -> list[str]:
         shadow.write_bytes(data[: match.start(1)] + b"*" + data[match.end(1) :])
         found.append("root's password in /etc/shadow, which is locked now")
     return found
+
+
+ARCHIVES = re.compile(r"rootimg\.[a-z0-9.]+")
+
+
+def copy_tree(source: Path, target: Path, log: Path) -> None:
+    """Copy a directory laid out like a rootimgdir, with all that its files carry; archives stay behind."""
+    taken = sorted(name for name in os.listdir(source) if not ARCHIVES.fullmatch(name) and name != "build_info")
+    top = os.path.realpath(source)
+    for name in taken:
+        real = os.path.realpath(source / name)
+        if real != os.path.join(top, name) and not real.startswith(top + os.sep):
+            raise AvsError(f"{source / name} is a link that leads out of {source}; put the file itself there")
+    inner = [
+        point for name in taken for point in mounts.mounts_below(source / name) if point != os.path.join(top, "rootimg")
+    ]
+    if inner:
+        raise AvsError(
+            f"mounted below {source}: {', '.join(inner)}; unmount it, or its files would be taken for the image's"
+        )
+    mounts.remove_tree(target)
+    target.mkdir(parents=True, mode=0o700)
+    # -H: what is a link in DIR itself is taken for what it leads to. cp keeps owners, modes, times,
+    # links, hard links, sparse files, ACLs and xattrs, capabilities among them. It runs in DIR, whose name may be
+    # no UTF-8, which an argument has to be.
+    command.run(
+        ["cp", "-a", "-H", "--reflink=auto", "--", *(f"./{name}" for name in taken), str(target.absolute())],
+        log=log,
+        cwd=source,
+    )
+
+
+class _Copy:
+    """Stands for the generator where --from brings the tree."""
+
+    name = "copy of a directory"
+
+    def __init__(self, source: Path, wishes: Wishes) -> None:
+        self._root = source / "rootimg"
+        self._wishes = wishes
+
+    def programs(self) -> tuple[str, ...]:
+        counts = generate.rpm_database(self._root) and not (self._root / "usr/bin/rpm").exists()
+        return ("cp", "rpm") if counts else ("cp",)
+
+    def identity(self) -> str:
+        return self.name
+
+    def generate(self, job: Job) -> None:
+        raise AssertionError("--from is copied, not generated")
+
+    def install(self, job: Job, names: Sequence[str]) -> None:
+        generate.choose(job.image, "auto", self._wishes).install(job, names)
+
+    def remove(self, job: Job, names: Sequence[str]) -> None:
+        generate.choose(job.image, "auto", self._wishes).remove(job, names)
+
+    def upgrade(self, job: Job) -> None:
+        generate.choose(job.image, "auto", self._wishes).upgrade(job)

@@ -10,10 +10,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcat_avs import command, mounts, xcat
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import NO_WISHES, SOURCE_DATE_EPOCH, Job, Wishes, dnf, lists, reproducible_initrds
-from xcat_avs.manifest import digest
+from xcat_avs.system import command, mounts
+from xcat_avs.tree.scan import digest
+from xcat_avs.xcat import fitness, private, programs
 
 DRACUT = re.compile(r"^.*(?:dracut-install: (?:FAILED|ERROR)|dracut.*ERROR).*$", re.MULTILINE)
 INNER = re.compile(r"^cd (\S+); (\./genimage .*)$", re.MULTILINE)
@@ -40,7 +41,7 @@ def options(modules: Sequence[str], interface: str, kernel: str, root_size: str)
     """genimage's own options. Raises AvsError for a value that xCAT's shell would take for more than a word."""
     found: list[str] = []
     for flag, value in (("-n", ",".join(dict.fromkeys(modules))), ("-i", interface), ("-k", kernel), ("-l", root_size)):
-        if not xcat.SAFE.fullmatch(value) or value.startswith("-"):
+        if not fitness.SAFE.fullmatch(value) or value.startswith("-"):
             raise AvsError(f"genimage {flag} {value!r}: xCAT would hand that to a shell; take plain names")
         found += [flag, value] if value else []
     return tuple(found)
@@ -63,7 +64,7 @@ class Genimage:
     name: str = "genimage"
 
     def programs(self) -> tuple[str, ...]:
-        return (xcat.need("genimage"),)
+        return (programs.need("genimage"),)
 
     def identity(self) -> str:
         minimal = digest(self.minimal) if self.minimal else ""
@@ -71,8 +72,8 @@ class Genimage:
 
     def generate(self, job: Job) -> None:
         image = job.image
-        xcat.refuse_incomplete(image, self.rootimgdir, build=True)
-        xcat.refuse_unsafe(image)
+        fitness.refuse_incomplete(image, self.rootimgdir, build=True)
+        fitness.refuse_unsafe(image)
         for problem in lists(image)[1]:
             job.warn(f"{image.name}: {problem}; genimage goes on without that list")
         mounts.remove_tree(job.work)
@@ -81,12 +82,12 @@ class Genimage:
             stack.callback(mounts.remove_tree, job.work)
             for name in ("tftp", "locks"):
                 (job.work / name).mkdir(parents=True, mode=0o700)
-            stack.enter_context(xcat.private_locks(job.work / "locks"))
+            stack.enter_context(private.private_locks(job.work / "locks"))
             stack.enter_context(
-                xcat.seen_at(job.work / "tftp", self.tftpdir / "xcat/osimage" / image.name, job.work / "above.tftp")
+                private.seen_at(job.work / "tftp", self.tftpdir / "xcat/osimage" / image.name, job.work / "above.tftp")
             )
             argv, cwd = self._command(job)  # looked up before the directory is covered
-            stack.enter_context(xcat.seen_at(tree, self.rootimgdir, job.work / "above"))
+            stack.enter_context(private.seen_at(tree, self.rootimgdir, job.work / "above"))
             # After the overlays, which would hide it.
             if self.minimal:
                 for path in image.paths("pkglist"):
@@ -94,7 +95,7 @@ class Genimage:
             if image.version.packages == "rpm":
                 stack.enter_context(_database_in_image(job.work))
             stack.enter_context(reproducible_initrds(job.root))
-            env = {**xcat.bypass(), "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
+            env = {**programs.bypass(), "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
             command.run(argv, log=job.log, env=env, cwd=cwd, timeout=job.timeout)
             self._tidy(job)
         if image.version.packages == "rpm":
@@ -108,10 +109,10 @@ class Genimage:
 
     def _command(self, job: Job) -> tuple[list[str], Path]:
         """`genimage OPTIONS NAME`; with a provider, the inner command as --dryrun prints it, from that directory."""
-        program = xcat.need("genimage")
+        program = programs.need("genimage")
         if not self.provider:
             return [program, *self.options, job.image.name], Path("/")
-        text = command.capture([program, "--dryrun", *self.options, job.image.name], env=xcat.bypass()).text
+        text = command.capture([program, "--dryrun", *self.options, job.image.name], env=programs.bypass()).text
         match = INNER.search(text)
         if match is None:
             raise AvsError(f"{job.image.name}: genimage --dryrun printed no command", text.splitlines()[-5:])

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from xcat_avs import command, mounts
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import (
     NO_WISHES,
@@ -21,7 +20,8 @@ from xcat_avs.generate import (
     package_set,
     reproducible_initrds,
 )
-from xcat_avs.inside import inside
+from xcat_avs.system import command, mounts
+from xcat_avs.tree.inside import inside
 
 UNKNOWN_NAME = re.compile(r"^E: (?:Unable to locate package |Package ')([^'\s]+)", re.MULTILINE)
 BROKEN = re.compile(r"^dpkg: error processing (?:package|archive) (\S+) .*\n.*", re.MULTILINE)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from xcat_avs import command, mounts, xcat
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import (
     NO_WISHES,
@@ -28,8 +28,9 @@ from xcat_avs.generate import (
 )
 from xcat_avs.generate.dnf import Dnf, flags, macros, repositories, sections, warn_of_scripts
 from xcat_avs.generate.mmdebstrap import resolver
-from xcat_avs.image import OsImage
-from xcat_avs.manifest import digest
+from xcat_avs.system import command, mounts
+from xcat_avs.tree.scan import digest
+from xcat_avs.xcat import fitness
 
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64", "x86": "i386"}
 # Where below a repository its packages are: SL, CentOS and RHEL 5 have names of their own.
@@ -126,7 +127,7 @@ class Rinse:
     def _unpack(self, job: Job, lines: list[list[str]]) -> None:
         """Have rinse fetch and unpack the base; its packages end up in work/base."""
         root, work, image = job.root.resolve(), job.work, job.image
-        if not xcat.SAFE.fullmatch(str(root)):
+        if not fitness.SAFE.fullmatch(str(root)):
             raise AvsError(f"{image.name}: rinse would hand {root} to a shell; set [paths] state to a plain path")
         arch = ARCHITECTURES.get("x86" if re.fullmatch(r"i[3-6]86", image.osarch) else image.osarch)
         if arch is None:
@@ -172,7 +173,7 @@ class Rinse:
                 found = re.findall(r"^\w+://(\S+\.rpm)$", said, re.MULTILINE)
                 if not found:
                     continue
-                unsafe = [text for text in (mirror, *found) if not xcat.SAFE.fullmatch(text)]
+                unsafe = [text for text in (mirror, *found) if not fitness.SAFE.fullmatch(text)]
                 if unsafe:
                     raise AvsError(f"{image.name}: rinse would hand {unsafe[0]!r} to a shell; name another pkgdir")
                 _warn_of_missing(job, lines, MISSING.findall(said))

@@ -11,25 +11,30 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from xcat_avs import __version__, addons, build, command, config, generate, kernels, report, xcat
-from xcat_avs.addons import AddonResult
-from xcat_avs.build import StepResult
-from xcat_avs.config import Settings
-from xcat_avs.context import BuildContext, BuildPaths
+from xcat_avs import __version__, clock, generate, report, settings
+from xcat_avs.build import addons, info, plan, steps, tables
+from xcat_avs.build.addons import AddonResult
+from xcat_avs.build.context import BuildContext, BuildPaths
+from xcat_avs.build.plan import StepResult
+from xcat_avs.definitions.osimage import OsImage, check_tag_name
 from xcat_avs.errors import AvsError, Interrupted, UsageError
-from xcat_avs.generate import Generator, Job, Wishes, genimage
+from xcat_avs.generate import Generator, Wishes, genimage
+from xcat_avs.generate.existing import _Copy
 from xcat_avs.generate.genimage import Genimage
-from xcat_avs.image import OsImage, check_tag_name
 from xcat_avs.modes import Mode
-from xcat_avs.modes.pack import check_tools, publish_tag
-from xcat_avs.modes.tag import default_name, make_tag
-from xcat_avs.procedure import Procedure
-from xcat_avs.recipe import Recipe, Step
+from xcat_avs.pack.job import check_tools, publish_tag
+from xcat_avs.recipes.procedure import Procedure
+from xcat_avs.recipes.recipe import Recipe, Step
 from xcat_avs.report import Report
 from xcat_avs.request import Request
+from xcat_avs.settings import Settings, share_dir
 from xcat_avs.site import Site
-from xcat_avs.store import Revision, Store
+from xcat_avs.store.protocol import Revision, Store
+from xcat_avs.store.tags import default_name, make_tag
 from xcat_avs.store.trees import commit_tree
+from xcat_avs.system import command
+from xcat_avs.tree import kernels
+from xcat_avs.xcat import fitness, programs
 
 STORE_PROGRAMS = ("fsvs", "svn", "svnmucc")
 CHDEF_TIMEOUT = 60.0  # seconds
@@ -47,7 +52,7 @@ class CreateFailed(AvsError):
 def run(request: Request, site: Site) -> Report:
     image = _defined(request, site)
     recipe = site.recipe(image)
-    config.refuse_writable(image, recipe.settings)
+    settings.refuse_writable(image, recipe.settings)
     if request.base:
         recipe = replace(recipe, addons=())
     source = _source(request, site)
@@ -83,16 +88,16 @@ def run(request: Request, site: Site) -> Report:
             raise err.prefixed(f"{image.name}: ", "; nothing was committed") from None
         changes = _changes(image, after, site)
         image = after
-        completed = report.utc_now()
-        said = build.step_reports(paths, recipe)
+        completed = clock.utc_now()
+        said = info.step_reports(paths, recipe)
         text = _report_blocks(image, completed, message, results, added, said)
         provenance = _provenance(image, site, generator, completed, message)
-        problem = build.write_build_info(paths, image, recipe, results, added, report.to_text(Report(text)), provenance)
+        problem = info.write_build_info(paths, image, recipe, results, added, report.to_text(Report(text)), provenance)
         if problem:
             site.progress.warn(f"{image.name}: {problem}; its packages are neither counted nor compared")
         site.progress.begin("committing")
         try:
-            log_message = f"{site.identity.user}; Image rebuild completed at {report.ctime(completed)}\n{message}"
+            log_message = f"{site.identity.user}; Image rebuild completed at {clock.ctime(completed)}\n{message}"
             revision, changed = commit_tree(
                 store, image, paths.tree, site.identity.user, log_message, site.progress.warn
             )
@@ -110,10 +115,10 @@ def _defined(request: Request, site: Site) -> OsImage:
         return image
     if not site.definitions.xcat:
         raise UsageError(f"--define changes the xCAT tables, which are not used here; edit {image.origin}")
-    words = xcat.mending(image)
+    words = fitness.mending(image)
     if words:
         site.progress.say(" ".join(words))
-        command.capture([xcat.need("chdef"), *words[1:]], timeout=CHDEF_TIMEOUT)
+        command.capture([programs.need("chdef"), *words[1:]], timeout=CHDEF_TIMEOUT)
         site.definitions.reload()
         image = site.own_image(request)
     return image
@@ -129,11 +134,11 @@ def _generator(source: Optional[Path], site: Site, image: OsImage, settings: Set
         return generate.choose(image, settings.generator, _wishes(image, settings))
     if not site.definitions.xcat:
         raise AvsError(f"{image.name}: [image] generator = genimage needs xCAT, which is not used here")
-    xcat.refuse_incomplete(image, image.rootimgdir(site.definitions.installdir), build=True)
-    xcat.refuse_unsafe(image)
+    fitness.refuse_incomplete(image, image.rootimgdir(site.definitions.installdir), build=True)
+    fitness.refuse_unsafe(image)
     minimal = ""
     if settings.pkglist == "minimal":
-        minimal = str(config.share_dir() / "minimal" / f"{image.version.chain[0]}.pkglist")
+        minimal = str(share_dir() / "minimal" / f"{image.version.chain[0]}.pkglist")
         if not Path(minimal).is_file():
             raise AvsError(f"{image.name}: [image] pkglist = minimal, and there is no {minimal}")
     installdir, tftpdir = site.definitions.installdir, site.definitions.tftpdir
@@ -152,7 +157,7 @@ def _generator(source: Optional[Path], site: Site, image: OsImage, settings: Set
 def _wishes(image: OsImage, settings: Settings) -> Wishes:
     """What the settings say of all packages."""
     version = image.version
-    base = settings.rinse_packages or str(config.share_dir() / "rinse" / f"{version.family}{version.major}.packages")
+    base = settings.rinse_packages or str(share_dir() / "rinse" / f"{version.family}{version.major}.packages")
     return Wishes(settings.install_docs, settings.install_locales, settings.package_manager_args, Path(base))
 
 
@@ -192,35 +197,6 @@ def _changes(image: OsImage, after: OsImage, site: Site) -> list[str]:
     return [f"{key}: {old.get(key, '')!r} -> {new.get(key, '')!r}" for key in changed]
 
 
-class _Copy:
-    """Stands for the generator where --from brings the tree."""
-
-    name = "copy of a directory"
-
-    def __init__(self, source: Path, wishes: Wishes) -> None:
-        self._root = source / "rootimg"
-        self._wishes = wishes
-
-    def programs(self) -> tuple[str, ...]:
-        counts = generate.rpm_database(self._root) and not (self._root / "usr/bin/rpm").exists()
-        return ("cp", "rpm") if counts else ("cp",)
-
-    def identity(self) -> str:
-        return self.name
-
-    def generate(self, job: Job) -> None:
-        raise AssertionError("--from is copied, not generated")
-
-    def install(self, job: Job, names: Sequence[str]) -> None:
-        generate.choose(job.image, "auto", self._wishes).install(job, names)
-
-    def remove(self, job: Job, names: Sequence[str]) -> None:
-        generate.choose(job.image, "auto", self._wishes).remove(job, names)
-
-    def upgrade(self, job: Job) -> None:
-        generate.choose(job.image, "auto", self._wishes).upgrade(job)
-
-
 def _source(request: Request, site: Site) -> Optional[Path]:
     if not request.source:
         return None
@@ -243,7 +219,7 @@ def _source(request: Request, site: Site) -> Optional[Path]:
 def _message(request: Request, site: Site, image: OsImage, settings: Settings) -> str:
     if not request.message and settings.require_message:
         raise UsageError("this site asks for a message with every build: say why with -m 'MESSAGE'")
-    return request.message or f"{site.identity.user} built {image.name} on {report.local(site.identity.started)}"
+    return request.message or f"{site.identity.user} built {image.name} on {clock.local(site.identity.started)}"
 
 
 def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optional[Path], paths: BuildPaths, request: Request,
@@ -266,20 +242,20 @@ def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optiona
         )
 
     installdir = site.definitions.installdir
-    seed = build.build_seed(image, generator, source, installdir)
+    seed = plan.build_seed(image, generator, source, installdir)
     if request.resume:
-        seed = build.earlier_seed(paths, seed)
+        seed = plan.earlier_seed(paths, seed)
 
     def remember(interrupted: bool) -> OsImage:
         # What the build itself changed in the definition is no reason to begin again.
         after = _written_back(image, site, interrupted)
         with contextlib.suppress(OSError):  # a file that it names is gone: the next run says so
-            build.remember_seed(paths, seed, build.build_seed(after, generator, source, installdir))
+            plan.remember_seed(paths, seed, plan.build_seed(after, generator, source, installdir))
         return after
 
     try:
         try:
-            results = build.run_steps(context, recipe, paths, seed, request.resume, site.progress)
+            results = steps.run_steps(context, recipe, paths, seed, request.resume, site.progress)
             added = addons.run_addons(context, recipe, paths, results, request.resume, site.progress)
         except BaseException as err:
             # The first error is the one to be told, whatever comes while this is noted.
@@ -287,14 +263,14 @@ def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optiona
                 remember(isinstance(err, Interrupted))
             raise
         return results, added, remember(interrupted=False)
-    except build.StepFailed as err:
+    except steps.StepFailed as err:
         failed = CreateFailed(
             f"{image.name}: {err.text}", err.tail, err.log,
         )  # fmt: skip
         failed.text += f"; nothing was committed. When it is mended, `{_again(request)}` goes on from there"
         if err.results:
             failed.report = Report(
-                [report.step_table(err.results, image.version.packages)],
+                [tables.step_table(err.results, image.version.packages)],
                 {"steps": [asdict(item) for item in err.results]},
             )
         raise failed from None
@@ -335,10 +311,10 @@ def _report_blocks(
     said: Mapping[str, Sequence[str]],
 ) -> list[object]:
     return [
-        f"Image rebuild completed at {report.ctime(completed)}",
+        f"Image rebuild completed at {clock.ctime(completed)}",
         message,
-        report.step_table(results, image.version.packages),
-        *([report.addon_table(added, image.version.packages)] if added else []),
+        tables.step_table(results, image.version.packages),
+        *([tables.addon_table(added, image.version.packages)] if added else []),
         *(report.as_lines([f"{name}:", *(f"  {line}" for line in lines)]) for name, lines in said.items()),
         f"Image {image.profile} created",
     ]

@@ -10,22 +10,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from xcat_avs import differences, diffreport, manifest, mounts, packages
 from xcat_avs.definitions import stanza
-from xcat_avs.differences import Differences
-from xcat_avs.diffreport import Side
+from xcat_avs.definitions.osimage import OsImage
+from xcat_avs.diff import differences, words
+from xcat_avs.diff.differences import Differences
+from xcat_avs.diff.words import Side
 from xcat_avs.errors import AvsError, NotFoundError, UsageError
 from xcat_avs.escape import printable
-from xcat_avs.image import OsImage
-from xcat_avs.manifest import Manifest
 from xcat_avs.modes import Mode
-from xcat_avs.modes.tag import find_revision, find_tags
-from xcat_avs.packages import PackageList
 from xcat_avs.report import LEFT, RIGHT, Raw, Report, Table, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site
-from xcat_avs.store import MANIFEST, Store, Version
+from xcat_avs.store.protocol import MANIFEST, Store, Version
+from xcat_avs.store.tags import find_revision, find_tags
 from xcat_avs.store.trees import CARRIED, INPUTS, stored_manifest
+from xcat_avs.system import mounts
+from xcat_avs.tree import packages, scan
+from xcat_avs.tree.manifest import Manifest
+from xcat_avs.tree.packages import PackageList
 
 STANZA = f"{INPUTS}/osimage.stanza"
 
@@ -43,7 +45,7 @@ def run(request: Request, site: Site) -> Report:
     # What a commit by other means left unchanged in build_info is not of that commit.
     whole = {side: store.brought(image, side.revision, MANIFEST) for side in (old, new)}
     found = Differences()
-    blocks: list[object] = [diffreport.heading(old, new)]
+    blocks: list[object] = [words.heading(old, new)]
     if wants_files:
         found = _compared(store, image, old.version, new.version, all(whole.values()))
         document["manifests"] = {"old": whole[old], "new": whole[new]}
@@ -51,20 +53,20 @@ def run(request: Request, site: Site) -> Report:
         lists = [_packages(store, image, side.version, whole[side]) for side in (old, new)]
         kind = next((item.kind for item in lists if item.kind != "none"), "none")
         found = replace(found, packages=packages.compare(lists[0], lists[1], kind))
-        document["packages"] = diffreport.packages_document(kind, lists[0], lists[1], found.packages)
+        document["packages"] = words.packages_document(kind, lists[0], lists[1], found.packages)
         if not (wants_files and found.identical):
-            blocks += diffreport.package_blocks(found.packages, kind)
+            blocks += words.package_blocks(found.packages, kind)
     if request.files:
         # What was asked for is files: the rest of the report would be in their way.
         found = replace(differences.matching(found, request.files), packages=found.packages)
-        blocks += [*diffreport.privilege_blocks(found), *diffreport.file_blocks(found.files, 0, request.files)]
+        blocks += [*words.privilege_blocks(found), *words.file_blocks(found.files, 0, request.files)]
     elif wants_files:
-        blocks += diffreport.all_blocks(found, old, new)
-        document.update(diffreport.facts_document(found), identical=found.identical)
+        blocks += words.all_blocks(found, old, new)
+        document.update(words.facts_document(found), identical=found.identical)
     if wants_files:
         document["privileges"] = [item._asdict() for item in found.privileges]
-        document["files"] = [diffreport.file_document(item) for item in found.files]
-        blocks += [diffreport.without_manifest(side) for side in whole if not whole[side]]
+        document["files"] = [words.file_document(item) for item in found.files]
+        blocks += [words.without_manifest(side) for side in whole if not whole[side]]
     return Report(blocks, document)
 
 
@@ -165,7 +167,7 @@ def _packages(store: Store, image: OsImage, version: Version, listed: bool) -> P
 
 def _keep_within(root: Path) -> None:
     """Remove links of an exported part of an image that lead out of it: rpm would read what is there."""
-    for path, status in manifest.walk(str(root)):
+    for path, status in scan.walk(str(root)):
         if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
             real = os.path.realpath(root / path)
             if not stat.S_ISLNK(status.st_mode) or not real.startswith(f"{os.path.realpath(root)}/"):
@@ -180,7 +182,7 @@ def _content(store: Store, image: OsImage, old: Side, new: Side, wanted: str, do
     path = differences.stored(wanted)
     one, other = (_file(store, image, side.version, path) for side in (old, new))
     if one is None and other is None:
-        both = f"neither {diffreport.name(old)} nor {diffreport.name(new)}"
+        both = f"neither {words.name(old)} nor {words.name(new)}"
         raise NotFoundError(
             f"{image.name}: {both} has a file {wanted!r}; what is in the image begins with /, "
             "beside it are kernel, initrd-stateless.gz, build_info/report and the like"
@@ -191,7 +193,7 @@ def _content(store: Store, image: OsImage, old: Side, new: Side, wanted: str, do
     if one == other:
         assert facts[0] is not None
         text = f"{wanted} is the same in both: {facts[0]['size']} bytes, SHA-256 {facts[0]['sha256']}"
-        return Report([diffreport.heading(old, new), as_lines([text])], document)
+        return Report([words.heading(old, new), as_lines([text])], document)
     texts = [_text(data) for data in (one, other)]
     if texts[0] is None or texts[1] is None:
         rows = [(word, str(item["size"]), item["sha256"]) if item else (word, "-", "not there")
@@ -200,7 +202,7 @@ def _content(store: Store, image: OsImage, old: Side, new: Side, wanted: str, do
             [as_lines([f"{wanted} is no text:"]), Table(("", "BYTES", "SHA-256"), rows, [LEFT, RIGHT, LEFT])], document
         )
     before, after = (
-        "/dev/null" if data is None else f"{printable(differences.shown(path))} ({diffreport.name(side)})"
+        "/dev/null" if data is None else f"{printable(differences.shown(path))} ({words.name(side)})"
         for data, side in ((one, old), (other, new))
     )
     document["diff"] = "".join(difflib.unified_diff(_lines(texts[0]), _lines(texts[1]), before, after))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from xcat_avs.image import OsImage
+from xcat_avs.clock import local
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.modes import Mode
-from xcat_avs.pack.publish import read_record
-from xcat_avs.report import LEFT, RIGHT, Report, Table, local
+from xcat_avs.report import LEFT, RIGHT, Report, Table
 from xcat_avs.request import Request
+from xcat_avs.serve.sets import read_record
 from xcat_avs.site import Site
 
 

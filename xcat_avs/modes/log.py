@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Optional
 
-from xcat_avs.image import OsImage, Tag
+from xcat_avs.clock import local
+from xcat_avs.definitions.osimage import OsImage, Tag
 from xcat_avs.modes import Mode
-from xcat_avs.report import LEFT, RIGHT, Report, Table, local, mebibytes
+from xcat_avs.report import LEFT, RIGHT, Report, Table, mebibytes
 from xcat_avs.request import Request
 from xcat_avs.site import Site
-from xcat_avs.store import Revision, Store
+from xcat_avs.store.protocol import Revision, Store
 
 
 def run(request: Request, site: Site) -> Report:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from xcat_avs.clock import local
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, NotFoundError, nearest
-from xcat_avs.image import OsImage
 from xcat_avs.modes import Mode
-from xcat_avs.modes.pack import after_publish, check_nodeset, check_place, record_publish, warn_altered
-from xcat_avs.pack import place, publish
-from xcat_avs.report import Report, as_lines, local
+from xcat_avs.pack.job import after_publish, check_nodeset, check_place, record_publish, warn_altered
+from xcat_avs.report import Report, as_lines
 from xcat_avs.request import Request
+from xcat_avs.serve import place, publish, sets
 from xcat_avs.site import Site
 
 
@@ -22,10 +23,10 @@ def run(request: Request, site: Site) -> Report:
     check_place(site, image)
     with site.lock(image, "pack"), site.image_lock(rootimgdir):
         publish.finish_interrupted(rootimgdir)
-        before = publish.current(rootimgdir)
+        before = sets.current(rootimgdir)
         if before is None:
             raise NotFoundError(f"{image.name}: {rootimgdir} was not published by avsimage; pack a tag first")
-        served = publish.read_record(rootimgdir)
+        served = sets.read_record(rootimgdir)
         if served is not None and served.osimage != image.name:
             raise AvsError(f"{image.name}: what {rootimgdir} serves was packed as {served.osimage}; roll that one back")
         wanted = _wanted(request, image, rootimgdir, before)
@@ -38,7 +39,7 @@ def run(request: Request, site: Site) -> Report:
             )  # fmt: skip
         _refuse_damaged(request, image, rootimgdir, wanted)
         publish.switch(rootimgdir, wanted, site.progress.warn)
-        record = publish.read_record(rootimgdir)  # None: a directory that genimage and packimage left
+        record = sets.read_record(rootimgdir)  # None: a directory that genimage and packimage left
         record_publish(site, image, "rollback", record, wanted, before, request.message)
     packed = f", packed {local(record.date)} by {record.user}," if record else ""
     lines = [f"Serving {wanted} again{packed} in place of {before}"]
@@ -50,11 +51,11 @@ def run(request: Request, site: Site) -> Report:
 def _wanted(request: Request, image: OsImage, rootimgdir: Path, before: str) -> str:
     """The name of the set to serve. before: the one that is served."""
     if not request.tag:
-        wanted = publish.previous(rootimgdir)
+        wanted = sets.previous(rootimgdir)
         if not wanted:
             raise NotFoundError(f"{image.name}: no set was served before {before}; choose one with -t")
         return wanted
-    found = publish.kept(rootimgdir, image.name)
+    found = sets.kept(rootimgdir, image.name)
     kept = {
         found[name].tag: name for name in sorted(found, key=lambda name: found[name].date)
     }  # the newest of each tag
@@ -67,7 +68,7 @@ def _wanted(request: Request, image: OsImage, rootimgdir: Path, before: str) -> 
 def _refuse_damaged(request: Request, image: OsImage, rootimgdir: Path, wanted: str) -> None:
     """Refuse to serve what is not what was packed, or of another osimage, or no image at all."""
     directory = rootimgdir.parent / wanted
-    record = publish.read_record(directory)
+    record = sets.read_record(directory)
     if record is None and not place.is_image(directory):
         raise AvsError(
             f"{image.name}: {directory} holds neither an archive of a root image nor a tree; pack a tag instead"
@@ -76,11 +77,11 @@ def _refuse_damaged(request: Request, image: OsImage, rootimgdir: Path, wanted: 
         raise AvsError(
             f"{image.name}: {directory} was packed as {record.osimage}; choose a set of this osimage with -t"
         )
-    text = publish.altered(rootimgdir, wanted, sums=not request.fast)
+    text = sets.altered(rootimgdir, wanted, sums=not request.fast)
     if record is not None and text:
         raise AvsError(
             f"{image.name}: {text}; nothing was changed. Pack it again with `avsimage -c pack {image.name} -t {record.tag}`, or choose another "
-            f"with -t; if somebody has packed there by hand and nodes shall have just that, remove {directory / publish.RECORD} first"
+            f"with -t; if somebody has packed there by hand and nodes shall have just that, remove {directory / sets.RECORD} first"
         )
 
 

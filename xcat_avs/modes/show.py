@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from xcat_avs import records
+from xcat_avs.clock import local
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import NotFoundError, UsageError
-from xcat_avs.image import OsImage
 from xcat_avs.modes import Mode
 from xcat_avs.modes.list_tags import packed_as
-from xcat_avs.modes.tag import find_revision, find_tag
-from xcat_avs.report import LEFT, Report, Table, as_lines, local
+from xcat_avs.report import LEFT, Report, Table, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site
-from xcat_avs.store import Store, Version
+from xcat_avs.store.protocol import Store, Version
+from xcat_avs.store.tags import find_revision, find_tag
 from xcat_avs.store.trees import INPUTS, stored_manifest
+from xcat_avs.system import records
 
 
 def run(request: Request, site: Site) -> Report:

@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xcat_avs import command, served, xcat
+from xcat_avs.clock import local
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import CommandError, NoStoreError, counted
-from xcat_avs.image import OsImage
-from xcat_avs.journal import JournalEntry
 from xcat_avs.modes import Mode
-from xcat_avs.pack import publish
-from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines, local
+from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines
 from xcat_avs.request import Request
-from xcat_avs.served import Served
+from xcat_avs.serve import nodes, sets
+from xcat_avs.serve.journal import JournalEntry
+from xcat_avs.serve.nodes import Served
 from xcat_avs.site import Site
+from xcat_avs.system import command
+from xcat_avs.xcat import noderange, programs
 
 LIVE_TIMEOUT = 60.0  # seconds for all nodes
 # What a node says: its tag, or that it has no such file.
@@ -31,7 +33,7 @@ def run(request: Request, site: Site) -> Report:
         return Report(["(no osimage has been packed yet)"], {"osimages": []})
     table = site.definitions.nodes()
     installdir, tftpdir = site.definitions.installdir, site.definitions.tftpdir
-    states = [served.look(image, installdir, tftpdir, table) for image in images]
+    states = [nodes.look(image, installdir, tftpdir, table) for image in images]
     newest = _newest(states, site)
     rows, documents, notes = [], [], []
     for image, state in zip(images, states):
@@ -48,7 +50,7 @@ def run(request: Request, site: Site) -> Report:
             notes.append(f"{image.name}: {document['altered']}; pack it again")
         if state.nodeset_due:
             notes.append(f"Due: {' '.join(state.nodeset)}")
-        notes += served.service_lines(state)
+        notes += nodes.service_lines(state)
         rows.append((
             image.name, document["tag"] or "-", local(document["date"]) or "-", document["user"] or "-", document["previous"] or "-",
             state.coherent, str(len(state.nodes)), state.noderange or "-", "due" if state.nodeset_due else "-", document["newest"] or "-",
@@ -74,8 +76,8 @@ def _managed(request: Request, site: Site) -> list[OsImage]:
     """The osimages that were published here, and those whose nodes boot what was published of another."""
     found = []
     for image in site.definitions.osimages().values():
-        record = publish.read_record(image.rootimgdir(site.definitions.installdir)) if image.profile else None
-        shares = record is not None and served.boots(image)
+        record = sets.read_record(image.rootimgdir(site.definitions.installdir)) if image.profile else None
+        shares = record is not None and nodes.boots(image)
         published = shares or record.osimage == image.name if record else bool(site.journal(image))
         if published and request.osvers in ("", image.osvers) and request.osarch in ("", image.osarch):
             found.append(image)
@@ -105,7 +107,7 @@ def _document(state: Served, image: OsImage, site: Site, newest: str) -> dict[st
     return {
         "osimage": image.name, "rootimgdir": str(rootimgdir), "tag": record.tag if record else "", "date": record.date if record else "",
         "user": record.user if record else "", "source": record.source if record else "", "revision": record.revision if record else 0,
-        "previous": publish.previous(rootimgdir), "coherent": {"yes": True, "no": False}.get(state.coherent),
+        "previous": sets.previous(rootimgdir), "coherent": {"yes": True, "no": False}.get(state.coherent),
         "newest": "" if record and newest == record.tag else newest, **state.document(),
         "altered": _altered(state, rootimgdir, history),
         "last": {"action": history[-1].action, "date": history[-1].date, "user": history[-1].user, "message": history[-1].message} if history else {},
@@ -114,19 +116,19 @@ def _document(state: Served, image: OsImage, site: Site, newest: str) -> dict[st
 
 def _altered(state: Served, rootimgdir: Path, history: Sequence[JournalEntry]) -> str:
     """How what is served is not what was packed, or ""."""
-    name = publish.current(rootimgdir)
+    name = sets.current(rootimgdir)
     if state.record is None and history and history[-1].tag:  # else a directory of before is served again
         what = (
             f"{name or rootimgdir} has no record of a pack" if rootimgdir.is_dir() else f"{name or rootimgdir} is gone"
         )
         return f"{what}, and differs from what was packed from tag {history[-1].tag}"
-    return publish.altered(rootimgdir)
+    return sets.altered(rootimgdir)
 
 
 def _live(state: Served) -> Mapping[str, list[str]]:
     """Tag -> nodes that run it, as they say themselves; "" -> those that did not answer."""
     with tempfile.NamedTemporaryFile() as answers:
-        argv = [xcat.need("xdsh"), state.noderange, "-t", "10", "cat", "/etc/avs-release"]
+        argv = [programs.need("xdsh"), state.noderange, "-t", "10", "cat", "/etc/avs-release"]
         try:
             command.run(argv, log=Path(answers.name), timeout=LIVE_TIMEOUT, check=False)
         except CommandError:
@@ -148,7 +150,7 @@ def _live_lines(state: Served, live: Mapping[str, list[str]]) -> list[str]:
     for tag, names in sorted(live.items()):
         what = f"run {tag}" if tag else "did not answer"
         lines.append(
-            f"{state.image.name}: {len(names)} of {counted(len(state.nodes), 'node')} {what}: {xcat.collapse(names)}"
+            f"{state.image.name}: {len(names)} of {counted(len(state.nodes), 'node')} {what}: {noderange.collapse(names)}"
         )
     return lines
 

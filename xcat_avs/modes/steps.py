@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xcat_avs.modes import Mode
-from xcat_avs.recipe import Recipe, Step, option_text
+from xcat_avs.recipes.recipe import Recipe, Step, option_text
 from xcat_avs.report import LEFT, Report, Table, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import asdict
 
-from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
-from xcat_avs.image import OsImage, Tag, check_tag_name
+from xcat_avs.definitions.osimage import check_tag_name
 from xcat_avs.modes import Mode
-from xcat_avs.report import Report, parse_utc
+from xcat_avs.report import Report
 from xcat_avs.request import Request
 from xcat_avs.site import Site
-from xcat_avs.store import Revision, Store
+from xcat_avs.store.tags import default_name, find_revision, make_tag
 
 
 def run(request: Request, site: Site) -> Report:
@@ -24,53 +21,6 @@ def run(request: Request, site: Site) -> Report:
     return Report(
         [f"Tagged revision {tag.source} of {image.name} as {tag.name}"], {"osimage": image.name, **asdict(tag)}
     )
-
-
-def default_name(image: OsImage, site: Site) -> str:
-    """YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER, in local time."""
-    date = parse_utc(site.identity.started).astimezone().strftime("%Y-%m-%d-%H-%M-%S")
-    user = re.sub(r"[^A-Za-z0-9._+-]", "-", site.identity.user)
-    return f"{date}-{image.osvers}-by-{user}"
-
-
-def find_revision(text: str, store: Store, image: OsImage) -> Revision:
-    """The revision that -r names; the newest without it."""
-    if text:
-        number = text[1:] if text.startswith("r") else text
-        if not (number.isascii() and number.isdigit() and len(number) < 19):
-            raise UsageError(f"-r {text!r} is no revision number")
-        return store.revision(image, int(number))
-    head = store.head(image)
-    if head is None:
-        raise NotFoundError(f"{image.name} has no revision yet; build one with `avsimage -c create {image.profile}`")
-    return head
-
-
-def find_tag(name: str, store: Store, image: OsImage) -> Tag:
-    """The tag of that name. Raises NotFoundError with the nearest names."""
-    return find_tags([name], store, image)[0]
-
-
-def find_tags(names: Sequence[str], store: Store, image: OsImage) -> list[Tag]:
-    """The tags of these names, the store asked once. Raises NotFoundError with the nearest names."""
-    for name in names:
-        check_tag_name(name)
-    tags = {tag.name: tag for tag in store.tags(image)}
-    for name in names:
-        if name not in tags:
-            hint = nearest(name, tags) or f"; `avsimage -c list-tags {image.profile}` lists them"
-            raise NotFoundError(f"{image.name} has no tag {name!r}{hint}")
-    return [tags[name] for name in names]
-
-
-def make_tag(store: Store, image: OsImage, name: str, revision: Revision, site: Site, message: str) -> Tag:
-    """Make the tag and return it as the store has it."""
-    first = f"{site.identity.user}; Tag of revision {revision.number}"
-    store.tag(image, name, revision.number, site.identity.user, f"{first}\n{message}".rstrip(), site.identity.real())
-    for tag in store.tags(image):
-        if tag.name == name:
-            return tag
-    raise AvsError(f"{image.name}: the store took the tag {name} and does not list it")
 
 
 MODE = Mode(

@@ -9,18 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Optional
 
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, NotFoundError
-from xcat_avs.image import OsImage
-from xcat_avs.manifest import Manifest
 from xcat_avs.modes import Mode
-from xcat_avs.modes.tag import find_revision, find_tag
-from xcat_avs.pack import publish
-from xcat_avs.pack.publish import PackedSet
 from xcat_avs.report import Report, as_lines
 from xcat_avs.request import Request
+from xcat_avs.serve import sets
+from xcat_avs.serve.sets import PackedSet
 from xcat_avs.site import Site
-from xcat_avs.store import MANIFEST, Store, Version
+from xcat_avs.store.protocol import MANIFEST, Store, Version
+from xcat_avs.store.tags import find_revision, find_tag
 from xcat_avs.store.trees import checkout_tree, stored_manifest
+from xcat_avs.tree.manifest import Manifest
 
 MOST = 40  # lines of differences
 OK, WARN, FAIL = "[ OK ]", "[WARN]", "[FAIL]"
@@ -71,7 +71,7 @@ def _version(request: Request, site: Site, store: Store, image: OsImage) -> Vers
     if request.tag:
         return Version(tag=find_tag(request.tag, store, image).name)
     tags = [tag.name for tag in store.tags(image)]
-    record = publish.read_record(image.rootimgdir(site.definitions.installdir))
+    record = sets.read_record(image.rootimgdir(site.definitions.installdir))
     if record is not None and record.source == image.name and record.tag in tags:
         return Version(tag=record.tag)
     return Version(tag=tags[-1]) if tags else Version(revision=find_revision("", store, image).number)
@@ -106,10 +106,10 @@ def _published(site: Site, store: Store, image: OsImage) -> Iterator[Finding]:
         directory = other.rootimgdir(site.definitions.installdir)
         finding: Optional[Finding] = None
         for _ in range(ATTEMPTS):  # a pack may come between, and put another set there
-            record = publish.read_record(directory)
+            record = sets.read_record(directory)
             with suppress(FileNotFoundError):
                 finding = _set(record, other, directory, site, store, image)
-            if publish.read_record(directory) == record:
+            if sets.read_record(directory) == record:
                 break
         if finding is not None:
             yield finding
@@ -125,7 +125,7 @@ def _set(
     if record is None or (record.source, record.osimage) != (image.name, other.name):
         return None
     site.progress.begin(f"reading {directory}")
-    wrong = tuple(_wrong(record, publish.describe_files(directory), _manifest(store, image, record.tag)))
+    wrong = tuple(_wrong(record, sets.describe_files(directory), _manifest(store, image, record.tag)))
     site.progress.end()
     what = f"{other.name} serves tag {record.tag} in {directory}"
     if wrong:
@@ -140,18 +140,18 @@ def _doubt(record: Optional[PackedSet], other: OsImage, directory: Path, site: S
     last = history[-1] if history and history[-1].tag else None
     ours = last is not None and last.source == image.name
     if record is None:
-        damaged = os.path.lexists(directory / publish.RECORD)
+        damaged = os.path.lexists(directory / sets.RECORD)
         if not ours and not (damaged and other.name == image.name):
             return ""
-        what = f"the record {directory / publish.RECORD} of what was packed is {'damaged' if damaged else 'gone'}"
+        what = f"the record {directory / sets.RECORD} of what was packed is {'damaged' if damaged else 'gone'}"
         return what + (f"; by the journal it is tag {last.tag}" if last else "")
     # Another management node may have packed since: its journal is another one, and so is the set.
-    if last is None or last.directory != publish.current(directory):
+    if last is None or last.directory != sets.current(directory):
         return ""
     told, known = (record.osimage, record.source, record.tag), (last.osimage, last.source, last.tag)
     if told == known or image.name not in (record.source, last.source):
         return ""
-    return f"{directory / publish.RECORD} says {' '.join(told)}, and the journal {' '.join(known)}"
+    return f"{directory / sets.RECORD} says {' '.join(told)}, and the journal {' '.join(known)}"
 
 
 def _manifest(store: Store, image: OsImage, tag: str) -> Optional[Manifest]:
@@ -169,7 +169,7 @@ def _wrong(record: PackedSet, present: dict[str, dict[str, object]], manifest: O
             yield f"{name}: changed since"
         elif manifest and name in manifest and manifest[name].sha256 != facts["sha256"]:
             yield f"{name}: is not the one of the tag"
-    for name in sorted(present.keys() - record.files.keys() - {publish.RECORD}):
+    for name in sorted(present.keys() - record.files.keys() - {sets.RECORD}):
         yield f"{name}: was not packed, and is served all the same"
 
 

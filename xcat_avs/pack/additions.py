@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from xcat_avs import descent
-from xcat_avs.descent import Descent
 from xcat_avs.errors import AvsError
-from xcat_avs.inside import inside
-from xcat_avs.manifest import CAPABILITY, SELINUX, Manifest, Xattrs
-from xcat_avs.pack.addons import xattr_line
+from xcat_avs.pack.addon_archives import xattr_line
+from xcat_avs.system import descent
+from xcat_avs.system.descent import Descent
+from xcat_avs.tree.inside import inside
+from xcat_avs.tree.manifest import CAPABILITY, SELINUX, Manifest, Xattrs
 
 RELEASE = "etc/avs-release"
 XCATINFO = "opt/xcat/xcatinfo"

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from xcat_avs import command, manifest
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import SOURCE_DATE_EPOCH
-from xcat_avs.manifest import Entry
-from xcat_avs.scratch import own_directory
+from xcat_avs.system import command
+from xcat_avs.system.scratch import own_directory
+from xcat_avs.tree import manifest, scan
+from xcat_avs.tree.manifest import Entry
 
 CPIO_LIMIT = 2**32 - 1  # bytes of a file in the newc form
 SUFFIXES = {"gzip": "gz", "zstd": "zst", "xz": "xz"}
@@ -84,7 +85,7 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, 
         options = ["-noappend", "-no-progress", "-comp", form.compress, "-mkfs-time", SOURCE_DATE_EPOCH]
         command.run(["mksquashfs", str(root), str(archive), *options], log=log, timeout=timeout)
         return
-    paths = sorted([".", *(path for path, _ in manifest.walk(str(root)))], reverse=onto)
+    paths = sorted([".", *(path for path, _ in scan.walk(str(root)))], reverse=onto)
     with own_directory(log.parent, "names.") as directory:
         names = directory / "names"
         names.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in paths))

@@ -16,10 +16,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO
 
-from xcat_avs import command, manifest, mounts
 from xcat_avs.errors import AvsError, CommandError
-from xcat_avs.manifest import CHUNK, TYPES, Entry, Manifest, Xattrs
 from xcat_avs.pack.archive import Form
+from xcat_avs.system import command, mounts
+from xcat_avs.tree import scan
+from xcat_avs.tree.manifest import TYPES, Entry, Manifest, Xattrs
+from xcat_avs.tree.scan import CHUNK
 
 TRAILER = "TRAILER!!!"
 NEWC, NEWC_HEADER = b"070701", 110
@@ -187,8 +189,8 @@ def _squashfs(archive: Path, log: Path, timeout: float) -> Manifest:
             command.run(["mount", "-t", "squashfs", "-o", "ro,loop", str(archive), str(point)], log=log)
         except CommandError:
             command.run(["unsquashfs", "-no-progress", "-f", "-d", str(point), str(archive)], log=log, timeout=timeout)
-            return manifest.scan_with_top(str(point))
+            return scan.scan_with_top(str(point))
         try:
-            return manifest.scan_with_top(str(point))
+            return scan.scan_with_top(str(point))
         finally:
             mounts.unmount(point)

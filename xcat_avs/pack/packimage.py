@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from xcat_avs import command, xcat
 from xcat_avs.definitions import exlist
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
-from xcat_avs.image import OsImage
-from xcat_avs.manifest import Manifest
 from xcat_avs.pack import proof
 from xcat_avs.pack.archive import MARK, Form
+from xcat_avs.system import command
+from xcat_avs.tree.manifest import Manifest
+from xcat_avs.xcat import fitness, private, programs
 
 COMPRESS = ("auto", "gzip", "pigz", "xz")
 # What packimage leaves out by itself: the statelite form of the image.
@@ -52,22 +53,22 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
     method: cpio, tar, squashfs, or empty for xCAT's default.
     facts: NAME -> plain value, for /opt/xcat/xcatinfo. work: a private directory.
     """
-    xcat.refuse_incomplete(image, rootimgdir, build=False)
-    xcat.refuse_unsafe(image)
+    fitness.refuse_incomplete(image, rootimgdir, build=False)
+    fitness.refuse_unsafe(image)
     root = tree / "rootimg"
-    argv = [xcat.need("packimage")]
+    argv = [programs.need("packimage")]
     argv += ["-m", method] if method else []
     argv += ["-c", compress] if compress else []
     for stale in tree.glob(MARK + "*"):
         stale.unlink()
     _lend(work / "bin", facts)
-    env = xcat.bypass()
+    env = programs.bypass()
     env["PATH"] = os.pathsep.join([str(work / "bin"), env["PATH"]])
     _refuse_ways_out(root, image)
     (root / "opt/xcat").mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(xcat.private_locks(work / "locks"))
-        stack.enter_context(xcat.seen_at(tree, rootimgdir, work / "above"))
+        stack.enter_context(private.private_locks(work / "locks"))
+        stack.enter_context(private.seen_at(tree, rootimgdir, work / "above"))
         command.run([*argv, image.name], log=log, env=env, cwd=Path("/"), timeout=timeout)
     found = sorted(path.name for path in tree.glob(MARK + "*"))
     if len(found) != 1:

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Optional
 
-from xcat_avs import manifest
 from xcat_avs.errors import AvsError
-from xcat_avs.manifest import SELINUX, Entry, Manifest
 from xcat_avs.pack import members
 from xcat_avs.pack.archive import Form
+from xcat_avs.tree import manifest, scan
+from xcat_avs.tree.manifest import SELINUX, Entry, Manifest
 
 SHOWN = 10  # paths that an error lists
 SQUASHED = ("user.", "trusted.", "security.")  # the extended attributes that mksquashfs takes
@@ -46,7 +46,7 @@ def look_again(wanted: Mapping[str, Entry], root: Path, paths: Iterable[str]) ->
     Returns the manifest with them, and which of them are others by that.
     """
     tops = set(paths)
-    now = {path: manifest.look(str(root), path) for top in tops for path in [top, *_inside(root, top)]}
+    now = {path: scan.look(str(root), path) for top in tops for path in [top, *_inside(root, top)]}
     prefixes = tuple(f"{top}/" for top in tops)
     before = {path: entry for path, entry in wanted.items() if path in tops or path.startswith(prefixes)}
     found = chosen(wanted, wanted.keys() - before.keys())
@@ -64,7 +64,7 @@ def _differ(old: Optional[Entry], new: Optional[Entry]) -> bool:
 def _inside(root: Path, top: str) -> Iterator[str]:
     full = root / top
     if full.is_dir() and not full.is_symlink():
-        yield from (f"{top}/{path}" for path, _ in manifest.walk(str(full)))
+        yield from (f"{top}/{path}" for path, _ in scan.walk(str(full)))
 
 
 def place(root: Path, path: str) -> str:

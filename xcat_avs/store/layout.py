@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from xcat_avs.errors import AvsError
-from xcat_avs.manifest import Entry
+from xcat_avs.tree.manifest import Entry
 
 # A whole path -> the types that it may have. avs_image_mgr stored a plain file build_info, and add-ons of its own form.
 RULES = (

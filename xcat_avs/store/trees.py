@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Optional
 
-from xcat_avs import initrd, manifest, mounts, restore
-from xcat_avs.descent import reach, read_file
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, DamageError, NotFoundError, counted
-from xcat_avs.image import OsImage
-from xcat_avs.manifest import Entry, Manifest
-from xcat_avs.scratch import own_directory, sweep
-from xcat_avs.store import MANIFEST, PLAIN, Content, Revision, Store, Version, layout
+from xcat_avs.store import layout
+from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, Revision, Store, Version
+from xcat_avs.system import mounts
+from xcat_avs.system.descent import reach, read_file
+from xcat_avs.system.scratch import own_directory, sweep
+from xcat_avs.tree import initrd, manifest, restore, scan
+from xcat_avs.tree.manifest import Entry, Manifest
 
 INFO = "build_info"
 # What says how a version was built, and is a part of it: a change of these is a change.
@@ -174,9 +176,7 @@ def _head_manifest(store: Store, image: OsImage, head: Revision, warn: Warn) -> 
 
 def _own(tree: Path) -> Manifest:
     """Entries of the files that a commit adds to the tree."""
-    found = manifest.scan(
-        str(tree / INFO), skip={name for name in os.listdir(tree / INFO) if f"{INFO}/{name}" not in OWN}
-    )
+    found = scan.scan(str(tree / INFO), skip={name for name in os.listdir(tree / INFO) if f"{INFO}/{name}" not in OWN})
     return {f"{INFO}/{path}": entry._replace(path=f"{INFO}/{path}") for path, entry in found.items()}
 
 
@@ -198,7 +198,7 @@ def _scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
         warn(f"{image.name}: the file system of {tree} keeps no {', '.join(lost)}: what the image should have of these is "
              f"not in what is stored; {restore.ELSEWHERE}")  # fmt: skip
     flagged: list[str] = []
-    found = manifest.scan(str(tree), flagged=flagged)
+    found = scan.scan(str(tree), flagged=flagged)
     if flagged:
         warn(f"{image.name}: immutable and append-only flags are not kept: {_some(sorted(flagged))}")
     sockets = [path for path, entry in found.items() if entry.type == "socket"]
@@ -262,7 +262,7 @@ def _stored_tree(store: Store, image: OsImage, revision: Revision, beside: Path)
             url = store.url(image, Version())
             advice = f"; to go on, remove it from the newest revision with `svn rm -m damaged {url}`, and create with -b: tags and older revisions stay"
             raise err.prefixed("", advice) from None
-        return manifest.scan(str(directory))
+        return scan.scan(str(directory))
 
 
 def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, warn: Warn) -> Manifest:
@@ -289,7 +289,7 @@ def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, 
             _prove(image, version, new, wanted)
         else:
             warn(f"{image.name}: {version} has no manifest, so the checkout cannot be proven")
-            wanted = manifest.scan(str(new))
+            wanted = scan.scan(str(new))
             layout.check(wanted, f"{image.name}, {version}")
     except AvsError:
         mounts.remove_tree(new)
@@ -326,6 +326,6 @@ def _is_other(target: Path, wanted: Manifest) -> bool:
 
 def _differences(target: Path, wanted: Manifest) -> list[str]:
     """Where a checkout is not what its manifest says, the manifest that lies in it included."""
-    found = manifest.scan(str(target), OWN)
+    found = scan.scan(str(target), OWN)
     same = read_file(str(target), MANIFEST) == "".join(manifest.lines(wanted)).encode("ascii")
     return [*([] if same else [f"{MANIFEST}: not the stored one"]), *manifest.compare(wanted, found, times=True)]

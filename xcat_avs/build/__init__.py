@@ -1,0 +1,1 @@
+"""A build: what will run, running it, and what is noted of it."""

@@ -1,0 +1,70 @@
+"""build_info: what a version says of how it was built."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+from xcat_avs import generate
+from xcat_avs.build.context import BuildPaths
+from xcat_avs.build.plan import StepResult
+from xcat_avs.definitions.osimage import OsImage
+from xcat_avs.recipes.procedure import Procedure
+from xcat_avs.recipes.recipe import Recipe
+from xcat_avs.system import mounts
+from xcat_avs.tree import packages, scan
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split() if path.is_file() else []
+
+
+def step_reports(paths: BuildPaths, recipe: Recipe) -> dict[str, list[str]]:
+    """What steps have to say in the report: step -> lines."""
+    said = {step.name: paths.report(step.name) for step in recipe.steps}
+    return {name: path.read_text(encoding="utf-8").splitlines() for name, path in said.items() if path.is_file()}
+
+
+def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results: Sequence[StepResult], addons: Sequence[Any],
+                     report: str, provenance: Mapping[str, Any]) -> str:  # fmt: skip
+    """Write build_info/ into the tree: the report, the results, the logs, the packages, and under inputs/ all it came from.
+
+    addons: the results of the add-ons, AddonResults. Returns what is wrong with the image's package database, or "".
+    """
+    info = paths.tree / "build_info"
+    mounts.remove_tree(info)
+    inputs = info / "inputs"
+    (info / "logs").mkdir(parents=True)
+    (inputs / "procedures").mkdir(parents=True)
+    (info / "report").write_text(report, encoding="utf-8")
+    for name, rows in (("steps.json", results), ("addons.json", addons)):
+        if rows or name == "steps.json":
+            text = json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n"
+            (info / name).write_text(text, encoding="utf-8")
+    installed, problem = packages.examine(paths.root)
+    (paths.tree / packages.STORED).write_text(packages.dump(installed), encoding="utf-8")
+    facts = {**provenance, "packages": len(installed), "bytes": scan.tree_size(str(paths.root))}
+    (info / "provenance.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    for result in (*results, *addons):
+        if os.path.exists(result.log):
+            shutil.copyfile(result.log, info / "logs" / os.path.basename(result.log))
+    (inputs / "recipe.conf").write_text(recipe.text(), encoding="utf-8")
+    (inputs / "osimage.stanza").write_text(image.stanza(), encoding="utf-8")
+    places = [("procedures", step) for step in recipe.steps] + [("addons", step) for step in recipe.addons]
+    for place, step in places:
+        layer: Optional[Procedure] = step.procedure
+        while layer is not None:
+            target = inputs / place / layer.layer.replace(" ", ".") / layer.path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(layer.source)
+            layer = layer.overridden
+    for path in sorted({*image.named_files(), *generate.lists(image)[0]}):
+        target = inputs / "files" / str(path).lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return problem

@@ -1,0 +1,65 @@
+"""The tables of a create: its steps and its add-ons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from xcat_avs.report import RIGHT, Table, mebibytes
+
+
+def step_table(steps: Iterable[Any], packages: str) -> Table:
+    """The report of a create: a row a step and the total.
+
+    steps: StepResults. packages: `rpm` or `deb`, for the headers.
+    """
+    rows = []
+    seconds = 0.0
+    results = list(steps)
+    for step in results:
+        seconds += step.seconds
+        count, size = step.packages_after - step.packages_before, step.bytes_after - step.bytes_before
+        rows.append(
+            (
+                step.name,
+                f"{round(step.seconds)}s",
+                str(count),
+                mebibytes(size),
+                str(step.packages_after),
+                mebibytes(step.bytes_after),
+            )
+        )
+    if results:
+        first, last = results[0], results[-1]
+        count, size = last.packages_after - first.packages_before, last.bytes_after - first.bytes_before
+        rows.append(
+            (
+                "TOTAL",
+                f"{round(seconds)}s",
+                str(count),
+                mebibytes(size),
+                str(last.packages_after),
+                mebibytes(last.bytes_after),
+            )
+        )
+    noun = "PKGS" if packages == "deb" else "RPMS"
+    headers = ("PROCEDURE NAME", "TIME", f"+/- {noun}", "+/- SIZE", noun, "SIZE")
+    return Table(headers, rows, [RIGHT] * 6, rule=True, width=8, first_width=23)
+
+
+def addon_table(addons: Iterable[Any], packages: str) -> Table:
+    """The add-ons of a create: what each took, the packages it adds and takes away, and what it holds. addons: AddonResults."""
+    rows = [
+        (
+            addon.name,
+            f"{round(addon.seconds)}s",
+            f"+{addon.packages_added} -{addon.packages_removed}",
+            mebibytes(addon.bytes),
+            str(addon.paths),
+            str(addon.removed),
+        )
+        for addon in addons
+    ]
+    noun = "PKGS" if packages == "deb" else "RPMS"
+    headers = ("ADD-ON NAME", "TIME", f"+/- {noun}", "SIZE", "PATHS", "REMOVED")
+    return Table(headers, rows, [RIGHT] * 6, rule=True, width=8, first_width=23)

@@ -1,0 +1,49 @@
+"""Who asks."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from dataclasses import dataclass, field
+
+from xcat_avs.clock import utc_now
+from xcat_avs.errors import AvsError
+
+
+def login_name() -> str:
+    """The name of the real uid; a uid may have none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid{os.getuid()}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who asks. user: the person (-u, or who logged in); the rest is recorded beside it."""
+
+    user: str
+    uid: int = field(default_factory=os.getuid)
+    login: str = field(default_factory=login_name)
+    sudo_user: str = field(default_factory=lambda: os.environ.get("SUDO_USER", ""))
+    host: str = field(default_factory=socket.gethostname)
+    # The process as the machine sees it, not as a private namespace does.
+    pid: int = field(default_factory=os.getpid)
+    started: str = field(default_factory=utc_now)
+
+    @classmethod
+    def of(cls, user: str) -> Identity:
+        name = user or os.environ.get("SUDO_USER", "") or login_name()
+        if not name.isprintable() or any(char.isspace() or char in "/@:;" for char in name):
+            raise AvsError(f"user name {name!r} may not hold spaces, control characters or any of / @ : ;")
+        return cls(name)
+
+    def process(self) -> str:
+        """For the one who finds a lock taken."""
+        return f"{self.user} (process {self.pid} on {self.host}, since {self.started})"
+
+    def real(self) -> str:
+        """Who that is to the system."""
+        sudo = f", through sudo from {self.sudo_user}" if self.sudo_user else ""
+        return f"uid {self.uid} on {self.host}{sudo}"

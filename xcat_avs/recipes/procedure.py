@@ -1,0 +1,146 @@
+"""Procedures: the steps of a build, found by layers and listed by reading, never by executing."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xcat_avs.errors import AvsError, NotFoundError, nearest
+from xcat_avs.system import trust
+
+STEP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+# A declared option of an executable: `# OPTION name=default   help`
+SHELL_OPTION = re.compile(r"#\s*OPTION\s+([a-z_][a-z0-9_]*)=(\S*)\s*(.*)")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A typed option: its type is that of its default (bool, int, str, or tuple for a list)."""
+
+    name: str
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A directory of procedures. trusted: shipped with this program, not to be checked for writers."""
+
+    name: str
+    directory: Path
+    trusted: bool = False
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """One file that does one step. overridden: the one of the same name in the layer below, or None."""
+
+    name: str
+    path: Path
+    layer: str
+    doc: str
+    options: Mapping[str, Option]
+    source: bytes
+    overridden: Any = None
+
+    @property
+    def executable(self) -> bool:
+        return self.path.suffix != ".py"
+
+
+def load(path: Path, layer: Layer, overridden: Any = None) -> Procedure:
+    """Read one procedure file. Raises AvsError if it is no procedure, or not safe to run."""
+    if not layer.trusted:
+        trust.refuse(path)
+    source = path.read_bytes()
+    if path.suffix == ".py":
+        doc, options = _read_python(path, source)
+    else:
+        if not os.access(path, os.X_OK):
+            raise AvsError(f"{path} is not executable; chmod 755 {path}")
+        doc, options = _read_executable(source)
+    if overridden is not None:
+        options = {**overridden.options, **options}  # it may call the one it overrides
+    return Procedure(path.stem, path, layer.name, doc, options, source, overridden)
+
+
+def _read_python(path: Path, source: bytes) -> tuple[str, dict[str, Option]]:
+    try:
+        module = ast.parse(source, str(path))
+    except (SyntaxError, ValueError) as err:
+        raise AvsError(f"{path} is no Python procedure: {err}") from None
+    doc = (ast.get_docstring(module) or "").strip().split("\n")[0]
+    options: dict[str, Option] = {}
+    functions = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
+    if "run" not in functions:
+        raise AvsError(f"{path} has no function run(ctx)")
+    for node in module.body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if [ast.unparse(target) for target in targets] == ["OPTIONS"]:
+            assert isinstance(node, (ast.Assign, ast.AnnAssign))
+            try:
+                table = ast.literal_eval(node.value or ast.Constant(None))
+                options = {name: Option(name, default, text) for name, (default, text) in table.items()}
+                if not all(isinstance(option.default, (bool, int, str, tuple, list)) for option in options.values()):
+                    raise TypeError
+            except (ValueError, TypeError, AttributeError):
+                raise AvsError(
+                    f'{path}: OPTIONS must be a plain {{"name": (default, "help")}}, a default a truth value, a whole number, a text or a list of texts'
+                ) from None
+    return doc, options
+
+
+def _read_executable(source: bytes) -> tuple[str, dict[str, Option]]:
+    doc = ""
+    options: dict[str, Option] = {}
+    for line in source.decode("utf-8", "replace").split("\n")[:100]:
+        match = SHELL_OPTION.fullmatch(line.strip())
+        if match:
+            options[match.group(1)] = Option(match.group(1), match.group(2), match.group(3))
+        elif line.startswith("#") and not line.startswith("#!") and not doc:
+            doc = line.lstrip("# ").strip()
+    return doc, options
+
+
+def candidates(layer: Layer, name: str) -> list[Path]:
+    """The files of a layer that could be the procedure of that name."""
+    return [path for path in (layer.directory / f"{name}{suffix}" for suffix in (".py", ".sh", "")) if path.is_file()]
+
+
+def find(name: str, layers: Sequence[Layer]) -> Procedure:
+    """The procedure of that name in the last layer that has it, chained to those it overrides.
+
+    Raises NotFoundError with the nearest names, AvsError where a layer has it twice.
+    """
+    found = None
+    for layer in layers:
+        paths = candidates(layer, name) if STEP_NAME.fullmatch(name) else []
+        if len(paths) > 1:
+            raise AvsError(f"procedure {name!r} is there twice: {' and '.join(map(str, paths))}; remove one")
+        if paths:
+            found = load(paths[0], layer, found)
+    if found is None:
+        raise NotFoundError(
+            f"unknown procedure {name!r}{nearest(name, known(layers))}; looked in {', '.join(str(layer.directory) for layer in layers)}"
+        )
+    return found
+
+
+def known(layers: Iterable[Layer]) -> list[str]:
+    """The names of all procedures in the layers."""
+    names = set()
+    for layer in layers:
+        if layer.directory.is_dir():
+            names |= {
+                path.stem
+                for path in layer.directory.iterdir()
+                if path.is_file() and STEP_NAME.fullmatch(path.stem) and path.stem != "__init__"
+            }
+    return sorted(names)

@@ -1,0 +1,52 @@
+"""Whether there was a store already: what this machine knows of it, besides the store itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from xcat_avs.serve.journal import JournalEntry
+from xcat_avs.serve.sets import read_record
+
+SHOWN = 2  # things that say so which an error names
+NOTE = "stores.json"  # in the state directory: URL of a store -> UUID of the repository that was used there
+
+
+def noted(state: Path) -> dict[str, str]:
+    """The stores that were used from here; none where the note cannot be read."""
+    try:
+        found = json.loads((state / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {str(url): str(uuid) for url, uuid in found.items()} if isinstance(found, dict) else {}
+
+
+def note(state: Path, url: str, uuid: str) -> None:
+    """Remember which repository is used at a URL, where that can be written: nothing depends on it but a check."""
+    path = state / NOTE
+    new = path.with_name(f".{NOTE}.{os.getpid()}")
+    with suppress(OSError):
+        try:
+            new.write_text(json.dumps({**noted(state), url: uuid}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            os.replace(new, path)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def of_a_store(state: Path, journal: Iterable[JournalEntry], served: Iterable[Path]) -> str:
+    """What says that there was a store, in words; "" where nothing does. served: the rootimgdirs of all osimages."""
+    return " and ".join(islice(_found(state, journal, served), SHOWN))
+
+
+def _found(state: Path, journal: Iterable[JournalEntry], served: Iterable[Path]) -> Iterator[str]:
+    """One of each kind."""
+    yield from islice((f"{state / NOTE} names {url}" for url in noted(state)), 1)
+    tags = (f"the journal knows tag {entry.tag} of {entry.source}" for entry in journal if entry.tag)
+    yield from islice(tags, 1)
+    records = ((directory, read_record(directory)) for directory in served)
+    yield from islice((f"{where} serves tag {record.tag} of {record.source}" for where, record in records if record), 1)
+    yield from islice((f"{path} is a checkout" for path in state.glob("checkouts/*/tree")), 1)

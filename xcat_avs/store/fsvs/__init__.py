@@ -1,0 +1,1 @@
+"""FSVS over Subversion, in the layout of avs_image_mgr."""

@@ -1,0 +1,367 @@
+"""FSVS over Subversion, in the layout of avs_image_mgr: netboot/OSVERS/ARCH/PROFILE/{trunk,tags,branches}."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+from xml.etree import ElementTree
+
+from xcat_avs.definitions.osimage import OsImage, Tag
+from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
+from xcat_avs.store.fsvs import answers
+from xcat_avs.store.fsvs.changes import actions, uploads
+from xcat_avs.store.fsvs.subversion import (
+    CORRUPT,
+    EXISTS,
+    NO_PATH,
+    NO_REVISION,
+    OUT_OF_DATE,
+    Subversion,
+    open_files,
+    quote,
+)
+from xcat_avs.store.protocol import MANIFEST, PLAIN, PROVENANCE, Content, Revision, Version
+from xcat_avs.system import command, mounts
+from xcat_avs.system.descent import link_tree
+from xcat_avs.system.scratch import own_directory
+from xcat_avs.tree.restore import restore
+
+ATTEMPTS = 8
+MANY = 500  # targets of one command
+REAL = "avs:real"  # revision property: who asked, as the system knows them
+COMMITTED = re.compile(r"committed revision\s+(\d+)")
+FOLLOWS = "avs:follows"  # property of trunk: the revision that its last one was made from
+INCOMING = "branches/.avs-incoming"  # contents that go ahead of a commit
+SPARE_FILES = 256  # what a program has open besides the contents
+STATE = 256  # bytes of memory that FSVS's own data take for a path
+USER = re.compile(r"([^\s;]+); ")  # how messages begin
+
+
+@dataclass(frozen=True)
+class FsvsStore(Subversion):
+    """The store in a Subversion repository."""
+
+    def url(self, image: OsImage, version: Optional[Version] = None) -> str:
+        parts = [self._base(), quote(image.store_path)]
+        if version is not None:
+            parts += ["tags", quote(version.tag)] if version.tag else ["trunk"]
+        return "/".join(parts)
+
+    def _peg(self, image: OsImage, version: Version, path: str = "") -> str:
+        """A Subversion target: what stands before the last @ is never read as a revision."""
+        url = self.url(image, version) + (f"/{quote(path)}" if path else "")
+        return f"{url}@{'HEAD' if version.revision is None else version.revision}"
+
+    def prepare(self, image: OsImage, author: str, anew: bool = False) -> None:
+        if not self.identity():
+            if not anew and self.evidence():
+                self._need()
+            path = self._local()
+            if path is not None:
+                self._create(path)
+        for attempt in range(ATTEMPTS):
+            missing = [self.url(image) + f"/{name}" for name in ("trunk", "tags", "branches")]
+            missing = [url for url in missing if not self._exists(url)]
+            if not missing:
+                return
+            message = f"{author}; Layout for {image.name}"
+            try:
+                self._svn(["svn", "mkdir", "-q", "--parents", *self._as(author), "-m", message, *missing])
+            except AvsError as err:
+                # Another first create may be making the directories above.
+                if attempt == ATTEMPTS - 1 or not EXISTS.search(str(err)):
+                    raise
+
+    def _exists(self, url: str) -> bool:
+        """Whether a path is in the repository; of the store itself nothing may be there yet."""
+        said = command.capture(["svn", "--non-interactive", "info", f"{url}@HEAD"], timeout=self.timeout, check=False)
+        if said.code and not NO_PATH.search(said.stderr):
+            raise self._unusable(said.stderr)
+        return said.code == 0
+
+    def head(self, image: OsImage) -> Optional[Revision]:
+        return self._at(image, Version())
+
+    def revision(self, image: OsImage, number: int) -> Revision:
+        try:
+            found = self._at(image, Version(revision=number)) if number else None
+        except AvsError as err:
+            if not NO_REVISION.search(str(err)):
+                raise
+            found = None
+        if found is None:
+            raise NotFoundError(
+                f"{image.name} has no revision {number}; `avsimage -c log {image.profile}` shows those it has"
+            )
+        return found
+
+    def _at(self, image: OsImage, version: Version) -> Optional[Revision]:
+        """The revision that trunk was at; None for no trunk, or the empty one of a first commit that was cut off."""
+        trunk = self._peg(image, version)
+        listing = self._xml(["svn", "ls", "--xml", trunk])
+        if listing is None or listing.find(".//entry") is None:
+            return None
+        entries = self._log(trunk, "-l", "1")
+        return _revision(entries[0]) if entries else None
+
+    def commit(self, image: OsImage, content: Content, author: str, message: str) -> Revision:
+        commit = self._commit_whole if content.before is None else self._commit_changes
+        try:
+            with self._transaction(len(content.entries)):
+                number = commit(image, content, author, message)
+        except AvsError as err:
+            if OUT_OF_DATE.search(str(err)):
+                raise AvsError(f"{image.name}: somebody else has committed to {self.url(image)}/trunk meanwhile, and no revision "
+                               "of this build was stored; `avsimage -c create` with -b goes on from there",
+                               [err.text, *err.tail]) from None  # fmt: skip
+            # FSVS's log goes with its directory; the tail says what it said.
+            raise AvsError(f"{image.name}: the commit failed, nothing was stored: {err.text}", err.tail) from None
+        return self.revision(image, number)
+
+    def _commit_whole(self, image: OsImage, content: Content, author: str, message: str) -> int:
+        """The first revision: FSVS in the tree itself. Returns its number."""
+        with self._fsvs(len(content.entries)) as (env, log), self._without(content) as tree:
+            options = ["-o", "empty_commit=no"]
+            if self._local():  # a server knows who it is, and has no account of another name
+                options += ["-o", "author=$AVS_AUTHOR"]  # FSVS would take a $ in the name for a variable
+            for words in (["initialize", self.url(image, Version())], ["sync-repos"], [*options, "ci", "-m", message]):
+                command.run(
+                    ["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author}, log=log, timeout=self.timeout
+                )
+            number = COMMITTED.findall(log.read_text(encoding="utf-8", errors="replace"))
+        if not number:
+            raise AvsError(f"FSVS ended well and says nothing of a revision in {self.repository}")
+        return int(number[-1])
+
+    @contextmanager
+    def _without(self, content: Content) -> Iterator[Path]:
+        """The tree without the names that FSVS would fail on: where it has such, a copy made of hard links."""
+        if not content.aside:
+            yield content.tree
+            return
+        with own_directory(content.tree.parent, PLAIN) as directory:
+            copy = directory / "tree"
+            link_tree(str(content.tree), str(copy), content.aside)
+            # FSVS stores owner, mode and time of a directory as well.
+            found = {path: entry for path, entry in content.entries.items() if entry.type == "dir"}
+            restore(str(copy), found, copy)
+            yield copy
+
+    def _commit_changes(self, image: OsImage, content: Content, author: str, message: str) -> int:
+        """A later revision: what changed by the manifests, exactly, as one transaction of svnmucc. Returns its number.
+
+        FSVS itself misses changes (same size and second; owner where root's is stored; mode where 0600 is), cannot
+        turn a link or device into a file, and reads the whole tree.
+        """
+        assert content.before is not None
+        assert content.base is not None
+        url, before, after = self.url(image), content.before, content.entries
+        with self._scratch() as scratch, open_files() as limit:
+            sources = uploads(before, after, content.tree, scratch)
+            # svnmucc opens all that it is to put at its start: contents beyond what that may be go ahead.
+            most = limit - SPARE_FILES
+            ahead = {path: f"{url}/{INCOMING}/{number}" for number, path in enumerate(list(sources)[most:])}
+            self._remove_incoming(url, author)
+            base = content.base.number
+            for start in range(0, len(ahead), most):
+                words = [] if start else ["mkdir", f"{url}/{INCOMING}"]
+                for path in list(ahead)[start : start + most]:
+                    words += ["put", sources[path], ahead[path]]
+                base = self._mucc(words, [], author, f"{author}; Contents that go ahead of a commit")
+            if ahead and self._at(image, Version(revision=base)) != content.base:
+                raise AvsError("E160024: trunk was changed while contents went ahead")
+            # A property of the directory is refused where anything in it is newer, not only what is changed here.
+            words = ["propset", FOLLOWS, str(content.base.number), f"{url}/trunk"]
+            for word, *more, path in actions(before, after, ahead):
+                if word == "put":
+                    word, more = ("cp", [str(base), ahead[path]]) if path in ahead else ("put", [sources[path]])
+                words += [word, *more, f"{url}/trunk/{quote(path)}"]
+            number = self._mucc(words, ["-r", str(base)], author, message)
+            if ahead:
+                self._remove_incoming(url, author)
+        if number > base + 1 and self._log(f"{url}/trunk@{number}", "-q", "-r", f"{base + 1}:{number - 1}"):
+            # What came in while ours was sent is mixed with it, and no manifest tells: the next commit looks.
+            self._mucc(["rm", f"{url}/trunk/{MANIFEST}"], [], author, f"{author}; No manifest of a mixed revision")
+            raise AvsError(f"E160024: revision {number} holds changes of others as well")
+        return number
+
+    def _remove_incoming(self, url: str, author: str) -> None:
+        if self._xml(["svn", "info", "--xml", f"{url}/{INCOMING}@HEAD"]) is not None:
+            self._mucc(["rm", f"{url}/{INCOMING}"], [], author, f"{author}; Contents that went ahead of a commit")
+
+    def export(self, image: OsImage, version: Version, target: Path) -> None:
+        command_line = ["fsvs", "-q", "export"]
+        if version.revision is not None:
+            command_line += ["-r", str(version.revision)]
+        with self._fsvs() as (env, log):
+            try:
+                command.run(
+                    [*command_line, self.url(image, version)], cwd=target, env=env, log=log, timeout=self.timeout
+                )
+            except CommandError as err:
+                text, damage = (
+                    f"{image.name}: the checkout of {version} failed: {err.text}",
+                    self._damage(image, version),
+                )
+                raise (DamageError if damage else AvsError)(text, [*err.tail, *damage]) from None
+
+    def _damage(self, image: OsImage, version: Version) -> list[str]:
+        """A line that names what a second reading of a version finds corrupt; none where it finds no such thing.
+
+        That FSVS failed says nothing of the store: the server may have died, or a disk be full.
+        """
+        try:
+            path = self._corrupt(image, version, "", "dir")
+        except AvsError:
+            return []
+        return [] if path is None else [f"damaged in the store: {path or 'the directory of this version'}"]
+
+    def _corrupt(self, image: OsImage, version: Version, path: str, kind: str) -> Optional[str]:
+        """The file below a path, or else the directory, whose reading fails as that of corrupt data does."""
+        words = ["export", "-q", "--force", self._peg(image, version, path)]
+        with self._scratch() as directory:
+            said = command.capture(
+                ["svn", "--non-interactive", *words, f"{directory}/it"], timeout=self.timeout, check=False
+            )
+        if not CORRUPT.search(said.stderr):
+            return None
+        try:
+            children = self._children(image, version, path) if kind == "dir" else []
+        except AvsError:
+            children = []
+        below = (self._corrupt(image, version, f"{path}/{name}".lstrip("/"), kind) for name, kind in children)
+        return next((found for found in below if found is not None), path)
+
+    def _children(self, image: OsImage, version: Version, path: str) -> list[tuple[str, str]]:
+        listing = self._xml(["svn", "ls", "--xml", self._peg(image, version, path)])
+        entries = listing.iter("entry") if listing is not None else ()
+        return [(entry.findtext("name", ""), entry.get("kind", "")) for entry in entries]
+
+    @contextmanager
+    def _fsvs(self, paths: int = 0) -> Iterator[tuple[dict[str, str], Path]]:
+        """FSVS's state for one use, apart from the host admin's own /etc/fsvs and /var/spool/fsvs.
+
+        paths: how many it will write of; in memory, for it waits for the disk at each.
+        """
+        command.need("fsvs")
+        with self._scratch() as scratch:
+            state = scratch / "state"
+            state.mkdir()
+            with mounts.in_memory(state, paths * STATE):
+                for name in ("conf", "waa"):
+                    (state / name).mkdir(mode=0o700)
+                yield {"FSVS_CONF": str(state / "conf"), "FSVS_WAA": str(state / "waa")}, scratch / "log"
+
+    def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
+        target = self.url(image, Version(tag=name))
+        # svnmucc adds the tag in one transaction, and fails if it exists; `svn cp` would nest into it.
+        try:
+            words = ["cp", str(revision), self.url(image, Version()), target]
+            self._mucc(words, ["--with-revprop", f"{REAL}={real}"], author, message)
+        except AvsError as err:
+            if EXISTS.search(str(err)) or name in {tag.name for tag in self.tags(image)}:
+                raise AvsError(
+                    f"{image.name}: tag {name} exists already, and tags are never changed; take another name"
+                ) from None
+            raise
+
+    def tags(self, image: OsImage) -> list[Tag]:
+        tags_url = self.url(image) + "/tags"
+        listing = self._xml(["svn", "ls", "--xml", tags_url + "@HEAD"])
+        if listing is None:
+            return []
+        present = {entry.findtext("name", "") for entry in listing.iter("entry") if entry.get("kind") == "dir"}
+        found: dict[str, Tag] = {}
+        for entry in self._log(tags_url + "@HEAD", "-v", "--with-all-revprops"):  # the newest first
+            for path in entry.iter("path"):
+                name = (path.text or "").rsplit("/tags/", 1)[-1]
+                if path.get("action") in ("A", "R") and name in present and name not in found:
+                    made = _revision(entry)
+                    source = int(path.get("copyfrom-rev") or made.number)
+                    found[name] = Tag(name, made.number, source, made.date, made.author, made.message, made.real)
+        return sorted(found.values(), key=lambda tag: tag.revision)
+
+    def newest_tags(self, images: Sequence[OsImage]) -> dict[str, str]:
+        found = dict.fromkeys((image.name for image in images), "")
+        for start in range(0, len(images), MANY):
+            part = images[start : start + MANY]
+            root = self._listings([self.url(image) + "/tags@HEAD" for image in part])
+            for image, listing in zip(part, root.iter("list")):
+                # A tag is never changed: the revision of its last change is the one that made it.
+                made = {int(item.get("revision", "0")): entry.findtext("name", "")
+                        for entry in listing.iter("entry") if entry.get("kind") == "dir" for item in entry.iter("commit")}  # fmt: skip
+                found[image.name] = made[max(made)] if made else ""
+        return found
+
+    def read(self, image: OsImage, version: Version, path: str) -> bytes:
+        return self._svn(["svn", "cat", self._peg(image, version, path)]).stdout
+
+    def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
+        ends = [f"--old={self._peg(image, old)}", f"--new={self._peg(image, new)}"]
+        output = self._svn(["svn", "diff", "--summarize", "--xml", *ends])
+        return answers.summary(ElementTree.fromstring(output.stdout), self.url(image, old))
+
+    def export_directory(self, image: OsImage, version: Version, path: str, target: Path) -> None:
+        # The last @ keeps one in the name of target from being read as a revision.
+        self._svn(["svn", "export", "-q", self._peg(image, version, path), f"{target}@"])
+
+    def log(self, image: OsImage) -> list[Revision]:
+        found = [
+            _revision(entry)
+            for entry in self._log(self._peg(image, Version()), "--stop-on-copy", "--with-all-revprops")
+        ]
+        while found:  # the layout, and what else left trunk empty
+            listing = self._xml(["svn", "ls", "--xml", self._peg(image, Version(revision=found[-1].number))])
+            if listing is not None and listing.find(".//entry") is not None:
+                break
+            found.pop()
+        return found
+
+    def provenance(self, image: OsImage) -> dict[int, dict[str, Any]]:
+        numbers = self._changed(image, PROVENANCE)
+        targets = [self._peg(image, Version(revision=number), PROVENANCE) for number in numbers]
+        parts = [self._svn(["svn", "cat", *targets[at : at + MANY]]).stdout for at in range(0, len(targets), MANY)]
+        found = answers.documents(b"\n".join(parts), f"{image.name}, the stored {PROVENANCE}")
+        if len(found) != len(numbers):
+            raise AvsError(f"{image.name}: the stored {PROVENANCE} of a revision is damaged")
+        return dict(zip(numbers, found))
+
+    def _changed(self, image: OsImage, path: str) -> list[int]:
+        """The revisions of trunk that changed a file which the newest has, the newest first."""
+        entries = self._log(self._peg(image, Version(), path), "-q", "--stop-on-copy")
+        return [int(entry.get("revision", "0")) for entry in entries]
+
+    def brought(self, image: OsImage, number: int, path: str) -> bool:
+        trunk = Version(revision=number)
+        root = self._xml(["svn", "info", "--xml", self._peg(image, trunk), self._peg(image, trunk, path)])
+        changes = [] if root is None else [commit.get("revision") for commit in root.iter("commit")]
+        return len(changes) == 2 and changes[0] == changes[1]
+
+    def check(self) -> str:
+        path = self._local()
+        if path is None:
+            raise NotFoundError(f"the store {self.repository} is on a server: `svnadmin verify` has to be run there")
+        self._need()
+        said = command.capture(
+            ["svnadmin", "verify", "-q", "--keep-going", str(path)], timeout=self.timeout, check=False
+        )
+        if said.code:
+            lines = [line for line in said.stderr.splitlines() if line.strip()]
+            damaged = "the store is damaged: " if CORRUPT.search(said.stderr) else ""
+            what = f"{damaged}svnadmin verify {path} {command.describe(said.code)}"
+            raise (DamageError if damaged else AvsError)(what, lines[-command.TAIL_LINES :])
+        return f"svnadmin verify {path}"
+
+
+def _revision(entry: ElementTree.Element) -> Revision:
+    text = entry.findtext
+    real = entry.findtext(f"revprops/property[@name='{REAL}']", "")
+    message = text("msg", "")
+    # A server knows an account, and many people may share it; the message names the person.
+    user = USER.match(message)
+    author = user.group(1) if user else text("author", "")
+    return Revision(int(entry.get("revision", "0")), text("date", ""), author, message, real)

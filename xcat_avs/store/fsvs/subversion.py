@@ -1,0 +1,231 @@
+"""Subversion's own programs on one repository: answers, transactions, what a killed commit leaves."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional
+from urllib.parse import quote as percent
+from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
+
+from xcat_avs.errors import AvsError, CommandError, DamageError, NoStoreError, NotFoundError
+from xcat_avs.system import command, mounts
+from xcat_avs.system.scratch import own_directory
+
+# Subversion's codes: path not found; no repository there, or out of reach.
+NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
+EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
+ERRORS = re.compile(r"\bE\d{6}\b")
+NO_REVISION = re.compile(r"E160006\b")
+OUT_OF_DATE = re.compile(r"E(155011|160028|170004|160024)\b")
+# What has been read, and is not what was written: checksums, damaged records and indexes, files that end too early.
+CORRUPT = re.compile(r"E(160004|160009|160051|16005[4-8]|16006[1245]|200014|200002|140001|18500\d|070014)\b", re.ASCII)
+TRANSACTION = 12288  # bytes of memory a path
+DEAD_AFTER = 600.0  # seconds without a byte written, for a commit that goes on
+# What costs most of a first commit is looking for equal contents; compression by lz4 is almost free.
+TUNING = (("rep-sharing", "enable-rep-sharing = false"), ("deltification", "compression = lz4"))
+
+
+def quote(path: str) -> str:
+    """A path as Subversion's canonical URLs have it; FSVS takes no other form."""
+    return percent(path.encode("utf-8", "surrogateescape"), safe="/!$&'()*+,-.:=@_~")
+
+
+@dataclass(frozen=True)
+class Subversion:
+    """A repository at a URL. work: a private directory for data and logs. timeout: seconds for one program, 0 for none.
+
+    evidence(): what says that there was a store already, or "".
+    """
+
+    repository: str
+    work: Path
+    timeout: float = 0
+    evidence: Callable[[], str] = str
+
+    def __post_init__(self) -> None:
+        self._local()  # refuses what is no URL
+
+    def _svn(self, argv: Sequence[str]) -> command.Output:
+        """Run a Subversion client. NotFoundError for a missing path, AvsError (DamageError) that names the store otherwise."""
+        output = command.capture([argv[0], "--non-interactive", *argv[1:]], timeout=self.timeout, check=False)
+        if output.code:
+            lines = [line for line in output.stderr.splitlines() if line.strip()]
+            if self._absent() or NO_PATH.search(output.stderr):
+                self._need()
+            if NO_PATH.search(output.stderr):
+                raise NotFoundError(f"not in the store {self.repository}", lines[-3:])
+            raise self._unusable(output.stderr)
+        return output
+
+    def _unusable(self, stderr: str) -> AvsError:
+        lines = [line for line in stderr.splitlines() if line.strip()]
+        kind = DamageError if CORRUPT.search(stderr) else AvsError
+        return kind(f"the store {self.repository} cannot be used:", lines[-5:])
+
+    def _local(self) -> Optional[Path]:
+        """The directory of a file:// repository, or None for one on a server."""
+        parts = urlsplit(self.repository)
+        known = parts.scheme in ("file", "svn", "svn+ssh", "http", "https") and "://" in self.repository
+        elsewhere = parts.scheme == "file" and parts.netloc not in ("", "localhost")
+        if not known or elsewhere or not parts.path.strip("/"):
+            raise AvsError(
+                f"the store {self.repository!r} is no URL of a Subversion repository; one is file:///DIR, svn://HOST/PATH or https://HOST/PATH"
+            )
+        if parts.scheme != "file":
+            return None
+        return Path(unquote(parts.path))
+
+    def _base(self) -> str:
+        """The URL of the repository in Subversion's own form."""
+        head, slashes, rest = self.repository.rstrip("/").partition("://")
+        host, slash, path = rest.partition("/")
+        return head + slashes + host + slash + quote(unquote(path))
+
+    def _absent(self) -> bool:
+        """Whether this is a repository of our own machine that is not there; nor is it on a disk that is not mounted."""
+        path = self._local()
+        return path is not None and (not path.exists() or (path.is_dir() and not any(path.iterdir())))
+
+    def identity(self) -> str:
+        path = self._local()
+        if self._absent():
+            return ""
+        if path is not None:
+            with suppress(OSError, UnicodeDecodeError, IndexError):
+                return (path / "db/uuid").read_text(encoding="ascii").split()[0]
+        output = command.capture(
+            ["svn", "--non-interactive", "info", "--xml", f"{self._base()}@HEAD"], timeout=self.timeout, check=False
+        )
+        if output.code and not NO_PATH.search(output.stderr):
+            raise self._unusable(output.stderr)
+        return "" if output.code else ElementTree.fromstring(output.stdout).findtext(".//uuid", "")
+
+    def _need(self) -> None:
+        """Raise NoStoreError where there is no store: what is not in it may well be where it should be."""
+        if self.identity():
+            return
+        evidence, path = self.evidence(), self._local()
+        place = f" ({path.parent} does not exist either)" if path is not None and not path.parent.exists() else ""
+        if not evidence:
+            raise NoStoreError(
+                f"there is no store yet at {self.repository}{place}; the first `avsimage -c create` makes it"
+            )
+        raise NoStoreError(
+            f"there is no store at {self.repository}{place}, and there was one: {evidence}. Is its disk mounted, and is [paths] store, "
+            "or -s, right? To begin a new, empty store there all the same, create with --new-store"
+        )
+
+    def _xml(self, argv: Sequence[str]) -> Optional[ElementTree.Element]:
+        """The XML that svn answers; None where the path does not exist."""
+        try:
+            return ElementTree.fromstring(self._svn(argv).stdout)
+        except NotFoundError:
+            return None
+
+    def _listings(self, targets: Sequence[str]) -> ElementTree.Element:
+        """What `svn ls --xml` says of several directories in their order: nothing of one that does not exist."""
+        output = command.capture(
+            ["svn", "--non-interactive", "ls", "--xml", *targets], timeout=self.timeout, check=False
+        )
+        if output.code:
+            self._need()
+        # The last error only sums up what was not there.
+        if output.code and set(ERRORS.findall(output.stderr)) != {"E200009"}:
+            raise self._unusable(output.stderr)
+        return ElementTree.fromstring(output.stdout)
+
+    def _log(self, target: str, *options: str) -> list[ElementTree.Element]:
+        root = self._xml(["svn", "log", "--xml", *options, target])
+        return [] if root is None else list(root.iter("logentry"))
+
+    def _scratch(self) -> AbstractContextManager[Path]:
+        """A private directory for one use."""
+        return own_directory(self.work, "")
+
+    def _mucc(self, lines: Sequence[str], options: Sequence[str], author: str, message: str) -> int:
+        """One transaction of svnmucc; its revision. lines: its words, one after the other."""
+        with self._scratch() as scratch:
+            arguments = scratch / "arguments"
+            arguments.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            said = self._svn(["svnmucc", *self._as(author), *options, "-m", message, "-X", str(arguments)]).text
+        found = re.search(r"r(\d+) committed", said)
+        if found is None:
+            raise AvsError(f"svnmucc ended well and says nothing of a revision in {self.repository}", said.splitlines())
+        return int(found.group(1))
+
+    def _as(self, author: str) -> list[str]:
+        """Who commits, where nothing but our word says so; a server knows by its own means."""
+        return ["--username", author] if self._local() else []
+
+    def _create(self, path: Path) -> None:
+        """Make the repository beside its place and rename it there: it is whole or not there."""
+        command.need("svnadmin")
+        try:
+            with own_directory(path.parent, f".{path.name}.new.") as temporary:
+                command.capture(["svnadmin", "create", str(temporary)], timeout=self.timeout)
+                conf = temporary / "db/fsfs.conf"
+                text = conf.read_text(encoding="utf-8")
+                for section, setting in TUNING:
+                    text = text.replace(f"[{section}]\n", f"[{section}]\n{setting}\n", 1)
+                conf.write_text(text, encoding="utf-8")
+                try:
+                    os.rename(temporary, path)
+                except OSError:
+                    if not (path / "format").exists():  # else another first create was faster
+                        raise
+        except FileExistsError as err:
+            raise AvsError(f"cannot make the store {self.repository}: {err.filename}: Not a directory") from None
+        except OSError as err:
+            raise AvsError(f"cannot make the store {self.repository}: {err.filename or path}: {err.strerror}") from None
+        except CommandError as err:
+            raise err.prefixed(f"cannot make the store {self.repository}: ") from None
+
+    @contextmanager
+    def _transaction(self, paths: int) -> Iterator[None]:
+        """Where this is a repository of our own machine, keep what a transaction writes beside its contents in memory.
+
+        Subversion makes two small files a path there, which costs more than all the rest of a first commit.
+        """
+        path = self._local()
+        self._remove_dead_transactions()
+        with mounts.in_memory(path / "db/transactions", paths * TRANSACTION) if path else nullcontext():
+            yield
+
+    def _remove_dead_transactions(self) -> None:
+        """Remove from our own repository what commits that were killed have left."""
+        path = self._local()
+        if path is None or not (path / "db/transactions").is_dir():
+            return
+        transactions, contents = path / "db/transactions", path / "db/txn-protorevs"
+        names = {entry.stem for directory in (transactions, contents) for entry in directory.iterdir()}
+        for name in names:
+            written = [
+                transactions / f"{name}.txn",
+                *(contents / f"{name}{suffix}" for suffix in (".rev", ".rev-lock")),
+            ]
+            newest = max((item.stat().st_mtime for item in written if item.exists()), default=0)
+            if time.time() - newest <= DEAD_AFTER:
+                continue
+            if written[0].exists():
+                command.capture(["svnadmin", "rmtxns", str(path), name], timeout=self.timeout, check=False)
+            for item in written[1:]:
+                item.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_files() -> Iterator[int]:
+    """Let programs open as many files as the system lets us; how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,1 @@
+"""This machine: processes, mounts, locks, files, progress."""

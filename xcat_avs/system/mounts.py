@@ -1,0 +1,320 @@
+"""Private namespaces and mounts that are always undone."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Callable, Optional
+
+from xcat_avs.errors import AvsError
+from xcat_avs.system import descent
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWPID = 0x20000000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+PR_SET_PDEATHSIG = 1
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+POINTS = ("proc", "sys", "dev", "run")  # what chroot_mounts covers
+ENDING = 5.0  # seconds for killed processes to be gone
+OCTAL = re.compile(rb"\\([0-7]{3})")  # how /proc/self/mounts writes a space
+SPECIAL = re.compile(r"[\\:,]")  # what parts the options of a mount, or its directories
+SPARE = 4  # what is taken of memory at most: one part in so many
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_private = False  # whether nobody else sees our mounts
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise AvsError(f"{what}: {os.strerror(code)}")
+
+
+def _mount(source: str, target: str, fstype: str, flags: int, options: str = "") -> int:
+    encode = os.fsencode
+    return int(_libc.mount(encode(source), encode(target), encode(fstype), ctypes.c_ulong(flags), encode(options)))
+
+
+def _make_private() -> None:
+    """Stop what is mounted from now on from reaching the machine's own namespace."""
+    if _mount("none", "/", "", MS_REC | MS_PRIVATE) == 0:
+        return
+    # In a chroot "/" is no mount point, and the mount above it may be shared with the
+    # machine: step out of the chroot, make that one private, and step back in.
+    root = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.chroot("/usr")
+        os.fchdir(root)
+        for _ in range(64):
+            os.chdir("..")
+        result = _mount("none", ".", "", MS_REC | MS_PRIVATE)
+    finally:
+        os.fchdir(root)
+        os.chroot(".")
+        os.close(root)
+    _check(result, "cannot make the mounts of this process private")
+
+
+def enter_private_namespace() -> Optional[int]:
+    """Go on in a private mount and PID namespace, before any thread starts and any work is done.
+
+    Returns None in the process that does the work. The calling process stays outside, hands
+    signals on, and gets the exit code (128+n for a death by signal n) when the work is over.
+    However the worker ends, SIGKILL included, the kernel ends all its processes and mounts.
+    """
+    cwd = os.getcwd()
+    _check(
+        _libc.unshare(CLONE_NEWNS | CLONE_NEWPID), "cannot make a private namespace (is this root, with CAP_SYS_ADMIN?)"
+    )
+    parent = os.getpid()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    child = os.fork()
+    if child == 0:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # os.getppid() is always 0 in here; /proc is still that of the old namespace.
+        if not _parent_alive(parent):
+            os._exit(1)
+        _make_private()
+        os.chdir(cwd)
+        global _private
+        _private = True
+        _check(_mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC), "cannot mount /proc")
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        return None
+
+    def forward(signum: int, _frame: Optional[FrameType]) -> None:
+        os.kill(child, signum)
+
+    for signum in FORWARDED:
+        signal.signal(signum, forward)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _parent_alive(pid: int) -> bool:
+    proc = Path("/proc") / str(pid)
+    return proc.exists() or not Path("/proc/self").exists()
+
+
+@contextmanager
+def mounted(source: str, target: Path, fstype: str, flags: int = 0, options: str = "") -> Iterator[Path]:
+    """A mount for the length of a block. A busy one at its end is an error that names who is in it."""
+    _check(_mount(source, str(target), fstype, flags, options), f"cannot mount {source} at {target}")
+    try:
+        yield target
+    except BaseException:
+        _libc.umount2(os.fsencode(target), 0)  # the first error is the one to report
+        raise
+    if _libc.umount2(os.fsencode(target), 0) != 0:
+        code = ctypes.get_errno()
+        raise AvsError(f"cannot unmount {target}: {os.strerror(code)}{_users(target)}")
+
+
+@contextmanager
+def in_memory(target: Path, size: int) -> Iterator[None]:
+    """For this process and its children, keep what is written to the directory in memory, and drop it at the end.
+
+    size: bytes that will be written; where memory is short, or our mounts would be seen by others, nothing is done.
+    """
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(fields.get("MemAvailable", "0").split()[0]) * 1024
+    if not _private or size * SPARE > available:
+        yield
+        return
+    with mounted("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=700,size={available // SPARE},nr_inodes=0"):
+        yield
+
+
+@contextmanager
+def overlay(
+    lower: Path, work: Path, name: str = "merged", settle: Optional[Callable[[Path], None]] = None
+) -> Iterator[Path]:
+    """A view of lower that can be changed while lower stays as it is; yields where it is.
+
+    work: a private directory, emptied before; its upper/ has what is changed, as overlayfs keeps it. In memory
+    where the file system below can hold no such thing. name: of the view in work.
+    settle(upper): called once the view is gone again, unless the block has failed.
+    """
+    remove_tree(work)
+    work.mkdir(parents=True, mode=0o700)
+    with ExitStack() as stack:
+        with ExitStack() as inner:
+            try:
+                view = inner.enter_context(_overlaid(lower, work, name))
+            except AvsError:
+                stack.enter_context(mounted("tmpfs", work, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700"))
+                view = inner.enter_context(_overlaid(lower, work, name))
+            yield view
+        if settle is not None:
+            settle(work / "upper")
+
+
+@contextmanager
+def _overlaid(lower: Path, work: Path, name: str) -> Iterator[Path]:
+    status = lower.stat()
+    for part in ("upper", "work", name):
+        (work / part).mkdir(mode=0o700, exist_ok=True)
+    os.chown(work / "upper", status.st_uid, status.st_gid)
+    os.chmod(work / "upper", stat.S_IMODE(status.st_mode))
+    os.utime(work / "upper", ns=(status.st_atime_ns, status.st_mtime_ns))
+    places = {"lowerdir": lower, "upperdir": work / "upper", "workdir": work / "work"}
+    options = [f"{key}={_quote(path)}" for key, path in places.items()]
+    # What is in upper/ is then all that there is to know of a path: no part of it stays in lower alone.
+    options += ["redirect_dir=off", "metacopy=off", "index=off"]
+    with mounted("overlay", work / name, "overlay", 0, ",".join(options)) as view:
+        yield view
+
+
+def _quote(path: Path) -> str:
+    """A path among the options of an overlay."""
+    return SPECIAL.sub(r"\\\g<0>", str(path))
+
+
+def unmount(target: Path) -> None:
+    """Undo a mount that something else made and left."""
+    _check(_libc.umount2(os.fsencode(target), 0), f"cannot unmount {target}{_users(target)}")
+
+
+@contextmanager
+def bind(source: Path, target: Path, readonly: bool = False) -> Iterator[Path]:
+    """source seen at target as well."""
+    with mounted(str(source), target, "", MS_BIND):
+        if readonly:
+            flags = MS_BIND | MS_REMOUNT | MS_RDONLY
+            _check(_mount("none", str(target), "", flags), f"cannot make {target} read-only")
+        yield target
+
+
+def _users(target: Path) -> str:
+    """Who holds a mount: the processes with their root, cwd or a file below it."""
+    found = []
+    for proc in Path("/proc").glob("[0-9]*"):
+        for link in [proc / "root", proc / "cwd", *proc.glob("fd/*")]:
+            try:
+                if os.readlink(link).startswith(str(target)):
+                    found.append(f"{proc.name} ({(proc / 'comm').read_text().strip()})")
+                    break
+            except OSError:
+                continue
+    return f"; in use by process {', '.join(found)}" if found else ""
+
+
+def _end_processes_below(root: Path) -> None:
+    """End daemons that a package's scripts started in the image, or its mounts stay busy."""
+    deadline = time.monotonic() + ENDING
+    while time.monotonic() < deadline:
+        left = []
+        for proc in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(proc / "root") == str(root):
+                    left.append(int(proc.name))
+                    os.kill(left[-1], signal.SIGKILL)
+            except OSError:
+                continue
+        if not left:
+            return
+        time.sleep(0.02)
+
+
+@contextmanager
+def chroot_mounts(root: Path) -> Iterator[None]:
+    """What programs expect when they run in an image root: /proc, /sys, a small /dev, an empty /run.
+
+    Nothing of the host's /dev or /run is seen in it, /sys can only be read, and nothing of it stays in the tree, but
+    for the mode and owner that a package gives to one of the four.
+    """
+    real = Path(os.path.realpath(root))
+    with ExitStack() as stack:
+        for name in POINTS:
+            point = real / name
+            if point.is_symlink():
+                raise AvsError(f"{point} is a symbolic link; an image needs a directory there")
+            if not point.exists():
+                point.mkdir(mode=0o755)
+                stack.callback(point.rmdir)
+        stack.enter_context(_covered(real / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC))
+        # A file system of our own, for the package that owns /sys sets its mode; of the host's only what is in it.
+        sys = stack.enter_context(_covered(real / "sys", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC))
+        for path in sorted(Path("/sys").iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                (sys / path.name).mkdir()
+                stack.enter_context(bind(path, sys / path.name, readonly=True))
+        stack.enter_context(_covered(real / "run", "tmpfs", MS_NOSUID | MS_NODEV))
+        _fill_dev(stack.enter_context(_covered(real / "dev", "tmpfs", MS_NOSUID)))
+        stack.callback(_end_processes_below, real)
+        yield
+
+
+@contextmanager
+def _covered(point: Path, fstype: str, flags: int) -> Iterator[Path]:
+    """A file system over a directory; it has the directory's mode and owner, and what they are changed to stays."""
+    status = point.stat()
+    with mounted(fstype, point, fstype, flags):
+        _set_rights(point, status)
+        yield point
+        status = point.stat()
+    _set_rights(point, status)
+
+
+def _set_rights(path: Path, status: os.stat_result) -> None:
+    os.chown(path, status.st_uid, status.st_gid)
+    os.chmod(path, stat.S_IMODE(status.st_mode))
+
+
+def _fill_dev(dev: Path) -> None:
+    for name, (major, minor) in DEVICES.items():
+        os.mknod(dev / name, 0o20666, os.makedev(major, minor))
+        os.chmod(dev / name, 0o666)
+    for name, to in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+        os.symlink(to, dev / name)
+    for name in ("shm", "pts"):
+        (dev / name).mkdir()
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """Mount points at or below a directory, as this process sees them."""
+    prefix = os.path.realpath(directory)
+    found = []
+    with open("/proc/self/mounts", "rb") as stream:
+        for line in stream:
+            point = os.fsdecode(OCTAL.sub(lambda match: bytes([int(match.group(1), 8)]), line.split(b" ")[1]))
+            if point == prefix or point.startswith(prefix + "/"):
+                found.append(point)
+    return found
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a tree, never through a mount: what is mounted below it is somebody else's."""
+    if not os.path.lexists(directory):
+        return
+    if not directory.is_symlink():
+        busy = mounts_below(directory)
+        if busy:
+            raise AvsError(f"cannot remove {directory}: mounted below it: {', '.join(busy)}; unmount it first")
+        if directory.is_dir():
+            descent.remove(str(directory))
+            return
+    directory.unlink()
+
+
+@contextmanager
+def temporary_directory(beside: Optional[Path] = None, prefix: str = "avsimage.") -> Iterator[Path]:
+    """A private directory for the length of a block; what is in it at the end may be a tree of any depth."""
+    directory = Path(tempfile.mkdtemp(dir=beside, prefix=prefix))
+    try:
+        yield directory
+    finally:
+        remove_tree(directory)

@@ -1,0 +1,75 @@
+"""What shows that work goes on. Handed to those who work; writes to stderr only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional, TextIO
+
+from xcat_avs.escape import printable
+from xcat_avs.system import command
+
+INTERVAL = 0.5
+
+
+class Progress:
+    """Messages, warnings, and on a terminal one status line: what runs, since when, its last output."""
+
+    def __init__(self, stream: TextIO, verbose: bool = False) -> None:
+        self._stream = stream
+        self._verbose = verbose
+        self._terminal = stream.isatty()
+        self._activity = ""
+        self._started = 0.0
+        self._shown = 0.0
+        self._drawn = False
+
+    def say(self, text: str) -> None:
+        """A line for the user that is no result."""
+        self._clear()
+        self._stream.write(printable(text) + "\n")
+        self._stream.flush()
+
+    def warn(self, text: str) -> None:
+        self.say(f"Warning: {text}")
+
+    def verbose(self, text: str) -> None:
+        if self._verbose:
+            self.say(text)
+
+    def begin(self, activity: str) -> None:
+        """What is done from now on; shown on a terminal, and with -V."""
+        self._activity, self._started, self._shown = activity, time.monotonic(), 0.0
+        self.verbose(activity)
+        self.tick(None)
+
+    def end(self) -> None:
+        self._activity = ""
+        self._clear()
+
+    def tick(self, log: Optional[Path]) -> None:
+        """Redraw the status line, at most every INTERVAL seconds."""
+        now = time.monotonic()
+        if not self._terminal or not self._activity or now - self._shown < INTERVAL:
+            return
+        self._shown = now
+        last = command.tail(log, 1) if log else []
+        text = f"{self._activity}  {now - self._started:.0f}s  {last[0] if last else ''}"
+        # No longer than a line, or a terminal could not take it back.
+        shown = printable(text)[:78]
+        self._stream.write(f"\r\033[K{shown}")
+        self._stream.flush()
+        self._drawn = True
+
+    def listener(self, argv: Optional[Sequence[str]], log: Optional[Path]) -> None:
+        """For command.listen."""
+        if argv is not None:
+            self.verbose(f"+ {' '.join(argv)}")
+        else:
+            self.tick(log)
+
+    def _clear(self) -> None:
+        if self._drawn:
+            self._stream.write("\r\033[K")
+            self._drawn = False

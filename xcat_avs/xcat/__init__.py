@@ -1,0 +1,1 @@
+"""xCAT: its programs, what they would refuse, its locks, noderanges."""
