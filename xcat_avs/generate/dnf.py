@@ -10,10 +10,10 @@ from pathlib import Path
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import (
-    NO_WISHES,
+    DEFAULT_INSTALL_OPTIONS,
     SOURCE_DATE_EPOCH,
+    InstallOptions,
     Job,
-    Wishes,
     directories,
     explain_unknown,
     list_files,
@@ -56,14 +56,14 @@ class Dnf:
 
     name = "dnf"
 
-    def __init__(self, wishes: Wishes = NO_WISHES) -> None:
-        self.wishes = wishes
+    def __init__(self, install_options: InstallOptions = DEFAULT_INSTALL_OPTIONS) -> None:
+        self.install_options = install_options
 
     def programs(self) -> tuple[str, ...]:
         return ("dnf", "rpm")
 
     def identity(self) -> str:
-        return self.name + self.wishes.identity()
+        return self.name + self.install_options.identity()
 
     def generate(self, job: Job, more: Sequence[str] = ()) -> None:
         """more: packages besides those of the definition."""
@@ -94,13 +94,17 @@ class Dnf:
         (work / "home").mkdir(parents=True, mode=0o700)
         try:
             # Debian's rpm would put the database below $HOME.
-            (work / "home/.rpmmacros").write_text("%_dbpath /var/lib/rpm\n" + macros(self.wishes), encoding="ascii")
-            (work / "dnf.conf").write_text(MAIN + flags(self.wishes) + _repositories(job.image), encoding="utf-8")
+            (work / "home/.rpmmacros").write_text(
+                "%_dbpath /var/lib/rpm\n" + macros(self.install_options), encoding="ascii"
+            )
+            (work / "dnf.conf").write_text(
+                MAIN + flags(self.install_options) + _repositories(job.image), encoding="utf-8"
+            )
             env = {**environment, "HOME": str(work / "home"), "TMPDIR": str(work), "DNF_DISABLE_ALIASES": "1",
                    "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}  # fmt: skip
             arch = {"ppc64el": "ppc64le", "amd64": "x86_64", "arm64": "aarch64"}.get(job.image.osarch, job.image.osarch)
             argv = ["dnf", "-y", "--config", str(work / "dnf.conf"), "--installroot", str(root),
-                    "--releasever", job.image.version.major, "--forcearch", arch, *self.wishes.arguments, *words]  # fmt: skip
+                    "--releasever", job.image.version.major, "--forcearch", arch, *self.install_options.arguments, *words]  # fmt: skip
             try:
                 with mounts.chroot_mounts(root), reproducible_initrds(root):
                     command.run(argv, log=job.log, env=env, timeout=job.timeout)
@@ -125,14 +129,14 @@ def settle(root: Path) -> None:
             mounts.remove_tree(path)
 
 
-def macros(wishes: Wishes) -> str:
+def macros(install_options: InstallOptions) -> str:
     """Lines of ~/.rpmmacros: which languages rpm installs."""
-    return f"%_install_langs {':'.join(wishes.locales)}\n" if wishes.locales else ""
+    return f"%_install_langs {':'.join(install_options.locales)}\n" if install_options.locales else ""
 
 
-def flags(wishes: Wishes) -> str:
+def flags(install_options: InstallOptions) -> str:
     """Lines for [main] of dnf.conf or yum.conf: what rpm leaves out."""
-    return "" if wishes.docs else "tsflags=nodocs\n"
+    return "" if install_options.docs else "tsflags=nodocs\n"
 
 
 def repositories(image: OsImage) -> list[tuple[str, str]]:

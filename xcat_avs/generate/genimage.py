@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xcat_avs.errors import AvsError
-from xcat_avs.generate import NO_WISHES, SOURCE_DATE_EPOCH, Job, Wishes, dnf, lists, reproducible_initrds
+from xcat_avs.generate import (
+    DEFAULT_INSTALL_OPTIONS,
+    SOURCE_DATE_EPOCH,
+    InstallOptions,
+    Job,
+    dnf,
+    lists,
+    reproducible_initrds,
+)
 from xcat_avs.system import command, mounts
 from xcat_avs.tree.scan import digest
 from xcat_avs.xcat import fitness, private, programs
@@ -52,7 +60,7 @@ class Genimage:
     """rootimgdir, tftpdir: where xCAT would write. minimal: a package list to build from instead of the image's own.
 
     provider: another directory of XCATROOT/share/xcat/netboot whose genimage builds. options: its own (-n, -i, -k, -l);
-    xCAT keeps what they say in the definition. wishes: for what procedures install.
+    xCAT keeps what they say in the definition. install_options: for what procedures install.
     """
 
     rootimgdir: Path
@@ -60,7 +68,7 @@ class Genimage:
     minimal: str = ""
     provider: str = ""
     options: tuple[str, ...] = ()
-    wishes: Wishes = NO_WISHES
+    install_options: InstallOptions = DEFAULT_INSTALL_OPTIONS
     name: str = "genimage"
 
     def programs(self) -> tuple[str, ...]:
@@ -136,14 +144,14 @@ class Genimage:
     def install(self, job: Job, names: Sequence[str]) -> None:
         from xcat_avs.generate import choose
 
-        choose(job.image, "auto", self.wishes).install(job, names)
+        choose(job.image, "auto", self.install_options).install(job, names)
 
     def remove(self, job: Job, names: Sequence[str]) -> None:
         from xcat_avs.generate import choose
 
-        choose(job.image, "auto", self.wishes).remove(job, names)
+        choose(job.image, "auto", self.install_options).remove(job, names)
 
     def upgrade(self, job: Job) -> None:
         from xcat_avs.generate import choose
 
-        choose(job.image, "auto", self.wishes).upgrade(job)
+        choose(job.image, "auto", self.install_options).upgrade(job)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import (
-    NO_WISHES,
+    DEFAULT_INSTALL_OPTIONS,
     SOURCE_DATE_EPOCH,
+    InstallOptions,
     Job,
-    Wishes,
     aptsources,
     explain_unknown,
     package_set,
@@ -46,14 +46,14 @@ class Mmdebstrap:
 
     name = "mmdebstrap"
 
-    def __init__(self, wishes: Wishes = NO_WISHES) -> None:
-        self.wishes = wishes
+    def __init__(self, install_options: InstallOptions = DEFAULT_INSTALL_OPTIONS) -> None:
+        self.install_options = install_options
 
     def programs(self) -> tuple[str, ...]:
         return ("mmdebstrap", "apt-get")
 
     def identity(self) -> str:
-        return self.name + self.wishes.identity()
+        return self.name + self.install_options.identity()
 
     def generate(self, job: Job) -> None:
         image = job.image
@@ -64,7 +64,7 @@ class Mmdebstrap:
         try:
             argv = ["mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",
                     f"--architectures={aptsources.architecture(image)}"]  # fmt: skip
-            argv += [f"--dpkgopt={option[2:]}" for option in paths(self.wishes)]
+            argv += [f"--dpkgopt={option[2:]}" for option in paths(self.install_options)]
             argv += [f"--aptopt={line}" for line in self._apt_options(image.name)]
             if packages.include:
                 argv.append(f"--include={','.join(packages.include)}")
@@ -113,8 +113,8 @@ class Mmdebstrap:
         self._apt(job, "dist-upgrade")
 
     def _apt(self, job: Job, *words: str) -> None:
-        argv = ["chroot", str(job.root), "apt-get", "-y", "--no-install-recommends", *self.wishes.arguments]
-        argv += [f"-oDpkg::Options::={option}" for option in paths(self.wishes)] + list(words)
+        argv = ["chroot", str(job.root), "apt-get", "-y", "--no-install-recommends", *self.install_options.arguments]
+        argv += [f"-oDpkg::Options::={option}" for option in paths(self.install_options)] + list(words)
         with mounts.chroot_mounts(job.root), resolver(job.root), reproducible_initrds(job.root):
             env = {**APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
             try:
@@ -125,7 +125,7 @@ class Mmdebstrap:
     def _apt_options(self, name: str) -> list[str]:
         """The arguments for apt-get as lines of apt.conf: mmdebstrap takes no others."""
         lines = []
-        for argument in self.wishes.arguments:
+        for argument in self.install_options.arguments:
             match = APT_OPTION.fullmatch(argument)
             if match is None:
                 raise AvsError(
@@ -159,13 +159,13 @@ def broken(text: str) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(packages)), lines[: 3 * SAID]
 
 
-def paths(wishes: Wishes) -> list[str]:
-    """Options of dpkg that leave out documentation, and languages that are not wished."""
-    options = list(LANGUAGES) if wishes.locales else []
-    for language in wishes.locales:
+def paths(install_options: InstallOptions) -> list[str]:
+    """Options of dpkg that leave out documentation, and languages that are not asked for."""
+    options = list(LANGUAGES) if install_options.locales else []
+    for language in install_options.locales:
         for form in (language, f"{language}_*", f"{language}@*"):
             options += [f"--path-include=/usr/share/{kind}/{form}/*" for kind in ("locale", "man")]
-    return [*options, *(() if wishes.docs else DOCUMENTATION)]
+    return [*options, *(() if install_options.docs else DOCUMENTATION)]
 
 
 @contextmanager

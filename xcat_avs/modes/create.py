@@ -18,7 +18,7 @@ from xcat_avs.build.context import BuildContext, BuildPaths
 from xcat_avs.build.plan import StepResult
 from xcat_avs.definitions.osimage import OsImage, check_tag_name
 from xcat_avs.errors import AvsError, Interrupted, UsageError
-from xcat_avs.generate import Generator, Wishes, genimage
+from xcat_avs.generate import Generator, InstallOptions, genimage
 from xcat_avs.generate.existing import _Copy
 from xcat_avs.generate.genimage import Genimage
 from xcat_avs.modes import Mode
@@ -127,11 +127,11 @@ def _defined(request: Request, site: Site) -> OsImage:
 def _generator(source: Optional[Path], site: Site, image: OsImage, settings: Settings) -> Generator:
     """What fills the root; with xCAT its genimage, unless a setting or --from says otherwise."""
     if source is not None:
-        return _Copy(source, _wishes(image, settings))
+        return _Copy(source, _install_options(image, settings))
     if settings.generator not in ("auto", "genimage") or not (
         site.definitions.xcat or settings.generator == "genimage"
     ):
-        return generate.choose(image, settings.generator, _wishes(image, settings))
+        return generate.choose(image, settings.generator, _install_options(image, settings))
     if not site.definitions.xcat:
         raise AvsError(f"{image.name}: [image] generator = genimage needs xCAT, which is not used here")
     fitness.refuse_incomplete(image, image.rootimgdir(site.definitions.installdir), build=True)
@@ -150,15 +150,15 @@ def _generator(source: Optional[Path], site: Site, image: OsImage, settings: Set
         minimal,
         settings.provider,
         genimage.options(modules, settings.interface, kernel, settings.root_size),
-        _wishes(image, settings),
+        _install_options(image, settings),
     )
 
 
-def _wishes(image: OsImage, settings: Settings) -> Wishes:
+def _install_options(image: OsImage, settings: Settings) -> InstallOptions:
     """What the settings say of all packages."""
     version = image.version
     base = settings.rinse_packages or str(share_dir() / "rinse" / f"{version.family}{version.major}.packages")
-    return Wishes(settings.install_docs, settings.install_locales, settings.package_manager_args, Path(base))
+    return InstallOptions(settings.install_docs, settings.install_locales, settings.package_manager_args, Path(base))
 
 
 def _written_back(image: OsImage, site: Site, interrupted: bool) -> OsImage:
