@@ -52,12 +52,12 @@ def python_sources() -> list[Path]:
 
 @pytest.mark.slow
 def test_ruff_check() -> None:
-    check(str(TOOLS / "ruff"), "check", "--config", "tests/ruff.toml", ".")
+    check(str(TOOLS / "ruff"), "check", ".")
 
 
 @pytest.mark.slow
 def test_ruff_format() -> None:
-    check(str(TOOLS / "ruff"), "format", "--check", "--config", "tests/ruff.toml", ".")
+    check(str(TOOLS / "ruff"), "format", "--check", ".")
 
 
 @pytest.mark.slow
