@@ -1,4 +1,4 @@
-"""Tags and revisions by the names that people give."""
+"""Find tags and revisions by the names on the command line, and make tags."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def find_tag(name: str, store: Store, image: OsImage) -> Tag:
 
 
 def find_tags(names: Sequence[str], store: Store, image: OsImage) -> list[Tag]:
-    """The tags of these names, the store asked once. Raises NotFoundError with the nearest names."""
+    """The tags of these names, with a single question to the store. Raises NotFoundError with the nearest names."""
     for name in names:
         check_tag_name(name)
     tags = {tag.name: tag for tag in store.tags(image)}
