@@ -339,11 +339,16 @@ def test_readme_and_changes_name_every_mode_and_the_version() -> None:
         assert __version__ in text
 
 
-def test_paths_of_the_table_in_readme_exist() -> None:
-    text = (TOP / "README.md").read_text(encoding="utf-8")
-    rows = [row.split("|")[1] for row in re.findall(r"^\| `.*$", text, re.MULTILINE)]
-    assert rows
+def test_paths_in_contributing_exist() -> None:
+    """Each path that begins at the top, and what a row of the table of the source tree names beside its first."""
+    text = (TOP / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:xcat_avs|share|man|tests)/[\w./-]+)`", text)
+    rows = [row.split("|")[1] for row in re.findall(r"^\| `.*/.*$", text, re.MULTILINE)]
+    assert len(rows) > 10
     for row in rows:
         first, *others = re.findall(r"`([^`]+)`", row)
-        paths = [TOP / first, *((TOP / first).parent / other for other in others)]
-        assert [path for path in paths if not path.exists()] == []
+        named += [first, *(str(Path(first).parent / other) for other in others)]
+    placeholders = re.compile(r"NAME|LAYER")
+    assert [path for path in named if not placeholders.search(path) and not (TOP / path).exists()] == []
+    order = re.findall(r"^\| `(\w+)`(?:, `(\w+)`)? \|", text, re.MULTILINE)
+    assert [name for names in order for name in names if name and not (TOP / "xcat_avs" / name).is_dir()] == []
