@@ -18,10 +18,10 @@ from xcat_avs.tree import kernels, packages
 
 KERNEL, INITRD, newest_kernel = kernels.KERNEL, kernels.INITRD, kernels.newest_kernel
 rpm_database = packages.rpm_database
-# The build is a function of its inputs: what takes a time from the clock takes this one.
+# Programs of a build write this time instead of the clock's, so that the same inputs give the same tree.
 SOURCE_DATE_EPOCH = "1000000000"
 LISTS = ("pkglist", "otherpkglist", "exlist")
-# Where dracut, as far as it is a new one, reads that the same files are to give the same initrd.
+# A newer dracut reads here that it is to make the same initrd of the same files.
 DRACUT_SETTING = "etc/dracut.conf.d/avs-reproducible.conf"
 
 
@@ -190,13 +190,13 @@ def explain_unknown(job: Job, log: Path, pattern: re.Pattern[str], err: AvsError
 
 @contextmanager
 def reproducible_initrds(root: Path) -> Iterator[None]:
-    """Have the dracut of an image make the same initrd of the same files, for the length of a block."""
+    """Have the image's dracut make the same initrd of the same files during the block."""
     path = root / DRACUT_SETTING
     missing = [parent for parent in (path.parent.parent, path.parent) if not os.path.lexists(parent)]
     if not missing and os.path.realpath(path.parent) != os.path.join(
         os.path.realpath(root), os.path.dirname(DRACUT_SETTING)
     ):
-        yield  # a link of the image's, which may lead anywhere
+        yield  # the directory is a link of the image, which may lead anywhere
         return
     for directory in missing:
         directory.mkdir(mode=0o755)
@@ -206,6 +206,6 @@ def reproducible_initrds(root: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         if not any((root / place / "dracut").is_dir() for place in ("usr/lib", "usr/share")):
-            for directory in reversed(missing):  # with dracut, the directory is its package's
+            for directory in reversed(missing):  # where dracut is installed its package owns the directory
                 if directory.is_dir() and not os.listdir(directory):
                     directory.rmdir()

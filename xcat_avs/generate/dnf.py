@@ -29,10 +29,10 @@ UNKNOWN = re.compile(
 )
 SCRIPTLET = re.compile(r"^.*(?:scriptlet failed|Error in \S+ scriptlet).*$", re.MULTILINE)
 HOST_REPOSITORIES = Path("/etc/yum.repos.d")
-# What package managers note of each of their runs: times, process numbers, command lines.
+# Histories in which package managers note times, process numbers and command lines of each run.
 HISTORIES = ("var/lib/dnf/history.sqlite*", "var/lib/dnf/repos", "usr/lib/sysimage/libdnf5/transaction_history.sqlite*",
              "var/lib/yum/history/*", "var/lib/yum/yumdb/*", "var/lib/yum/uuid")  # fmt: skip
-# What is covered while scripts of packages run; the package that owns them finds them there.
+# Mount points that are covered while scripts of packages run; the owning package expects them.
 ROOT = {"proc": 0o555, "sys": 0o555, "dev": 0o755, "run": 0o755}
 # Paths in a configuration file are taken below the root: "../../" keeps cache and logs out of the image.
 MAIN = """[main]
@@ -52,7 +52,7 @@ skip_if_unavailable=False
 
 
 class Dnf:
-    """The host's dnf, with none of the host's configuration but, where pkgdir is unset, its repositories."""
+    """The host's dnf without the host's configuration, except its repositories where pkgdir is unset."""
 
     name = "dnf"
 
@@ -93,7 +93,7 @@ class Dnf:
         mounts.remove_tree(work)
         (work / "home").mkdir(parents=True, mode=0o700)
         try:
-            # Debian's rpm would put the database below $HOME.
+            # rpm of Debian puts the database below $HOME; a macro there says otherwise.
             (work / "home/.rpmmacros").write_text(
                 "%_dbpath /var/lib/rpm\n" + macros(self.install_options), encoding="ascii"
             )
@@ -117,7 +117,7 @@ class Dnf:
 
 
 def settle(root: Path) -> None:
-    """Take away what differs from build to build: the database's write-ahead files, by folding them in, and histories."""
+    """Remove what differs from build to build: histories, and the write-ahead files of the database, merged into it."""
     database = rpm_database(root)
     if database and (root / database / "rpmdb.sqlite").is_file():
         connection = sqlite3.connect(root / database / "rpmdb.sqlite")
@@ -183,6 +183,6 @@ def _below(directory: Path, name: str, image: str) -> list[tuple[str, str]]:
 
 
 def warn_of_scripts(job: Job) -> None:
-    """A package manager says success after a package's script has failed."""
+    """Warn of failed scripts of packages, after which the package manager still exits with 0."""
     for match in SCRIPTLET.finditer(job.log.read_text(encoding="utf-8", errors="replace")):
         job.warn(match.group().strip())

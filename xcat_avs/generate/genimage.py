@@ -1,4 +1,4 @@
-"""xCAT's genimage, in the private namespace: nothing that is served sees it."""
+"""Build with xCAT's genimage in the private namespace, so that it changes nothing that is served."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INNER = re.compile(r"^cd (\S+); (\./genimage .*)$", re.MULTILINE)
 
 @contextmanager
 def _database_in_image(work: Path) -> Iterator[None]:
-    """Have this machine's rpm keep the database of an image at its place, also where it would take the user's home."""
+    """Have this machine's rpm write the database into the image, not into the user's home, as Debian's does."""
     if command.find("rpm") is None:
         yield
         return
@@ -38,7 +38,7 @@ def _database_in_image(work: Path) -> Iterator[None]:
     if place.startswith(("/var/", "/usr/")):
         yield
         return
-    # Not by another HOME, which the scripts of a site may count on: the macros are seen with one line more.
+    # Scripts of a site may need HOME as it is, so the macros file is mounted over with one line more.
     macros = Path(directory, "macros")
     (work / "macros").write_text(macros.read_text(encoding="utf-8") + "\n%_dbpath /var/lib/rpm\n", encoding="utf-8")
     with mounts.bind(work / "macros", macros, readonly=True):
@@ -94,9 +94,9 @@ class Genimage:
             stack.enter_context(
                 private.seen_at(job.work / "tftp", self.tftpdir / "xcat/osimage" / image.name, job.work / "above.tftp")
             )
-            argv, cwd = self._command(job)  # looked up before the directory is covered
+            argv, cwd = self._command(job)  # looked up before a mount covers the directory
             stack.enter_context(private.seen_at(tree, self.rootimgdir, job.work / "above"))
-            # After the overlays, which would hide it.
+            # Mounted after the overlays, which would hide it.
             if self.minimal:
                 for path in image.paths("pkglist"):
                     stack.enter_context(mounts.bind(Path(self.minimal), path, readonly=True))
@@ -130,7 +130,7 @@ class Genimage:
         return [str(directory / "genimage"), *shlex.split(match.group(2))[1:]], directory
 
     def _tidy(self, job: Job) -> None:
-        """Take out what genimage copies from, or leaves mounted of, the host: /dev/shm, /run."""
+        """Remove what genimage has copied from the host's /dev/shm and /run, and unmount what it left mounted there."""
         seen = os.path.join(os.path.realpath(self.rootimgdir.parent), self.rootimgdir.name)
         left = [point for point in mounts.mounts_below(Path(seen)) if point != seen]
         for point in sorted([*left, *mounts.mounts_below(job.root)], reverse=True):

@@ -25,13 +25,13 @@ from xcat_avs.tree.inside import inside
 
 UNKNOWN_NAME = re.compile(r"^E: (?:Unable to locate package |Package ')([^'\s]+)", re.MULTILINE)
 BROKEN = re.compile(r"^dpkg: error processing (?:package|archive) (\S+) .*\n.*", re.MULTILINE)
-# What dpkg says before the scripts of a package; they say the reason after it.
+# dpkg prints this before it runs a script of a package; the reason of a failure follows.
 BEFORE_SCRIPTS = ("Setting up ", "Unpacking ", "Preparing to unpack ", "Removing ", "Purging ", "Processing triggers ")
 SAID = 8  # lines of a script that an error shows
 RESOLVED_BACKUP = "etc/.resolv.conf.systemd-resolved.bak"
 APT = {"DEBIAN_FRONTEND": "noninteractive"}
 APT_OPTION = re.compile(r"(?:-o|--option=)([A-Za-z0-9:_-]+)=(.*)")
-# Files alone: packages count on the directories. Licences stay.
+# Only files are left out, since packages expect the directories. Licences stay.
 DOCUMENTATION = ("--path-exclude=/usr/share/doc/*", "--path-include=/usr/share/doc/*/copyright",
                  "--path-exclude=/usr/share/man/*/*", "--path-exclude=/usr/share/info/*")  # fmt: skip
 LANGUAGES = (
@@ -68,19 +68,19 @@ class Mmdebstrap:
             argv += [f"--aptopt={line}" for line in self._apt_options(image.name)]
             if packages.include:
                 argv.append(f"--include={','.join(packages.include)}")
-            # The name of the initrd promises gzip, and xCAT's tools read nothing else.
+            # xCAT's tools read the initrd as gzip, as its name says.
             argv += _hook(
                 "setup", 'mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/apt/preferences.d" "$1/etc/apt/apt.conf.d"'
             )
             argv += _hook("setup", 'echo COMPRESS=gzip > "$1/etc/initramfs-tools/conf.d/avs"')
-            # mmdebstrap copies both from this machine; a link is the package's, and systemd-resolved has put a copy aside.
+            # mmdebstrap copies both from this machine. A link is a package's; systemd-resolved keeps a copy.
             argv += _hook("customize", f'rm -f "$1/etc/hostname" "$1/{RESOLVED_BACKUP}"')
             argv += _hook("customize", '[ -L "$1/etc/resolv.conf" ] || rm -f "$1/etc/resolv.conf"')
-            # How it was made is no setting of the node.
+            # The settings of this build are none of the node.
             argv += _hook(
                 "customize", 'rm -f "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap" "$1/etc/apt/apt.conf.d/99mmdebstrap"'
             )
-            # A directory of this machine is no source for a node.
+            # A node cannot use a directory of this machine as a source.
             argv += _hook(
                 "customize", '[ ! -e "$1/etc/apt/sources.list" ] || sed -i "/ copy:/d" "$1/etc/apt/sources.list"'
             )
@@ -136,7 +136,7 @@ class Mmdebstrap:
 
 
 def _explain(job: Job, err: CommandError) -> AvsError:
-    """The error with its reason, which does not stand at the end of the log."""
+    """The error with its reason, which is not at the end of the log."""
     packages, lines = broken(job.log.read_text(encoding="utf-8", errors="replace"))
     if packages:
         return CommandError(f"{err.text}: dpkg could not install {', '.join(packages)}", lines, err.log)
@@ -170,18 +170,18 @@ def paths(install_options: InstallOptions) -> list[str]:
 
 @contextmanager
 def resolver(root: Path) -> Iterator[None]:
-    """Lend the image this machine's resolv.conf, where it has none, or a link to one that a running system makes."""
+    """Lend the image this machine's resolv.conf, where it has none, or a link to one that only a running system makes."""
     path = inside(root, "etc/resolv.conf", follow=True)
     lend = not path.exists()
     if lend:
-        if (root / "run") in path.parents:  # an empty file system of its own meanwhile
+        if (root / "run") in path.parents:  # /run is an empty tmpfs during the build
             path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile("/etc/resolv.conf", path)
     try:
         yield
     finally:
         if lend:
-            if path.is_file() and not path.is_symlink():  # a link is that of a package which came meanwhile
+            if path.is_file() and not path.is_symlink():  # a package that was installed meanwhile may have made a link
                 path.unlink()
             (root / RESOLVED_BACKUP).unlink(missing_ok=True)
 

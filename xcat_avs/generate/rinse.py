@@ -40,7 +40,7 @@ COMPLETE = "Installation complete."
 UNKNOWN = re.compile(
     r"^(?:No package (?=.* available)|No match for argument: |Unable to find a match: )(\S+)", re.MULTILINE
 )
-IN_IMAGE = "run/avs"  # in the image while yum runs; /run is an empty file system of its own then
+IN_IMAGE = "run/avs"  # directory in the image while yum runs, on the tmpfs that /run is then
 MAIN = f"""[main]
 cachedir=/{IN_IMAGE}/cache
 persistdir=/{IN_IMAGE}/persist
@@ -141,16 +141,16 @@ class Rinse:
                 "--arch", arch]  # fmt: skip
         mirror = self._mirror(job, argv, lines, work / "cache" / f"avs.{arch}")
         (work / "rinse.conf").write_text(f"[avs]\nmirror = {mirror}\n", encoding="ascii")
-        # What it would run after it, from the host's directories, is not wanted: /bin/true in place of it.
+        # rinse would then run a script of the host; it gets /bin/true instead.
         argv += ["--directory", str(root), "--cache-dir", str(work / "cache"), "--post-install", "/bin/true"]
         command.run(argv, log=job.log, timeout=job.timeout)
         if COMPLETE not in job.log.read_text(encoding="utf-8", errors="replace"):
             raise AvsError(f"{image.name}: rinse did not come to its end", command.tail(job.log), str(job.log))
         for path in root.glob("*.rpm"):
             path.rename(work / "base" / path.name)
-        # It has the image's rpm, where there is one, write its database without running scripts: begin anew.
+        # rinse lets the image's rpm write a database without running scripts; _register makes a new one.
         mounts.remove_tree(root / "var/lib/rpm")
-        mounts.remove_tree(root / "dev/urandom")  # made for that
+        mounts.remove_tree(root / "dev/urandom")  # rinse has made it for rpm
 
     def _mirror(self, job: Job, argv: list[str], lines: list[list[str]], cache: Path) -> str:
         """The directory that has the packages, as rinse reads it; those of a local one are put into its cache.
@@ -227,10 +227,10 @@ class Rinse:
                 raise explain_unknown(job, job.log, UNKNOWN, AvsError("", command.tail(job.log), str(job.log)))
             warn_of_scripts(job)
         for path in (job.root / "var/lib/rpm").glob("__db.*"):
-            path.unlink()  # shared memory of the processes that are gone
+            path.unlink()  # shared memory that ended processes have left
 
     def _enter(self, job: Job, stack: ExitStack) -> Path:
-        """Mount what programs in the image expect; returns a directory of theirs that is gone afterwards."""
+        """Mount what programs in the image expect; returns a directory for them that vanishes with the mounts."""
         stack.enter_context(mounts.chroot_mounts(job.root))
         top = job.root / IN_IMAGE
         top.mkdir(mode=0o700)

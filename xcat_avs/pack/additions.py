@@ -1,4 +1,4 @@
-"""What a pack adds to the tree of a tag, each by `put`: what is not added here is in the archive as it is in the tag."""
+"""Files that a pack adds to the tree of a tag, each by `put`; all other files are packed as the tag has them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def put(root: Path, name: str, text: str, image: str) -> str:
     Returns its path in the tree, or the first directory that had to be made for it.
     Raises AvsError where a link of the image leads to somewhere on this machine.
     """
-    # Links are the image's; what xCAT's packimage writes goes where they lead on this machine.
+    # Links of the image are resolved in it; packimage would follow them on this machine.
     directory = inside(root, os.path.dirname(name), follow=True)
     if os.path.realpath(root / os.path.dirname(name)) != os.path.realpath(directory):
         raise AvsError(f"{image}: /{os.path.dirname(name)} of the image leads out of it")
@@ -79,14 +79,17 @@ def put(root: Path, name: str, text: str, image: str) -> str:
 
 
 def release(root: Path, facts: Mapping[str, str], osimage: str, image: str) -> list[str]:
-    """Say in /etc/avs-release and /opt/xcat/xcatinfo what the image is; packimage writes the latter anew. Returns what was added."""
+    """Write what the image is to /etc/avs-release and /opt/xcat/xcatinfo; returns the added paths.
+
+    packimage then writes xcatinfo anew.
+    """
     text = _lines(facts)
     named = _lines({"IMAGENAME": osimage}) + text
     return [put(root, RELEASE, text, image), put(root, XCATINFO, named, image)]
 
 
 def rich(stored: Manifest) -> dict[str, Xattrs]:
-    """The paths of the root image that have what cpio cannot hold, relative to its top."""
+    """The paths of the root image, relative to its top, with attributes that cpio cannot hold."""
     found = {
         path.partition("/")[2]: tuple(item for item in entry.xattrs if item[0] != SELINUX)
         for path, entry in stored.items()
@@ -96,9 +99,9 @@ def rich(stored: Manifest) -> dict[str, Xattrs]:
 
 
 def xattrs_at_boot(root: Path, wanted: Mapping[str, Xattrs], image: str) -> tuple[list[str], list[str]]:
-    """Have a node set what cpio cannot hold when it boots; returns what was added, and the paths that lose it all the same.
+    """Have nodes set at boot what cpio cannot hold; returns the added paths, and those that lose attributes even so.
 
-    It takes systemd, and setfattr or, for capabilities alone, setcap of the image.
+    The image needs systemd, and setfattr, or setcap where there are only capabilities.
     """
     left = {path: xattrs for path, xattrs in wanted.items() if os.path.lexists(root / path)}
     has = {name: _has(root, name) for name in ("setfattr", "setcap")}

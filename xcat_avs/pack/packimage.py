@@ -1,4 +1,4 @@
-"""xCAT's packimage, in the private namespace, and a look at what its exit code hides."""
+"""Pack with xCAT's packimage in the private namespace, and check what its exit code hides."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from xcat_avs.tree.manifest import Manifest
 from xcat_avs.xcat import fitness, private, programs
 
 COMPRESS = ("auto", "gzip", "pigz", "xz")
-# What packimage leaves out by itself: the statelite form of the image.
+# packimage leaves these out by itself; they are the statelite form of the image.
 ITS_OWN = ("./etc/init.d/statelite", "./etc/rc.sysinit.backup", "./.statelite*", "./.default*", "./.statebackup*")
-# What it writes into the tree, through any link that is there.
+# packimage writes these into the tree, through any link that is there.
 WRITTEN = ("etc", "etc/shadow", "opt/xcat", "opt/xcat/xcatinfo", "opt/xcat/xcatdsklspost", "xcatpost", ".statebackup")
-DEFAULT_PASSWORD = "cluster"  # what packimage writes without an entry in the passwd table
+DEFAULT_PASSWORD = "cluster"  # packimage sets it where the passwd table has no entry
 SHADOW, LOCALTIME, ZONES = "etc/shadow", "etc/localtime", "usr/share/zoneinfo/"
 # What packimage changes in every image, and why.
 BY_DESIGN = {
@@ -30,14 +30,14 @@ BY_DESIGN = {
     "opt/xcat/xcatinfo": "the name of the image", "opt/xcat/xcatdsklspost": "xCAT's start of the postscripts",
     "usr/lib/dracut/modules.d/97xcat/install": "xCAT's dracut module", "etc/rc.sysinit": "the one from before statelite",
 }  # fmt: skip
-XDCP = "var/xcat"  # where what puts synclists into the tree keeps its own data
-# Runs for cpio inside packimage, which lets it cut the numbers of files to 32 bits: two files may get the same one,
-# and are then hard links of each other.
+XDCP = "var/xcat"  # xdcp, which copies the files of synclists, keeps its data there
+# Replaces cpio inside packimage. cpio truncates inode numbers to 32 bits, so that two files may get the same one and
+# become hard links of each other.
 CPIO = """#!/bin/sh
 case " $* " in *" -o "*) exec {cpio} --reproducible "$@" ;; esac
 exec {cpio} "$@"
 """
-# Runs for uuidgen inside packimage, which writes its answer between quotes to /opt/xcat/xcatinfo.
+# Replaces uuidgen inside packimage, which writes its answer between quotes to /opt/xcat/xcatinfo.
 UUIDGEN = """#!/bin/sh
 cat /proc/sys/kernel/random/uuid | tr -d '\\n'
 cat <<'EOF'
@@ -78,7 +78,7 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
 
 
 def _refuse_ways_out(root: Path, image: OsImage) -> None:
-    """packimage writes by paths of this machine: through an image's link it would write files of this machine."""
+    """Refuse links of the image through which packimage, which is not in a chroot, would write to this machine."""
     top = os.path.realpath(root)
     for name in WRITTEN:
         real = os.path.realpath(root / name)
@@ -98,7 +98,7 @@ def refuse_compress(compress: str) -> None:
 
 
 def _lend(directory: Path, facts: Mapping[str, str]) -> None:
-    """Programs that packimage finds before the machine's own.
+    """Write the programs that packimage finds before the machine's own.
 
     It writes IMAGEUUID='`uuidgen`' over what is in xcatinfo: the answer holds our facts as well.
     """
@@ -108,7 +108,7 @@ def _lend(directory: Path, facts: Mapping[str, str]) -> None:
     lent.chmod(0o755)
     lines = "'\n" + "".join(f"{name}='{value}'\n" for name, value in facts.items())
     script = directory / "uuidgen"
-    # The last quote is packimage's own.
+    # packimage adds the last quote itself.
     script.write_text(UUIDGEN.format(lines=lines.rstrip("\n").removesuffix("'")), encoding="utf-8")
     script.chmod(0o755)
 
@@ -125,7 +125,7 @@ def check(file: Path, before: Path, wanted: Manifest, image: OsImage, log: Path,
     reasons = {
         proof.place(root, path): why for path, why in {**BY_DESIGN, **dict.fromkeys(synced, "a synclist")}.items()
     }
-    # Directories are made on the way to what was not there.
+    # packimage also makes the parent directories of what it adds.
     tops = {_first_new(path, wanted) for path in reasons if os.path.lexists(root / path) or path in wanted}
     wanted, others = proof.look_again(wanted, root, tops)
     if SHADOW not in synced and _without_root(root / SHADOW) != _without_root(before / SHADOW):
@@ -134,7 +134,7 @@ def check(file: Path, before: Path, wanted: Manifest, image: OsImage, log: Path,
     kept = set(exlist.select(sorted(wanted), [*excluded, *ITS_OWN], included))
     form = Form.of(file.name)
     if form.method == "squashfs":
-        kept.discard(".")  # which packimage makes anew, with mode 0755
+        kept.discard(".")  # packimage makes the top anew, with mode 0755
     # It takes in the zone by itself; and directories that lead to a file are made by what copies it.
     zone = os.readlink(root / LOCALTIME).lstrip("./") if (root / LOCALTIME).is_symlink() else ""
     optional = exlist.with_parents(kept) | exlist.with_parents([zone] if zone.startswith(ZONES) else []) | {"."}
