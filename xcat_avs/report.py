@@ -93,3 +93,8 @@ def to_json(report: Report) -> str:
 def mebibytes(size: int) -> str:
     """Bytes as whole `M` (MiB), rounded once."""
     return f"{round(size / 2**20)}M"
+
+
+def short_size(size: int) -> str:
+    """Bytes as whole `M` (MiB), or as whole `K` (KiB) where that is less than one MiB."""
+    return mebibytes(size) if abs(size) >= 2**20 else f"{round(size / 2**10)}K"

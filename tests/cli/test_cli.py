@@ -864,6 +864,7 @@ NORMAL = [
     (re.compile(r'"seconds": [\d.e-]+'), '"seconds": SECONDS'),
     (re.compile(r'("rootimg\.[^}]*?"size": )\d+'), r"\1SIZE"),
     (re.compile(r" \d(?=s  )"), " N"),
+    (re.compile(r"\b\d+K\b"), "NK"),
     (re.compile(r"avsimage \d+\.\d+\.\d+"), "avsimage VERSION"),
     (re.compile(r'"avsimage": "\d+\.\d+\.\d+"'), '"avsimage": "VERSION"'),
 ]

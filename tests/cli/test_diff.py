@@ -139,7 +139,7 @@ def test_report(two: Installation) -> None:
         "\n  changed  /usr/bin/ping: capabilities\n",
         "\n  changed  /usr/bin/sudo: mode 4755 -> 0755\n",
         " more; --files lists all, --files PATTERN some, --content one\n",
-        "\nSIZE OF  ", "\nkernel                0M   3M   3M\n", "\nTOTAL  ",
+        "\nSIZE OF  ", "\nkernel                0K   3M   3M\n", "\nTOTAL  ",
     ]  # fmt: skip
     positions = [out.find(part) for part in parts]
     assert -1 not in positions, parts[positions.index(-1)] + out
@@ -595,7 +595,7 @@ def test_counts_of_the_history(avs: Installation) -> None:
         (third, 0, 0, ["a", "b"]), (other, None, None, ["hand"]), (second, 94, 283 * 2**20, []), (first, None, None, []), (old, None, None, []),
     ]  # fmt: skip
     lines = good(avs("-c", "log", "example.prod")).split("\n")
-    assert lines[1].split()[-5:] == ["0M", "a,", "b", "build", "3"]
+    assert lines[1].split()[-5:] == ["0K", "a,", "b", "build", "3"]
     assert lines[2].split()[-5:] == ["-", "-", "hand", "by", "hand"]
     assert lines[3].split()[-5:] == ["94", "283M", "-", "build", "2"]
     assert lines[5].split()[-5:] == ["-", "-", "-", "by", "avs_image_mgr"]

@@ -170,7 +170,7 @@ def test_report_and_what_it_was_built_from(installation: Installation, source: P
     text = installation.create(source).stdout
     rows = [line.split() for line in text.splitlines()]
     assert ["ADD-ON", "NAME", "TIME", "+/-", "RPMS", "SIZE", "PATHS", "REMOVED"] in rows
-    assert ["small", "0s", "+0", "-0", "0M", "2", "0"] in rows
+    assert ["small", "0s", "+0", "-0", "0K", "2", "0"] in rows
     info = installation.tree() / "build_info"
     assert json.loads((info / "addons.json").read_text())[0]["name"] == "small"
     assert "installed etc/small" in (info / "logs/addon-small.log").read_text()

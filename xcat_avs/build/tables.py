@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from xcat_avs.report import RIGHT, Table, mebibytes
+from xcat_avs.report import RIGHT, Table, mebibytes, short_size
 
 
 def step_table(steps: Iterable[Any], packages: str) -> Table:
@@ -54,7 +54,7 @@ def addon_table(addons: Iterable[Any], packages: str) -> Table:
             addon.name,
             f"{round(addon.seconds)}s",
             f"+{addon.packages_added} -{addon.packages_removed}",
-            mebibytes(addon.bytes),
+            short_size(addon.bytes),
             str(addon.paths),
             str(addon.removed),
         )

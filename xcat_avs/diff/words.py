@@ -10,7 +10,7 @@ from xcat_avs.clock import local
 from xcat_avs.diff import differences
 from xcat_avs.diff.differences import Differences, FileChange
 from xcat_avs.escape import printable
-from xcat_avs.report import LEFT, RIGHT, Table, as_lines, mebibytes
+from xcat_avs.report import LEFT, RIGHT, Table, as_lines, short_size
 from xcat_avs.request import EVERY_FILE
 from xcat_avs.store.protocol import Version
 from xcat_avs.tree.manifest import Entry
@@ -120,7 +120,7 @@ def _texts(entry: Entry) -> dict[str, str]:
 def _size_table(found: Differences) -> Table:
     sizes = {name: pair for name, pair in (found.sizes or {}).items() if any(pair)}
     sizes["TOTAL"] = (sum(pair[0] for pair in sizes.values()), sum(pair[1] for pair in sizes.values()))
-    rows = [(name, mebibytes(old), mebibytes(new), mebibytes(new - old)) for name, (old, new) in sizes.items()]
+    rows = [(name, short_size(old), short_size(new), short_size(new - old)) for name, (old, new) in sizes.items()]
     return Table(("SIZE OF", "OLD", "NEW", "+/-"), rows, [LEFT, RIGHT, RIGHT, RIGHT])
 
 

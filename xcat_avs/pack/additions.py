@@ -79,17 +79,14 @@ def put(root: Path, name: str, text: str, image: str) -> str:
 
 
 def release(root: Path, facts: Mapping[str, str], osimage: str, image: str) -> list[str]:
-    """Write what the image is to /etc/avs-release and /opt/xcat/xcatinfo; returns the added paths.
-
-    packimage then writes xcatinfo anew.
-    """
+    """Say in /etc/avs-release and /opt/xcat/xcatinfo what the image is; packimage writes the latter anew. Returns what was added."""
     text = _lines(facts)
     named = _lines({"IMAGENAME": osimage}) + text
     return [put(root, RELEASE, text, image), put(root, XCATINFO, named, image)]
 
 
 def rich(stored: Manifest) -> dict[str, Xattrs]:
-    """The paths of the root image, relative to its top, with attributes that cpio cannot hold."""
+    """The paths of the root image that have what cpio cannot hold, relative to its top."""
     found = {
         path.partition("/")[2]: tuple(item for item in entry.xattrs if item[0] != SELINUX)
         for path, entry in stored.items()
@@ -99,9 +96,9 @@ def rich(stored: Manifest) -> dict[str, Xattrs]:
 
 
 def xattrs_at_boot(root: Path, wanted: Mapping[str, Xattrs], image: str) -> tuple[list[str], list[str]]:
-    """Have nodes set at boot what cpio cannot hold; returns the added paths, and those that lose attributes even so.
+    """Have a node set what cpio cannot hold when it boots; returns what was added, and the paths that lose it all the same.
 
-    The image needs systemd, and setfattr, or setcap where there are only capabilities.
+    It takes systemd, and setfattr or, for capabilities alone, setcap of the image.
     """
     left = {path: xattrs for path, xattrs in wanted.items() if os.path.lexists(root / path)}
     has = {name: _has(root, name) for name in ("setfattr", "setcap")}

@@ -199,7 +199,7 @@ def _earlier(contents: Mapping[str, Entry]) -> Manifest:
 
 
 def _scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
-    """The manifest of a tree that is to be committed. Warns of what no store or no archive can keep."""
+    """The manifest of a tree that is to be committed; a warning for what no store and no archive keeps."""
     lost = restore.unkept(tree)
     if lost:
         warn(f"{image.name}: the file system of {tree} keeps no {', '.join(lost)}: what the image should have of these is "

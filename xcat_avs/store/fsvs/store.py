@@ -37,8 +37,8 @@ COMMITTED = re.compile(r"committed revision\s+(\d+)")
 FOLLOWS = "avs:follows"  # property of trunk: the revision that its last one was made from
 INCOMING = "branches/.avs-incoming"  # where contents are sent before a commit that has too many files to open at once
 SPARE_FILES = 256  # open files that svnmucc needs besides the contents
-STATE = 256  # bytes that FSVS's own data take for each path
-USER = re.compile(r"([^\s;]+); ")  # each log message begins with the user
+STATE = 256  # bytes of memory that FSVS's own data take for a path
+USER = re.compile(r"([^\s;]+); ")  # how messages begin
 
 
 @dataclass(frozen=True)
