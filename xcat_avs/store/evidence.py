@@ -1,4 +1,4 @@
-"""Signs on this machine that a store existed before, for the case that it is not there now."""
+"""Whether there was a store already: what this machine knows of it, besides the store itself."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.serve.sets import read_record
 
-SHOWN = 2  # signs that an error names
+SHOWN = 2  # things that say so which an error names
 NOTE = "stores.json"  # in the state directory: URL of a store -> UUID of the repository that was used there
 
 
 def noted(state: Path) -> dict[str, str]:
-    """URL -> UUID of the stores that were used from this machine; empty where the note cannot be read."""
+    """The stores that were used from here; none where the note cannot be read."""
     try:
         found = json.loads((state / NOTE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -26,7 +26,7 @@ def noted(state: Path) -> dict[str, str]:
 
 
 def note(state: Path, url: str, uuid: str) -> None:
-    """Note which repository is used at a URL. A note that cannot be written is no error: only a check reads it."""
+    """Remember which repository is used at a URL, where that can be written: nothing depends on it but a check."""
     path = state / NOTE
     new = path.with_name(f".{NOTE}.{os.getpid()}")
     with suppress(OSError):
@@ -38,12 +38,12 @@ def note(state: Path, url: str, uuid: str) -> None:
 
 
 def of_a_store(state: Path, journal: Iterable[JournalEntry], served: Iterable[Path]) -> str:
-    """The signs that there was a store, in words; "" where there are none. served: the rootimgdirs of all osimages."""
+    """What says that there was a store, in words; "" where nothing does. served: the rootimgdirs of all osimages."""
     return " and ".join(islice(_found(state, journal, served), SHOWN))
 
 
 def _found(state: Path, journal: Iterable[JournalEntry], served: Iterable[Path]) -> Iterator[str]:
-    """The first sign of each kind."""
+    """One of each kind."""
     yield from islice((f"{state / NOTE} names {url}" for url in noted(state)), 1)
     tags = (f"the journal knows tag {entry.tag} of {entry.source}" for entry in journal if entry.tag)
     yield from islice(tags, 1)
