@@ -155,5 +155,11 @@ def test_a_procedure_imports_nothing_of_ours(path: Path) -> None:
     assert {name for name in names if name.split(".")[0] == "subprocess"} == set(), "programs are run by ctx.run"
 
 
+@pytest.mark.parametrize("path", PROCEDURES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_procedure_says_what_is_wrong(path: Path) -> None:
+    """By ctx.fail: with any other error stand its class, and the line that raised it."""
+    assert [node.lineno for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Raise)] == []
+
+
 def test_there_are_procedures() -> None:
     assert {path.stem for path in PROCEDURES} >= {"prepare_image_directory", "generate_image", "build_prep", "cleanup"}
