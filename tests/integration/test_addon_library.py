@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import rpmrepo
 
 from integration.harness import difference, look, mounts_below
 from xcat_avs.build import addons
-from xcat_avs.build.addons import AddonResult
-from xcat_avs.build.context import BuildContext, BuildPaths
-from xcat_avs.build.plan import StepResult
+from xcat_avs.build.context import BuildContext
+from xcat_avs.build.job import BuildJob
+from xcat_avs.build.markers import AddonResult
+from xcat_avs.build.paths import BuildPaths
+from xcat_avs.build.plan import planned_addons
 from xcat_avs.build.steps import StepFailed
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.generate import Generator, Job
@@ -160,13 +162,11 @@ class Image:
             default["repository"] = str(self.repository)
         step = Step(name, found, {**default, **options})
 
-        def context(step: Step, log: Path, paths: BuildPaths) -> BuildContext:
-            return replace(self.ctx, options=step.options, paths=paths, log=log, procedure=step.procedure)
-
-        recipe = Recipe((), Settings(), (), (step,))
-        done = StepResult("base", "0" * 64, 0, 0, 0, 0, 0, "", "", "")
+        ctx, recipe = self.ctx, Recipe((), Settings(), (), (step,))
+        job = BuildJob(ctx.image, recipe, ctx.generator, None, ctx.paths, ctx.installdir, ctx.progress)
+        result: list[AddonResult] = []
         try:
-            result = addons.run_addons(context, recipe, self.ctx.paths, [done], False, Progress(io.StringIO()))
+            addons.run_addons(job, planned_addons(job, "0" * 64), result)
         finally:
             assert mounts_below(self.ctx.paths.tree.parent) == []
             assert difference(self.base, look(self.ctx.root)) == {}, "the base was changed"

@@ -19,7 +19,8 @@ import rpmrepo
 
 from integration.harness import PROFILE, Installation, copy, difference, mounts_below
 from integration.test_procedures import add_programs
-from xcat_avs.build.context import BuildContext, BuildPaths, perform
+from xcat_avs.build.context import BuildContext, perform
+from xcat_avs.build.paths import BuildPaths
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import Generator, Job

@@ -25,11 +25,11 @@ ALLOWED: dict[str, set[str]] = {
     "diff.*": {"clock", "diff.*", "escape", "report", "request", "store.*", "tree.*"},
     "errors": {"escape"},
     "escape": set(),
-    "generate.*": {"definitions.*", "errors", "generate.*", "system.*", "tree.*", "xcat.*"},
+    "generate.*": {"definitions.*", "errors", "generate.*", "settings", "system.*", "tree.*", "xcat.*"},
     "identity": {"clock", "errors"},
     "image": {"definitions.*"},
     "modes.*": {
-        "", "build.*", "clock", "definitions.*", "diff.*", "errors", "escape", "generate.*",
+        "", "build.*", "clock", "definitions.*", "diff.*", "errors", "escape",
         "modes.*", "pack.*", "recipes.*", "report", "request", "serve.*", "settings", "site",
         "store.*", "system.*", "tree.*", "xcat.*",
     },

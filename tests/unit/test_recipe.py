@@ -360,7 +360,7 @@ def test_layers_of_addons(install: Path) -> None:
 def test_a_word_that_is_no_choice_is_refused_before_the_build(
     install: Path, section: str, option: str, text: str
 ) -> None:
-    name = section.split()[-1]
+    name = section.removeprefix("addon ")
     named = f"addons = {name}" if section.startswith("addon ") else f"steps_add = {name} before cleanup"
     path = put(install, "images/compute/recipe.conf", f"[recipe]\n{named}\n[{section}]\n{option} = {text}\n")
     with pytest.raises(AvsError) as caught:
@@ -385,7 +385,12 @@ def test_each_file_is_read_once(install: Path, monkeypatch: pytest.MonkeyPatch) 
     put(install, "images/compute/recipe.conf", "[recipe]\nbase = mine\n[pack]\nmethod = tar\n")
     read: list[Path] = []
     real = settings.read_ini
-    monkeypatch.setattr(settings, "read_ini", lambda path: read.append(path) or real(path))
+
+    def counting(path: Path) -> configparser.ConfigParser:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(settings, "read_ini", counting)
     found = load(install)
     assert found.settings.method == "tar"
     assert sorted(read) == sorted(set(found.files))
