@@ -189,12 +189,8 @@ MODE = Mode(
     "create", "build an image by its procedures, report, commit", run,
     {
         "message": "why it is built, for the history", "user": "who builds it (default: who is logged in)",
-        "resume": "go on with a build that failed: repeat only what is not done, or changed",
-        "source": "take an existing tree, laid out like a rootimgdir, instead of installing packages",
-        "base": "base image only (no add-ons)", "finish": "tag and pack it when done", "masquerade": "with -f: pack it as another osimage",
-        "method": "with -f: cpio, tar or squashfs", "compress": "with -f: gzip, pigz, zstd or xz",
-        "nodeset": "with -f: run the nodeset that is due", "define": "put into the xCAT definition what its name says, where that is missing",
-        "new_store": "begin a new store, or take another one, where there was one before",
+        "masquerade": "with -f: pack it as another osimage", "method": "with -f: cpio, tar or squashfs",
+        "compress": "with -f: gzip, pigz, zstd or xz", "nodeset": "with -f: run the nodeset that is due",
     },
     private=True,
 )  # fmt: skip
