@@ -149,6 +149,34 @@ def test_a_mode_prints_its_own_usage_with_its_error(avs: Installation) -> None:
     assert "avsimage -c pack IMAGE -t TAG" in avs("-c", "pack", "a").out
 
 
+@pytest.mark.parametrize(
+    ("argv", "words", "image", "following"),
+    [
+        (["-c", "env"], "mode env needs the IMAGE", "", "avsimage -c env -h"),
+        (["-c", "crate", "a"], "unknown mode 'crate'", "a", "avsimage -h"),
+        (["-c", "env", "a", "--nonsense"], "--nonsense", "", "avsimage -h"),
+        (["-c", "env", "exmple.prod"], "no osimage 'exmple.prod'", "exmple.prod", ""),
+        (["-c", "show", "example.prod"], "has no revision yet", "example.prod", "avsimage -c create example.prod"),
+        (["-c", "create", "-p", "lost"], "missing.pkglist: No such file", "lost", ""),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_error_with_json(avs: Installation, argv: list[str], words: str, image: str, following: str) -> None:
+    """One document on stdout beside the line on stderr, whatever is wrong."""
+    answer = avs(*argv, "--json")
+    assert answer.code == 1
+    found = json.loads(answer.out)
+    assert found.keys() == {"error", "image", "log", "next"}
+    assert words in found["error"]
+    assert found["error"] in answer.err
+    assert (found["image"], found["log"], found["next"]) == (image, "", following)
+
+
+def test_a_value_is_no_json(avs: Installation) -> None:
+    answer = avs("-c", "tag", "example.prod", "-m", "--json", "-t", "a b")
+    refused(answer, "tag name 'a b'")
+
+
 def test_bytes_that_are_no_text(avs: Installation) -> None:
     answer = avs("-c", "tag", "example.prod", "-m", os.fsdecode(b"\xff\xfe"))
     refused(answer, "not UTF-8", usage=True)
@@ -396,7 +424,15 @@ def test_a_step_that_fails(avs: Installation, name: str, form: str) -> None:
     if step == "fails":
         assert "the reason" in error
     if form == "json":
-        assert answer.out == "" or json.loads(answer.out)["steps"]
+        found = json.loads(answer.out)
+        assert [item["name"] for item in found["steps"]] == ["prepare_image_directory", "generate_image"]
+        assert found["error"].split("\n")[0] in answer.err
+        assert found["log"] == str(avs.top / "logs" / PROD / f"{step}.log")
+        assert (found["image"], found["next"].split()[:4]) == (
+            "example.prod",
+            ["avsimage", "-c", "create", "example.prod"],
+        )
+        assert found["next"].endswith(" -b")
     else:
         assert "generate_image" in answer.out
         assert step not in answer.out

@@ -18,7 +18,8 @@ import rpmrepo
 
 from integration.harness import PROFILE, Installation, Look, copy, difference, look, mounts_below, output
 from integration.test_procedures import add_programs
-from xcat_avs.build.context import BuildContext, BuildPaths, perform
+from xcat_avs.build.context import BuildContext, perform
+from xcat_avs.build.paths import BuildPaths
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import choose

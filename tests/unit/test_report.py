@@ -10,7 +10,7 @@ import pytest
 
 from xcat_avs import clock, report
 from xcat_avs.build import tables
-from xcat_avs.build.plan import StepResult
+from xcat_avs.build.markers import StepResult
 from xcat_avs.report import LEFT, RIGHT, Report, Table
 
 MIB = 2**20

@@ -71,7 +71,7 @@ def copy_tree(source: Path, target: Path, log: Path) -> None:
     )
 
 
-class _Copy:
+class Copy:
     """Stands for the generator where --from brings the tree."""
 
     name = "copy of a directory"

@@ -40,4 +40,4 @@ def packed_as(image: OsImage, site: Site) -> dict[str, list[str]]:
     return {tag: sorted(names) for tag, names in found.items()}
 
 
-MODE = Mode("list-tags", "list the tags: date, author, revision, what is served where", run, {}, alias="list_tags")
+MODE = Mode("list-tags", "list the tags: date, author, revision, what is served where", run, alias="list_tags")

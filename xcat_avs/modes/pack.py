@@ -21,10 +21,5 @@ def run(request: Request, site: Site) -> Report:
 
 MODE = Mode(
     "pack", "check a tag out, verify it, pack it, and serve it in one step", run,
-    {
-        "tag": "the tag to pack", "masquerade": "serve it as another osimage (test nodes)", "user": "who packs it (default: who is logged in)",
-        "method": "auto, cpio, tar or squashfs", "compress": "auto, gzip, pigz, zstd or xz",
-        "force": "pack it again though it is served already", "nodeset": "run the nodeset that is due",
-    },
-    needs=("tag",), private=True,
+    {"tag": "the tag to pack", "user": "who packs it (default: who is logged in)"}, needs=("tag",), private=True,
 )  # fmt: skip

@@ -87,8 +87,5 @@ def _refuse_damaged(request: Request, image: OsImage, rootimgdir: Path, wanted: 
 
 MODE = Mode(
     "rollback", "serve the set that was served before again, in seconds", run,
-    {
-        "tag": "another tag whose set is still kept", "message": "why, for the journal", "user": "who does it (default: who is logged in)",
-        "nodeset": "run the nodeset that is due", "fast": "compare names and sizes only, and no checksums",
-    },
+    {"tag": "another tag whose set is still kept", "message": "why, for the journal"},
 )  # fmt: skip

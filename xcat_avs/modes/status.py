@@ -155,10 +155,4 @@ def _live_lines(state: Served, live: Mapping[str, list[str]]) -> list[str]:
     return lines
 
 
-MODE = Mode(
-    "status",
-    "show what every osimage serves, and whether nodeset is due",
-    run,
-    {"live": "ask the nodes, by xdsh, what they run"},
-    image=False,
-)
+MODE = Mode("status", "show what every osimage serves, and whether nodeset is due", run, image=False)

@@ -51,4 +51,4 @@ def _document(step: Step) -> dict[str, Any]:
             "overrides": str(found.overridden.path) if found.overridden else "", "recipe": str(step.recipe or "")}  # fmt: skip
 
 
-MODE = Mode("steps", "list the procedures and add-ons that a create would run, each with its file", run, {})
+MODE = Mode("steps", "list the procedures and add-ons that a create would run, each with its file", run)

@@ -27,6 +27,6 @@ MODE = Mode(
     "tag", "make an immutable tag of the newest, or of any, revision", run,
     {
         "tag": "its name (default: YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER)", "revision": "the revision to tag (default: the newest)",
-        "message": "why, for the history", "user": "who tags it (default: who is logged in)",
+        "user": "who tags it (default: who is logged in)",
     },
 )  # fmt: skip
