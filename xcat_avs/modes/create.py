@@ -22,7 +22,8 @@ from xcat_avs.generate import Generator, Wishes, genimage
 from xcat_avs.generate.existing import _Copy
 from xcat_avs.generate.genimage import Genimage
 from xcat_avs.modes import Mode
-from xcat_avs.pack.job import check_tools, publish_tag
+from xcat_avs.pack.job import prepare
+from xcat_avs.pack.serving import ServedError, publish_tag
 from xcat_avs.recipes.procedure import Procedure
 from xcat_avs.recipes.recipe import Recipe, Step
 from xcat_avs.report import Report
@@ -70,8 +71,8 @@ def run(request: Request, site: Site) -> Report:
     for program in (*generator.programs(), *STORE_PROGRAMS):
         command.need(program)
     if request.finish:
-        check_tag_name(default_name(image, site))
-        check_tools(request, site, target)
+        check_tag_name(default_name(image, site.identity))
+        prepare(request, site, target)  # only to refuse; what counts is read anew after the build
     paths = BuildPaths(
         site.settings.state / "builds" / image.name / "tree",
         site.settings.state / "builds" / image.name / "results",
@@ -134,19 +135,18 @@ def _generator(source: Optional[Path], site: Site, image: OsImage, settings: Set
         return generate.choose(image, settings.generator, _wishes(image, settings))
     if not site.definitions.xcat:
         raise AvsError(f"{image.name}: [image] generator = genimage needs xCAT, which is not used here")
-    fitness.refuse_incomplete(image, image.rootimgdir(site.definitions.installdir), build=True)
+    fitness.refuse_incomplete(image, site.target(image).rootimgdir, build=True)
     fitness.refuse_unsafe(image)
     minimal = ""
     if settings.pkglist == "minimal":
         minimal = str(share_dir() / "minimal" / f"{image.version.chain[0]}.pkglist")
         if not Path(minimal).is_file():
             raise AvsError(f"{image.name}: [image] pkglist = minimal, and there is no {minimal}")
-    installdir, tftpdir = site.definitions.installdir, site.definitions.tftpdir
     modules = settings.net_modules + settings.storage_modules + settings.filesystem_modules
     kernel = settings.kernel and settings.kernel + settings.kernel_suffix
     return Genimage(
-        image.rootimgdir(installdir),
-        tftpdir,
+        site.target(image).rootimgdir,
+        site.definitions.tftpdir,
         minimal,
         settings.provider,
         genimage.options(modules, settings.interface, kernel, settings.root_size),
@@ -335,18 +335,25 @@ def _finish(request: Request, site: Site, image: OsImage, target: OsImage, store
     document = {**document, "profile": image.profile, "revision": revision.number, "changed": changed, "url": url}
     code = 0
     if request.finish:
-        tag = make_tag(store, image, default_name(image, site), revision, site, "")
+        tag = make_tag(store, image, default_name(image, site.identity), revision, site.identity, "")
         document["tag"] = tag.name
         lines.append(f"Tagged {tag.name}")
         try:
-            packed, document["packed"], code = publish_tag(request, site, store, image, tag, target)
+            packed = publish_tag(request, site, store, image, tag, target)
+        except ServedError as err:
+            failed = CreateFailed(err.text, err.tail, err.log)
+            failed.report = Report(
+                [*blocks, report.as_lines(lines), *err.report.blocks], {**document, "packed": err.report.document}
+            )
+            raise failed from None
         except AvsError as err:
             failed = CreateFailed(
                 f"{err.text}; the image is stored and tagged: pack it with -c pack -t {tag.name}", err.tail, err.log
             )
             failed.report = Report([*blocks, report.as_lines(lines)], document)
             raise failed from None
-        lines += [line for block in packed for line in str(block).split("\n")]
+        document["packed"], code = packed.document, packed.code
+        lines += [line for block in packed.blocks for line in str(block).split("\n")]
     else:
         lines.append(f"Next: avsimage -c tag {request.image or image.name}")
     return Report([*blocks, report.as_lines(lines)], document, code)

@@ -9,9 +9,9 @@ from xcat_avs.clock import local
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import NotFoundError, UsageError
 from xcat_avs.modes import Mode
-from xcat_avs.modes.list_tags import packed_as
 from xcat_avs.report import LEFT, Report, Table, as_lines
 from xcat_avs.request import Request
+from xcat_avs.serve.sets import packed_as
 from xcat_avs.site import Site
 from xcat_avs.store.protocol import Store, Version
 from xcat_avs.store.tags import find_revision, find_tag
@@ -29,7 +29,7 @@ def run(request: Request, site: Site) -> Report:
     if request.tag:
         tag = find_tag(request.tag, store, image)
         version = Version(tag=tag.name)
-        served = packed_as(image, site).get(tag.name, [])
+        served = packed_as(image, site.targets()).get(tag.name, [])
         document["tag"] = {**asdict(tag), "packed": served}
         facts += [("Tag:", f"{tag.name}, made {local(tag.date)} by {tag.author}" + (f" ({tag.real})" if tag.real else "")),
                   ("Packed as:", ", ".join(served) or "-")]  # fmt: skip

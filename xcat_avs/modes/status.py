@@ -76,7 +76,7 @@ def _managed(request: Request, site: Site) -> list[OsImage]:
     """The osimages that were published here, and those whose nodes boot what was published of another."""
     found = []
     for image in site.definitions.osimages().values():
-        record = sets.read_record(image.rootimgdir(site.definitions.installdir)) if image.profile else None
+        record = sets.read_record(site.target(image).rootimgdir) if image.profile else None
         shares = record is not None and nodes.boots(image)
         published = shares or record.osimage == image.name if record else bool(site.journal(image))
         if published and request.osvers in ("", image.osvers) and request.osarch in ("", image.osarch):
@@ -102,7 +102,7 @@ def _newest(states: Sequence[Served], site: Site) -> dict[str, str]:
 
 def _document(state: Served, image: OsImage, site: Site, newest: str) -> dict[str, Any]:
     record = state.record
-    rootimgdir = image.rootimgdir(site.definitions.installdir)
+    rootimgdir = site.target(image).rootimgdir
     history = site.journal(image)
     return {
         "osimage": image.name, "rootimgdir": str(rootimgdir), "tag": record.tag if record else "", "date": record.date if record else "",

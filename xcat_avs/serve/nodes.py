@@ -12,8 +12,8 @@ from typing import Any, Optional
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.definitions.protocol import Definitions, Node
 from xcat_avs.errors import counted
-from xcat_avs.generate import INITRD, KERNEL
 from xcat_avs.serve.sets import PackedSet, read_record
+from xcat_avs.tree.kernels import INITRD, KERNEL
 from xcat_avs.xcat import noderange
 
 # noderes.netboot up to its first dash -> where below TFTPDIR that boot loader has a file for each node.
