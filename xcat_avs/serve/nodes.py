@@ -99,7 +99,8 @@ def look(image: OsImage, installdir: Path, tftpdir: Path, table: Mapping[str, No
             behind.setdefault(node.service, []).append(name)
     kinds = next((node.copies for node in mine.values() if node.copies), ())  # the site says it, for all of them
     return Served(
-        image, record, bool(names), coherent, tuple(differing), tuple(mine), stale, tuple(unset), behind, kinds, installdir,
+        image=image, record=record, bootable=bool(names), coherent=coherent, differing=tuple(differing), nodes=tuple(mine),
+        stale=stale, unset=tuple(unset), behind=behind, copies=kinds, installdir=installdir,
     )  # fmt: skip
 
 
