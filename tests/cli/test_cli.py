@@ -433,6 +433,10 @@ def test_a_step_that_fails(avs: Installation, name: str, form: str) -> None:
             ["avsimage", "-c", "create", "example.prod"],
         )
         assert found["next"].endswith(" -b")
+        failed = found["failed"]
+        assert (failed["kind"], failed["step"], failed["log"]) == ("step", step, found["log"])
+        assert failed["next"] == found["next"]
+        assert failed["error"] in found["error"]
     else:
         assert "generate_image" in answer.out
         assert step not in answer.out

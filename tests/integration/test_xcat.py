@@ -19,6 +19,7 @@ from typing import Any, Optional
 
 import pytest
 from fakes import xcat
+from fakes.counted import counting, counts
 from fakes.node import TOP, ManagementNode, Result, contents, facts, osimage, unpack
 
 pytestmark = pytest.mark.slow
@@ -784,6 +785,22 @@ def test_a_change_of_an_included_exlist_is_a_change(node: ManagementNode, tmp_pa
     node.run("pack", "example.prod", "-t", "v1")
     (tmp_path / "more.exlist").write_text("./usr/share/doc*\n")
     assert "nothing was done" not in node.run("pack", "example.prod", "-t", "v1").stdout
+
+
+def test_a_pack_reads_its_exlist_once_and_refuses_once(node: ManagementNode, tmp_path: Path) -> None:
+    (tmp_path / "exlist").write_text("./usr/share/doc*\n")
+    node.define(PROD, exlist=str(tmp_path / "exlist"))
+    refusals = (
+        "settings.refuse_writable",
+        "xcat.fitness.refuse_incomplete",
+        "xcat.fitness.refuse_unsafe",
+        "pack.forms.refuse_compress",
+    )
+    environment = counting(tmp_path / "count", "definitions.exlist.read", *refusals)
+    assert node.finish(node.avsimage("pack", "example.prod", "-t", "v1", **environment)).code == 0
+    assert len(node.calls("packimage")) == 1
+    found = counts(tmp_path / "count")
+    assert (len(found), set(found.values())) == (5, {1})
 
 
 @pytest.mark.parametrize("method", ["auto", "cpio"])

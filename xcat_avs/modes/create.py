@@ -13,9 +13,10 @@ from xcat_avs.build.job import BuildJob
 from xcat_avs.definitions.osimage import OsImage, check_tag_name
 from xcat_avs.errors import AvsError, UsageError
 from xcat_avs.modes import Mode
-from xcat_avs.pack.job import check_tools, publish_tag
+from xcat_avs.pack.job import prepare
+from xcat_avs.pack.serving import ServedError, publish_tag
 from xcat_avs.report import Report
-from xcat_avs.request import Request
+from xcat_avs.request import OPTIONS, Request
 from xcat_avs.site import Site
 from xcat_avs.store.protocol import Revision, Store
 from xcat_avs.store.tags import default_name, make_tag
@@ -96,8 +97,8 @@ def _checked(request: Request, site: Site, job: BuildJob) -> OsImage:
     for program in (*job.generator.programs(), *STORE_PROGRAMS):
         command.need(program)
     if request.finish:
-        check_tag_name(default_name(job.image, site))
-        check_tools(request, site, target)
+        check_tag_name(default_name(job.image, site.identity))
+        prepare(request, site, target)  # only to refuse; what counts is read anew after the build
     return target
 
 
@@ -143,13 +144,11 @@ def _commit(site: Site, job: BuildJob, built: Built, store: Store, facts: dict[s
 def _again(request: Request) -> str:
     """The command line that goes on with a build."""
     words = ["avsimage", "-c", "create", *([request.image] if request.image else ["-p", request.profile])]
-    options = {"-o": request.osvers, "-a": request.osarch, "-s": request.store, "--from": request.source, "-m": request.message,
-               "-u": request.user, "-x": request.masquerade, "--method": request.method, "--compress": request.compress}  # fmt: skip
-    for flag, value in options.items():
-        words += [flag, value] if value else []
-    flags = {"--new-store": request.new_store, "-f": request.finish, "--nodeset": request.nodeset, "--define": request.define,
-             "-n": request.base}  # fmt: skip
-    return shlex.join([*words, *(flag for flag, given in flags.items() if given), "-b"])
+    for name, option in OPTIONS.items():
+        value = getattr(request, name)
+        if value and name != "resume" and ("create" in option.modes or name in ("osvers", "osarch", "store")):
+            words += [option.flags[0], value] if option.value else [option.flags[0]]
+    return shlex.join([*words, "-b"])
 
 
 def _provenance(site: Site, job: BuildJob, message: str) -> dict[str, Any]:
@@ -171,18 +170,22 @@ def _finish(request: Request, site: Site, target: OsImage, store: Store, stored:
     if not request.finish:
         lines.append(f"Next: avsimage -c tag {request.image or image.name}")
         return Report([*stored.blocks, report.as_lines(lines)], document)
-    tag = make_tag(store, image, default_name(image, site), revision, site, "")
+    tag = make_tag(store, image, default_name(image, site.identity), revision, site.identity, "")
     document["tag"] = tag.name
-    lines.append(f"Tagged {tag.name}")
+    blocks = [*stored.blocks, report.as_lines([*lines, f"Tagged {tag.name}"])]
     try:
-        packed, document["packed"], code = publish_tag(request, site, store, image, tag, target)
+        packed = publish_tag(request, site, store, image, tag, target)
+    except ServedError as err:
+        done = Report([*blocks, *err.report.blocks], {**document, "packed": err.report.document})
+        raise CreateFailed(err.text, err, done, kind="pack", next=err.next) from None
     except AvsError as err:
-        todo = ["avsimage", "-c", "pack", image.name, "-t", tag.name, *(["-s", request.store] if request.store else [])]
-        text = f"{err.text}; the image is stored and tagged: pack it with -c pack -t {tag.name}"
-        done = Report([*stored.blocks, report.as_lines(lines)], document)
-        raise CreateFailed(text, err, done, kind="pack", next=shlex.join(todo)) from None
-    lines += [line for block in packed for line in str(block).split("\n")]
-    return Report([*stored.blocks, report.as_lines(lines)], document, code)
+        store_words = ["-s", request.store] if request.store else []
+        todo = shlex.join(["avsimage", "-c", "pack", image.name, "-t", tag.name, *store_words])
+        text = f"{err.text}; the image is stored and tagged: pack it with `{todo}`"
+        raise CreateFailed(text, err, Report(blocks, document), kind="pack", next=todo) from None
+    document["packed"] = packed.document
+    lines += [f"Tagged {tag.name}", *(line for block in packed.blocks for line in str(block).split("\n"))]
+    return Report([*stored.blocks, report.as_lines(lines)], document, packed.code)
 
 
 MODE = Mode(

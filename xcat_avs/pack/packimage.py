@@ -13,11 +13,11 @@ from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.pack import proof
 from xcat_avs.pack.archive import MARK, Form
+from xcat_avs.pack.job import PackJob
 from xcat_avs.system import command
 from xcat_avs.tree.manifest import Manifest
-from xcat_avs.xcat import fitness, private, programs
+from xcat_avs.xcat import private, programs
 
-COMPRESS = ("auto", "gzip", "pigz", "xz")
 # What packimage leaves out by itself: the statelite form of the image.
 ITS_OWN = ("./etc/init.d/statelite", "./etc/rc.sysinit.backup", "./.statelite*", "./.default*", "./.statebackup*")
 # packimage writes these into the tree, through any link that is there.
@@ -46,19 +46,17 @@ EOF
 """
 
 
-def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: str, facts: Mapping[str, str], work: Path,
-          log: Path, timeout: float = 0) -> Path:  # fmt: skip
-    """Have packimage archive tree/rootimg, a disposable checkout, as image; returns the one archive that it made, in tree.
+def write(tree: Path, job: PackJob, method: str, facts: Mapping[str, str]) -> Path:
+    """Have packimage archive tree/rootimg, a disposable checkout; returns the one archive that it made, in tree.
 
     method: cpio, tar, squashfs, or empty for xCAT's default.
-    facts: NAME -> plain value, for /opt/xcat/xcatinfo. work: a private directory.
+    facts: NAME -> plain value, for /opt/xcat/xcatinfo.
     """
-    fitness.refuse_incomplete(image, rootimgdir, build=False)
-    fitness.refuse_unsafe(image)
+    image, work, log = job.target.image, job.staging, job.log
     root = tree / "rootimg"
     argv = [programs.need("packimage")]
     argv += ["-m", method] if method else []
-    argv += ["-c", compress] if compress else []
+    argv += ["-c", job.compress] if job.compress != "auto" else []
     for stale in tree.glob(MARK + "*"):
         stale.unlink()
     _lend(work / "bin", facts)
@@ -68,8 +66,8 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
     (root / "opt/xcat").mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(private.private_locks(work / "locks"))
-        stack.enter_context(private.seen_at(tree, rootimgdir, work / "above"))
-        command.run([*argv, image.name], log=log, env=env, cwd=Path("/"), timeout=timeout)
+        stack.enter_context(private.seen_at(tree, job.target.rootimgdir, work / "above"))
+        command.run([*argv, image.name], log=log, env=env, cwd=Path("/"), timeout=job.timeout)
     found = sorted(path.name for path in tree.glob(MARK + "*"))
     if len(found) != 1:
         raise AvsError(f"{image.name}: packimage ended well and left {', '.join(found) or 'no archive'}; one was expected",
@@ -89,14 +87,6 @@ def _refuse_ways_out(root: Path, image: OsImage) -> None:
             )
 
 
-def refuse_compress(compress: str) -> None:
-    """Refuse a compression that packimage does not know."""
-    if compress not in COMPRESS:
-        raise AvsError(
-            f"packimage compresses by {', '.join(COMPRESS[1:])}, not by {compress}; for that, set [pack] packer = own"
-        )
-
-
 def _lend(directory: Path, facts: Mapping[str, str]) -> None:
     """Write the programs that packimage finds before the machine's own.
 
@@ -113,13 +103,13 @@ def _lend(directory: Path, facts: Mapping[str, str]) -> None:
     script.chmod(0o755)
 
 
-def check(file: Path, before: Path, wanted: Manifest, image: OsImage, log: Path, timeout: float = 0) -> dict[str, str]:
+def check(file: Path, before: Path, wanted: Manifest, job: PackJob) -> dict[str, str]:
     """Prove the archive that packimage made, beside the tree. Returns path -> why, for what it changed by design.
 
     before: the root of the image as the tag has it. wanted: the manifest of what packimage was given.
     Raises AvsError, also where packimage said that all is well and it is not.
     """
-    root = file.with_name("rootimg")
+    root, image = file.with_name("rootimg"), job.target.image
     _refuse_default_password(root, image)
     synced = [path for path in _synced(image, root) if not path.startswith("..")]
     reasons = {
@@ -130,8 +120,7 @@ def check(file: Path, before: Path, wanted: Manifest, image: OsImage, log: Path,
     wanted, others = proof.look_again(wanted, root, tops)
     if SHADOW not in synced and _without_root(root / SHADOW) != _without_root(before / SHADOW):
         raise AvsError(f"{image.name}: packimage changed more in /{SHADOW} than the password of root")
-    excluded, included = exlist.read(image.paths("exlist"), {})
-    kept = set(exlist.select(sorted(wanted), [*excluded, *ITS_OWN], included))
+    kept = set(exlist.select(sorted(wanted), [*job.excluded, *ITS_OWN], job.included))
     form = Form.of(file.name)
     if form.method == "squashfs":
         kept.discard(".")  # which packimage makes anew, with mode 0755
@@ -139,7 +128,7 @@ def check(file: Path, before: Path, wanted: Manifest, image: OsImage, log: Path,
     zone = os.readlink(root / LOCALTIME).lstrip("./") if (root / LOCALTIME).is_symlink() else ""
     optional = exlist.with_parents(kept) | exlist.with_parents([zone] if zone.startswith(ZONES) else []) | {"."}
     try:
-        proof.prove(file, form, proof.chosen(wanted, kept), log, timeout, optional)
+        proof.prove(file, form, proof.chosen(wanted, kept), job.log, job.timeout, optional)
     except AvsError as err:
         raise err.prefixed(
             f"{image.name}: nothing was published, for what packimage made is not what was given to it: "

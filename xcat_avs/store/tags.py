@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from xcat_avs.clock import parse_utc
 from xcat_avs.definitions.osimage import OsImage, Tag, check_tag_name
 from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
-from xcat_avs.site import Site
+from xcat_avs.identity import Identity
 from xcat_avs.store.protocol import Revision, Store
 
 
-def default_name(image: OsImage, site: Site) -> str:
+def default_name(image: OsImage, identity: Identity) -> str:
     """YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER, in local time."""
-    date = parse_utc(site.identity.started).astimezone().strftime("%Y-%m-%d-%H-%M-%S")
-    user = re.sub(r"[^A-Za-z0-9._+-]", "-", site.identity.user)
+    date = parse_utc(identity.started).astimezone().strftime("%Y-%m-%d-%H-%M-%S")
+    user = re.sub(r"[^A-Za-z0-9._+-]", "-", identity.user)
     return f"{date}-{image.osvers}-by-{user}"
 
 
@@ -49,10 +49,10 @@ def find_tags(names: Sequence[str], store: Store, image: OsImage) -> list[Tag]:
     return [tags[name] for name in names]
 
 
-def make_tag(store: Store, image: OsImage, name: str, revision: Revision, site: Site, message: str) -> Tag:
+def make_tag(store: Store, image: OsImage, name: str, revision: Revision, identity: Identity, message: str) -> Tag:
     """Make the tag and return it as the store has it."""
-    first = f"{site.identity.user}; Tag of revision {revision.number}"
-    store.tag(image, name, revision.number, site.identity.user, f"{first}\n{message}".rstrip(), site.identity.real())
+    first = f"{identity.user}; Tag of revision {revision.number}"
+    store.tag(image, name, revision.number, identity.user, f"{first}\n{message}".rstrip(), identity.real())
     for tag in store.tags(image):
         if tag.name == name:
             return tag
