@@ -12,7 +12,7 @@ from xcat_avs.errors import AvsError
 from xcat_avs.pack import addon_archives, forms
 from xcat_avs.pack.job import PackJob, prepare
 from xcat_avs.pack.packing import Packing, Tagged
-from xcat_avs.report import Report, as_lines, mebibytes
+from xcat_avs.report import Report, as_lines, short_size
 from xcat_avs.request import Request
 from xcat_avs.serve import journal, nodeset, publish, sets
 from xcat_avs.serve.journal import Change
@@ -114,4 +114,4 @@ def _packed_lines(published: PackedSet, moved: str, rootimgdir: Path) -> Iterato
 def _size(published: PackedSet, name: str) -> str:
     size = published.files[name]["size"]
     assert isinstance(size, int)
-    return mebibytes(size)
+    return short_size(size)
