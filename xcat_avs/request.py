@@ -46,7 +46,7 @@ class Request:
     revision: str = _option("-r REV", "the revision (default: the newest)", "tag show diff")
     message: str = _option("-m MESSAGE", "why, for the history", "create tag rollback")
     user: str = _option("-u USER", "who does it (default: who is logged in)", "create tag pack rollback")
-    resume: bool = _option("-b", "go on with a build that failed: repeat only what is not done, or changed", "create")
+    resume: bool = _option("-b", "resume a build that failed: repeat only what is not done, or changed", "create")
     source: str = _option(
         "--from DIR",
         "take an existing tree, laid out like a rootimgdir, instead of installing packages",

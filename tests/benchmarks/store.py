@@ -483,7 +483,7 @@ def measure(options: argparse.Namespace) -> int:
 
 
 def _ended(signum: int, _frame: Optional[FrameType]) -> None:
-    signal.signal(signum, signal.SIG_IGN)  # cleaning up is not cut off
+    signal.signal(signum, signal.SIG_IGN)  # cleaning up is not interrupted
     raise SystemExit(128 + signum)
 
 

@@ -419,7 +419,7 @@ def test_a_step_that_fails(avs: Installation, name: str, form: str) -> None:
     error = answer.error
     assert f"{PROD}: step {step} failed" in error
     assert "nothing was committed" in error
-    assert "-b` goes on from there" in error
+    assert "-b` resumes the build" in error
     assert str(avs.top / "logs" / PROD / f"{step}.log") in error
     if step == "fails":
         assert "the reason" in error

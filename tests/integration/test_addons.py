@@ -194,12 +194,12 @@ def test_a_failing_one_fails_the_create(installation: Installation, source: Path
     assert not (installation.tree() / "rootimg/etc/half").exists()
     installation.assert_clean()
 
-    addon(installation, "failing", SMALL % "mended")
+    addon(installation, "failing", SMALL % "fixed")
     said = installation.create(source, "-b").stderr
     assert "generate_image: done before" in said
     assert "add-on small: built before, not repeated" in said
     assert "add-on failing: built" not in said
-    assert (installation.tree() / "addons/failing/rootimg/etc/mended").read_text() == "one"
+    assert (installation.tree() / "addons/failing/rootimg/etc/fixed").read_text() == "one"
 
 
 def test_resume_repeats_what_changed(installation: Installation, source: Path) -> None:

@@ -510,13 +510,13 @@ def test_a_resumed_build_does_not_repeat_genimage_for_what_genimage_changed(fres
     fresh.define(PROD, permission="")
     step = fresh.installdir / "custom/avs/procedures/common/mine.sh"
     step.parent.mkdir(parents=True)
-    step.write_text(f"#!/bin/sh\ntest -e {fresh.top}/mended\n")
+    step.write_text(f"#!/bin/sh\ntest -e {fresh.top}/fixed\n")
     step.chmod(0o755)
     recipe = fresh.installdir / "custom/avs/images/example.prod/recipe.conf"
     recipe.parent.mkdir(parents=True)
     recipe.write_text("[recipe]\nsteps = prepare_image_directory, generate_image, mine\n")
     assert "step mine failed" in fresh.run("create", "example.prod", code=1).error
-    (fresh.top / "mended").touch()
+    (fresh.top / "fixed").touch()
     fresh.run("create", "example.prod", "-b")
     assert len(fresh.calls("inner genimage")) == 1
 
@@ -832,7 +832,7 @@ def test_xattrs_are_packed_by_tar(node: ManagementNode, tmp_path: Path, method: 
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "a file that cpio could not read": ({"drop": ["./usr/bin/true"]}, r"lacks 1 of \d+ paths:\n +usr/bin/true"),
     "a nearly empty archive": ({"keep": 3}, r"lacks \d+ of \d+ paths"),
-    "an archive that is cut off": ({"truncate": 1000}, r"failed|unexpected|lacks"),
+    "a truncated archive": ({"truncate": 1000}, r"failed|unexpected|lacks"),
     "hardly a byte in it": ({"hollow": True}, r"differs from the tag in \d+ paths:\n +root/payload: size, sha256"),
     "a change that is not by design": (
         {"edit": {"etc/issue": "another\n"}},
@@ -847,9 +847,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("case", "real"), [*((case, False) for case in FAILURES), ("an archive that is cut off", True)]
-)
+@pytest.mark.parametrize(("case", "real"), [*((case, False) for case in FAILURES), ("a truncated archive", True)])
 def test_what_packimage_does_wrong_is_never_served(request: pytest.FixtureRequest, case: str, real: bool) -> None:
     node: ManagementNode = request.getfixturevalue("node" if real else "packed")
     knobs, said = FAILURES[case]

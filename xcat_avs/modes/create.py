@@ -72,7 +72,7 @@ def _defined(request: Request, site: Site) -> OsImage:
         return image
     if not site.definitions.xcat:
         raise UsageError(f"--define changes the xCAT tables, which are not used here; edit {image.origin}")
-    words = fitness.mending(image)
+    words = fitness.needed_chdef(image)
     if words:
         site.progress.say(" ".join(words))
         command.capture([programs.need("chdef"), *words[1:]], timeout=CHDEF_TIMEOUT)
@@ -110,7 +110,7 @@ def _build(request: Request, site: Site, job: BuildJob, store: Store, message: s
     except BuildFailed as err:
         blocks = [tables.step_table(err.built.steps, job.image.version.packages)] if err.built.steps else []
         done = Report(blocks, {**facts, **err.built.document()})
-        text = f"{err.text}; nothing was committed. When that is fixed, `{again}` goes on from there"
+        text = f"{err.text}; nothing was committed. When that is fixed, `{again}` resumes the build"
         raise CreateFailed(text, err, done, **err.failure, next=again) from None
     try:
         return _commit(site, job, built, store, facts)

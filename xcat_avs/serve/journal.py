@@ -71,7 +71,7 @@ def append(path: Path, entry: JournalEntry) -> None:
     line = json.dumps(asdict(entry), sort_keys=True) + "\n"
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        # After a line that was cut off, a new one begins.
+        # An interrupted run may have left a line without its end; the new entry begins a line of its own.
         end = os.fstat(descriptor).st_size
         torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
         data = (b"\n" if torn else b"") + line.encode()
@@ -83,7 +83,7 @@ def append(path: Path, entry: JournalEntry) -> None:
 
 
 def read(path: Path) -> Sequence[JournalEntry]:
-    """All entries, the oldest first; a line that was cut off is left out."""
+    """All entries, the oldest first; an incomplete line is left out."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:

@@ -36,7 +36,7 @@ def refuse_unsafe(image: OsImage) -> None:
                            f"change it with `chdef -t osimage {image.name} {attribute}=VALUE`")  # fmt: skip
 
 
-def mending(image: OsImage) -> Sequence[str]:
+def needed_chdef(image: OsImage) -> Sequence[str]:
     """The chdef that makes a definition fit for genimage and packimage; empty where it is."""
     wanted = {"osvers": image.osvers, "osarch": image.osarch, "profile": image.profile, "provmethod": "netboot"}
     missing = [f"{key}={value}" for key, value in wanted.items() if not image.attributes.get(key)]
@@ -44,8 +44,8 @@ def mending(image: OsImage) -> Sequence[str]:
 
 
 def refuse_incomplete(image: OsImage, rootimgdir: Path, build: bool) -> None:
-    """Say what genimage (build) or packimage would say, but before anything runs, and how to mend it."""
-    words = mending(image)
+    """Say what genimage (build) or packimage would say, but before anything runs, and how to fix it."""
+    words = needed_chdef(image)
     if words:
         names = ", ".join(word.split("=")[0] for word in words[4:])
         raise AvsError(f"{image.name}: xCAT needs {names} in the definition; set what its name says with `{' '.join(words)}`, "

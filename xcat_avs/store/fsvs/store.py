@@ -116,7 +116,7 @@ class FsvsStore(Subversion):
         except AvsError as err:
             if OUT_OF_DATE.search(str(err)):
                 raise AvsError(f"{image.name}: somebody else has committed to {self.url(image)}/trunk meanwhile, and no revision "
-                               "of this build was stored; `avsimage -c create` with -b goes on from there",
+                               "of this build was stored; `avsimage -c create` with -b resumes the build",
                                [err.text, *err.tail]) from None  # fmt: skip
             # FSVS's log is removed with its directory, so the error keeps the tail and not the path.
             raise AvsError(f"{image.name}: the commit failed, nothing was stored: {err.text}", err.tail) from None
