@@ -3,6 +3,7 @@
 What a run is given (words, environment, directory, streams) is what `python -m xcat_avs` would get, and all that it
 does from its main() on is the same; only the interpreter and the imports are not started again, which is most of
 what a short run takes. A prefix, or a variable that the interpreter itself reads, makes it an ordinary process.
+The programs of xCAT that the tests call themselves, which are Python as well, are run in the same way.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import IO, Any, Optional, Union
 
 TOP = Path(__file__).resolve().parents[1]
 MODULE = [sys.executable, "-m", "xcat_avs"]
+FAKES = str(TOP / "tests/fakes/bin") + "/"
 PR_SET_CHILD_SUBREAPER = 36
 ARGUMENTS = 4096  # bytes kept for what /proc shows as the command line
 READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "GLIBC_", "MALLOC_")
@@ -61,7 +63,7 @@ def _wait(process: subprocess.Popen[Any], timeout: float) -> None:
 
 
 def popen(
-    words: Sequence[str],
+    argv: Sequence[str],
     *,
     env: Mapping[str, str],
     cwd: Union[str, Path],
@@ -69,8 +71,7 @@ def popen(
     err: IO[Any],
     session: bool = False,
 ) -> subprocess.Popen[Any]:
-    """Start `avsimage WORDS…` without a stdin; session: as the leader of a session of its own."""
-    argv = [*MODULE, *words]
+    """Start MODULE and its words, or a fake, without a stdin; session: as the leader of a session of its own."""
     key = tuple(sorted((name, value) for name, value in env.items() if name.startswith(READ_AT_START)))
     usual = {name for name, _ in key} <= {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LANG"} and env.get(
         "PYTHONPATH"
@@ -100,7 +101,7 @@ def run(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `avsimage WORDS…` to its end."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = popen(words, env=env, cwd=cwd, out=out, err=err)
+        process = popen([*MODULE, *words], env=env, cwd=cwd, out=out, err=err)
         try:
             process.wait(timeout)
         except BaseException:
@@ -207,7 +208,7 @@ def _become(job: tuple[list[str], dict[str, str], str, bool, int], descriptors: 
     os.chdir(cwd)
     os.umask(mask)
     _show_as(argv)
-    sys.argv = [str(TOP / "xcat_avs/__main__.py"), *argv[len(MODULE) :]]
+    sys.argv = list(argv) if _fake(argv) else [str(TOP / "xcat_avs/__main__.py"), *argv[len(MODULE) :]]
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         old = getattr(sys, name)
         stream = open(descriptor, "w", encoding=old.encoding, errors=old.errors, closefd=False)  # noqa: SIM115
@@ -215,6 +216,10 @@ def _become(job: tuple[list[str], dict[str, str], str, bool, int], descriptors: 
             stream.reconfigure(line_buffering=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+
+
+def _fake(argv: Sequence[str]) -> bool:
+    return os.path.realpath(argv[0]).startswith(FAKES)
 
 
 def _show_as(argv: Sequence[str]) -> None:
@@ -230,10 +235,15 @@ def _show_as(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     # As the command begins: see xcat_avs/__main__.py.
     sys.path.pop(0)
+    sys.path.insert(0, str(TOP / "tests"))
+    from fakes import xcat
+
     from xcat_avs import __main__ as command
 
     _load()
     gc.collect()
     gc.freeze()
     _serve(socket.socket(fileno=int(sys.argv[1])))
+    if _fake(sys.argv):
+        sys.exit(xcat.main())
     command.main()

@@ -207,8 +207,8 @@ class ManagementNode:
         number = len(self.running)
         env = {**self.environment, **environment}
         with open(self.top / f"tmp/out.{number}", "wb") as out, open(self.top / f"tmp/err.{number}", "wb") as err:
-            if argv[: len(warm.MODULE)] == warm.MODULE:
-                process = warm.popen(argv[len(warm.MODULE) :], env=env, cwd=TOP, out=out, err=err, session=True)
+            if argv[: len(warm.MODULE)] == warm.MODULE or os.path.realpath(argv[0]).startswith(warm.FAKES):
+                process = warm.popen(argv, env=env, cwd=TOP, out=out, err=err, session=True)
             else:
                 process = subprocess.Popen(
                     argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=TOP, env=env, start_new_session=True

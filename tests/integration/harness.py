@@ -186,7 +186,7 @@ class Installation:
                 )  # fmt: skip
             else:
                 process = warm.popen(
-                    ["-c", *argv], env=self.environment, cwd=self.top, out=stdout, err=stderr, session=True
+                    self.command("-c", *argv), env=self.environment, cwd=self.top, out=stdout, err=stderr, session=True
                 )
         self.started.append(process)
         return process
