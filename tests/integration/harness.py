@@ -341,6 +341,22 @@ def look(top: Path, times: bool = True, skip: Sequence[str] = ()) -> Look:
     return found
 
 
+def marks(top: Path) -> Look:
+    """What cannot stay as it is where a path was changed: the kernel itself keeps the time of the last change."""
+    found: Look = {}
+    for directory, names, files in os.walk(top):
+        for name in (".", *names, *files):
+            status = os.lstat(os.path.join(directory, name))
+            found[os.path.join(directory, name)] = (
+                status.st_ino,
+                status.st_mode,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+            )
+    return found
+
+
 def difference(one: Mapping[str, object], other: Mapping[str, object]) -> dict[str, tuple[object, object]]:
     """The paths at which two looks differ, with both sides."""
     paths = sorted(one.keys() | other.keys())

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import rpmrepo
 
-from integration.harness import PROFILE, Installation, Look, copy, difference, look, mounts_below, output
+from integration.harness import PROFILE, Installation, Look, copy, difference, look, marks, mounts_below, output
 from integration.test_procedures import add_programs
 from xcat_avs.build.context import BuildContext, BuildPaths, perform
 from xcat_avs.definitions.osimage import OsImage
@@ -105,22 +105,6 @@ def _machine_is_left_alone(_can_build: None) -> Iterator[None]:
     before = marks(Path("/etc"))
     yield
     assert difference(before, marks(Path("/etc"))) == {}
-
-
-def marks(top: Path) -> dict[str, tuple[object, ...]]:
-    """What cannot stay as it is where a path was changed: the kernel itself keeps the time of the last change."""
-    found: dict[str, tuple[object, ...]] = {}
-    for directory, names, files in os.walk(top):
-        for name in (".", *names, *files):
-            status = os.lstat(os.path.join(directory, name))
-            found[os.path.join(directory, name)] = (
-                status.st_ino,
-                status.st_mode,
-                status.st_size,
-                status.st_mtime_ns,
-                status.st_ctime_ns,
-            )
-    return found
 
 
 @pytest.fixture(scope="session")
