@@ -47,19 +47,18 @@ class Process(subprocess.Popen[Any]):
         self._sigint_wait_secs, self._input = 0.25, None
 
     def wait(self, timeout: Optional[float] = None) -> int:
-        if timeout is not None and self.returncode is None:
-            _wait(self, timeout)
+        if timeout is None or self.returncode is not None:
+            return super().wait()
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except OSError:  # an old kernel
+            return super().wait(timeout)
+        try:  # Popen's own wait looks only every 50 ms
+            if not select.select([descriptor], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+        finally:
+            os.close(descriptor)
         return super().wait()
-
-
-def _wait(process: subprocess.Popen[Any], timeout: float) -> None:
-    """Until the process has ended; Popen's own wait looks only every 50 ms."""
-    descriptor = os.pidfd_open(process.pid)
-    try:
-        if not select.select([descriptor], [], [], timeout)[0]:
-            raise subprocess.TimeoutExpired(process.args, timeout)
-    finally:
-        os.close(descriptor)
 
 
 def popen(
