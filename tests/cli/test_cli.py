@@ -79,7 +79,7 @@ def test_help_costs_little(avs: Installation) -> None:
     least = "import typer; app = typer.Typer(); app.command()(lambda: None); app(args=[], standalone_mode=False)"
     pairs = [
         (
-            seconds(lambda: avs("-h")),
+            seconds(lambda: avs("-h", prefix=["env"])),  # a prefix: Python is started as well
             seconds(lambda: subprocess.run([sys.executable, "-c", least], check=True)),
         )
         for _ in range(5)
@@ -355,6 +355,7 @@ def test_create_from_a_relative_directory(avs: Installation) -> None:
     assert answer.code == 0, answer.err
 
 
+@pytest.mark.slow
 def test_create_from_the_build_directory_itself_is_refused(built: Installation) -> None:
     """Its first step empties that directory: DIR would be gone."""
     tree = built.top / "state/builds" / PROD / "tree"
@@ -527,12 +528,14 @@ def test_a_tag_that_does_not_exist(built: Installation, mode: str) -> None:
     refused(built("-c", mode, "example.prod", "-t", "a/b"), "tag name 'a/b'")
 
 
+@pytest.mark.slow
 def test_a_tag_that_exists_already(built: Installation) -> None:
     before = built("-c", "list-tags", "example.prod", "--json").out
     refused(built("-c", "tag", "example.prod", "-t", "v1", "-m", "another"), "tag v1 exists already", "never changed")
     assert built("-c", "list-tags", "example.prod", "--json").out == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("revision", "words"),
     [
@@ -1044,6 +1047,7 @@ def test_a_rootimgdir_that_the_site_has_linked_elsewhere(built: Installation, ki
     assert str(built.top / "disk") in os.path.normpath(answer.out.split("Served before, and kept: ")[1].strip())
 
 
+@pytest.mark.slow
 def test_a_real_directory_is_kept_and_said(built: Installation) -> None:
     place = built.install / "netboot/debian12/x86_64/example.prod"
     place.mkdir(parents=True)
@@ -1054,6 +1058,7 @@ def test_a_real_directory_is_kept_and_said(built: Installation) -> None:
     assert (Path(kept[1]) / "rootimg.gz").read_text() == "old"
 
 
+@pytest.mark.slow
 def test_an_exlist_of_names_that_are_not_utf_8(built: Installation) -> None:
     (built.install / "custom/exlist").write_bytes(b"./usr/share/Gr\xfc\xdfe\n")
     stanza = (built.top / "images.stanza").read_text()

@@ -314,6 +314,7 @@ def test_a_hostile_name_and_its_content(built: Installation) -> None:
     assert b"\x1b" not in shown
 
 
+@pytest.mark.slow
 def test_content_of_what_is_no_text_or_the_same_or_nowhere(two: Installation) -> None:
     line = ("-c", "diff", "example.prod", "-t", "v1:v2", "--content")
     out = good(two(*line, "kernel"))

@@ -14,7 +14,7 @@ import debrepo
 import pytest
 import rpmrepo
 
-from integration.harness import difference, look, mounts_below
+from integration.harness import copy, difference, marks, mounts_below
 from xcat_avs.build import addons
 from xcat_avs.build.context import BuildContext
 from xcat_avs.build.job import BuildJob
@@ -169,7 +169,7 @@ class Image:
             addons.run_addons(job, planned_addons(job, "0" * 64), result)
         finally:
             assert mounts_below(self.ctx.paths.tree.parent) == []
-            assert difference(self.base, look(self.ctx.root)) == {}, "the base was changed"
+            assert difference(self.base, marks(self.ctx.root)) == {}, "the base was changed"
         return self.ctx.paths.tree / "addons" / name, result[0]
 
 
@@ -185,17 +185,11 @@ def refuse(text: str) -> None:
 
 def make_image(top: Path, name: str, generator: Generator, repository: Path, attributes: dict[str, str]) -> Image:
     root = top / "build/tree/rootimg"
-    root.mkdir(parents=True)
-    root.chmod(0o755)
-    generator.generate(Job(OsImage(name, attributes, "a test"), root, top / "log", refuse))
-    if name == DEBIAN:
-        (root / "etc/apt/sources.list").write_text("")
-        for path in [
-            *root.glob("etc/apt/sources.list.d/*"),
-            *root.glob("var/cache/apt/**/*.*"),
-            *root.glob("var/lib/apt/lists/*_*"),
-        ]:
-            path.unlink()
+    if name == ROCKY:
+        root.mkdir(parents=True)
+        root.chmod(0o755)
+        generator.generate(Job(OsImage(name, attributes, "a test"), root, top / "log", refuse))
+    else:
         (root / f"lib/modules/{KERNEL}/kernel").mkdir(parents=True)
         (root / f"lib/modules/{KERNEL}/build").symlink_to("/usr/src/headers")
         (root / f"boot/vmlinuz-{KERNEL}").write_text("kernel")
@@ -206,7 +200,7 @@ def make_image(top: Path, name: str, generator: Generator, repository: Path, att
     procedure = find("kvm", [Layer("shipped", SHIPPED, trusted=True)])
     ctx = BuildContext(OsImage(name, attributes, "a test"), Recipe((), Settings()), {}, top / "install", paths, top / "log", generator, None,
                        Progress(io.StringIO()), procedure)  # fmt: skip
-    return Image(ctx, repository, look(root))
+    return Image(ctx, repository, marks(root))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -217,12 +211,13 @@ def _machine_is_left_alone() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+def debian(tmp_path_factory: pytest.TempPathFactory, small_debian: Path) -> Iterator[Image]:
     need("mmdebstrap", "dpkg-deb", "depmod", "systemctl")
     top = tmp_path_factory.mktemp("debian")
     debrepo.build_repo(top / "repo", top / "debs", debs())
-    (top / "pkglist").write_text("mount\n")
-    yield make_image(top, DEBIAN, Mmdebstrap(), top / "repo", {"pkglist": str(top / "pkglist")})
+    (top / "build/tree").mkdir(parents=True)
+    copy(small_debian, top / "build/tree/rootimg")
+    yield make_image(top, DEBIAN, Mmdebstrap(), top / "repo", {})
     shutil.rmtree(top)
 
 

@@ -238,19 +238,12 @@ DEBIAN, ROCKY = "debian12-x86_64-netboot-compute", "rocky9.4-x86_64-netboot-comp
 
 
 @pytest.fixture(scope="module")
-def debian_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def debian_tree(tmp_path_factory: pytest.TempPathFactory, small_debian: Path) -> Path:
     """A small Debian with real ssh and chrony; its only source is a directory of small debs in it."""
     need("mmdebstrap", "dpkg-deb")
     top = tmp_path_factory.mktemp("debian")
-    (top / "pkglist").write_text("openssh-server chrony tzdata\n")
-    root = top / "build/tree/rootimg"
-    root.mkdir(parents=True)
-    root.chmod(0o755)
-    Mmdebstrap().generate(Job(OsImage(DEBIAN, {"pkglist": str(top / "pkglist")}, "a test"), root, top / "log", refuse))
-    for path in [*root.glob("var/cache/apt/**/*.deb"), *root.glob("var/lib/apt/lists/*_*")]:
-        path.unlink()
-    for path in root.glob("etc/apt/sources.list.d/*"):
-        path.unlink()
+    (top / "build/tree").mkdir(parents=True)
+    root = copy(small_debian, top / "build/tree/rootimg")
     debrepo.build_repo(root / "srv/debs", top / "debs", DEBS)
     (root / "etc/apt/sources.list").write_text("deb [trusted=yes] file:/srv/debs ./\n")
     return root.parent

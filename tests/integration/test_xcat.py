@@ -209,9 +209,7 @@ def test_bypass_reads_the_tables_without_the_daemon(node: ManagementNode) -> Non
 
 def test_a_hanging_lsdef_is_ended(node: ManagementNode) -> None:
     node.daemon("hang")
-    script = (
-        "import sys; from xcat_avs import cli; from xcat_avs.definitions import xcat; xcat.TIMEOUT = 1.0; cli.main()"
-    )
+    script = "import sys; from xcat_avs import cli; from xcat_avs.definitions import tables; tables.TIMEOUT = 1.0; cli.main()"
     result = node.finish(node.start([sys.executable, "-c", script, "-c", "list-tags", "example.prod"]))
     assert re.search(r"xCAT does not answer: .*lsdef did not end within 1 s", result.error)
     assert result.seconds < 10

@@ -200,6 +200,7 @@ def test_a_socket_cannot_be_archived_and_is_not_lost_silently(root: Path, tmp_pa
         write(root, tmp_path / "1", Form("tar", "gzip"), tmp_path / "log")
 
 
+@pytest.mark.slow
 def test_a_file_that_cpio_cannot_hold(root: Path, tmp_path: Path) -> None:
     with open(root / "usr/lib/big", "wb") as stream:
         stream.truncate(2**32)
