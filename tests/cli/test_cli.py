@@ -402,6 +402,8 @@ FAILING = {
     "exits.py": "import sys\ndef run(ctx):\n    sys.exit('the reason')\n",
     "exits_well.py": "import sys\ndef run(ctx):\n    sys.exit(0)\n",
     "no_interpreter.sh": "#!/no/such/thing/the reason\n",
+    # Then the definition, which is read again after the build, cannot be.
+    "spoils.sh": '#!/bin/sh\nprintf "\\377{" >"$AVS_INSTALLDIR/../images.stanza"\necho the reason\nexit 3\n',
 }
 
 
@@ -422,7 +424,7 @@ def test_a_step_that_fails(avs: Installation, name: str, form: str) -> None:
     assert "nothing was committed" in error
     assert "-b` goes on from there" in error
     assert str(avs.top / "logs" / PROD / f"{step}.log") in error
-    if step == "fails":
+    if step in ("fails", "spoils"):
         assert "the reason" in error
     if form == "json":
         found = json.loads(answer.out)
@@ -442,7 +444,7 @@ def test_a_step_that_fails(avs: Installation, name: str, form: str) -> None:
         assert "generate_image" in answer.out
         assert step not in answer.out
     tags = avs("-c", "show", "example.prod")
-    refused(tags, "has no revision yet")
+    refused(tags, "images.stanza" if step == "spoils" else "has no revision yet")
 
 
 @pytest.mark.slow
