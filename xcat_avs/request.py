@@ -46,14 +46,14 @@ class Request:
     revision: str = _option("-r REV", "the revision (default: the newest)", "tag show diff")
     message: str = _option("-m MESSAGE", "why, for the history", "create tag rollback")
     user: str = _option("-u USER", "who does it (default: who is logged in)", "create tag pack rollback")
-    resume: bool = _option("-b", "resume a build that failed: repeat only what is not done, or changed", "create")
+    resume: bool = _option("-b", "resume a build that failed: repeat only what is not done, or changed", "create steps")
     source: str = _option(
         "--from DIR",
         "take an existing tree, laid out like a rootimgdir, instead of installing packages",
-        "create",
+        "create steps",
         True,
     )
-    base: bool = _option("-n", "base image only (no add-ons)", "create")
+    base: bool = _option("-n", "base image only (no add-ons)", "create steps")
     finish: bool = _option("-f", "tag and pack it when done", "create")
     masquerade: str = _option("-x IMAGE", "serve it as another osimage (test nodes)", "create pack")
     method: str = _option("--method METHOD", "auto, cpio, tar or squashfs", "create pack")

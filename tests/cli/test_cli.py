@@ -119,7 +119,8 @@ def test_help_imports_nothing_that_it_does_not_need(avs: Installation) -> None:
         (["-c", "list-tags", "a", "-m", "x"], ["mode list-tags takes no -m"]),
         (["-c", "tag", "a", "-f"], ["mode tag takes no -f"]),
         (["-c", "pack", "a", "-t", "x", "-b"], ["mode pack takes no -b"]),
-        (["-c", "steps", "a", "--from", "/x"], ["mode steps takes no --from"]),
+        (["-c", "steps", "a", "--method", "tar"], ["mode steps takes no --method"]),
+        (["-c", "steps", "a", "--from", "/x"], ["give -b as well"]),
         (["-c", "show", "a", "--method", "tar"], ["mode show takes no --method"]),
         (["-c", "create", "a", "-t", "x"], ["mode create takes no -t"]),
         (["-c", "create", "a", "-r", "1"], ["mode create takes no -r"]),
@@ -402,6 +403,8 @@ FAILING = {
     "exits.py": "import sys\ndef run(ctx):\n    sys.exit('the reason')\n",
     "exits_well.py": "import sys\ndef run(ctx):\n    sys.exit(0)\n",
     "no_interpreter.sh": "#!/no/such/thing/the reason\n",
+    # Then the definition, which is read again after the build, cannot be.
+    "spoils.sh": '#!/bin/sh\nprintf "\\377{" >"$AVS_INSTALLDIR/../images.stanza"\necho the reason\nexit 3\n',
 }
 
 
@@ -422,7 +425,7 @@ def test_a_step_that_fails(avs: Installation, name: str, form: str) -> None:
     assert "nothing was committed" in error
     assert "-b` resumes the build" in error
     assert str(avs.top / "logs" / PROD / f"{step}.log") in error
-    if step == "fails":
+    if step in ("fails", "spoils"):
         assert "the reason" in error
     if form == "json":
         found = json.loads(answer.out)
@@ -442,7 +445,7 @@ def test_a_step_that_fails(avs: Installation, name: str, form: str) -> None:
         assert "generate_image" in answer.out
         assert step not in answer.out
     tags = avs("-c", "show", "example.prod")
-    refused(tags, "has no revision yet")
+    refused(tags, "images.stanza" if step == "spoils" else "has no revision yet")
 
 
 @pytest.mark.slow

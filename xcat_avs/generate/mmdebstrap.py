@@ -15,6 +15,7 @@ from xcat_avs.generate import (
     SOURCE_DATE_EPOCH,
     InstallOptions,
     Job,
+    PackageSet,
     aptsources,
     explain_unknown,
     package_set,
@@ -68,30 +69,7 @@ class Mmdebstrap:
             argv += [f"--aptopt={line}" for line in self._apt_options(image.name)]
             if packages.include:
                 argv.append(f"--include={','.join(packages.include)}")
-            # xCAT's tools read the initrd as gzip, as its name says.
-            argv += _hook(
-                "setup", 'mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/apt/preferences.d" "$1/etc/apt/apt.conf.d"'
-            )
-            argv += _hook("setup", 'echo COMPRESS=gzip > "$1/etc/initramfs-tools/conf.d/avs"')
-            # mmdebstrap copies both from this machine. A link is a package's; systemd-resolved keeps a copy.
-            argv += _hook("customize", f'rm -f "$1/etc/hostname" "$1/{RESOLVED_BACKUP}"')
-            argv += _hook("customize", '[ -L "$1/etc/resolv.conf" ] || rm -f "$1/etc/resolv.conf"')
-            # The settings of this build are none of the node.
-            argv += _hook(
-                "customize", 'rm -f "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap" "$1/etc/apt/apt.conf.d/99mmdebstrap"'
-            )
-            # A node cannot use a directory of this machine as a source.
-            argv += _hook(
-                "customize", '[ ! -e "$1/etc/apt/sources.list" ] || sed -i "/ copy:/d" "$1/etc/apt/sources.list"'
-            )
-            temporary = {
-                "etc/apt/apt.conf.d/00avs": "\n".join(aptsources.network_settings()),
-                "etc/apt/preferences.d/00avs": _pins(packages.exclude),
-            }
-            for path, text in temporary.items():
-                if text:
-                    argv += _hook("setup", f'printf "%s\\n" {shlex.quote(text)} > "$1/{path}"')
-                    argv += _hook("customize", f'rm -f "$1/{path}"')
+            argv += [*_hooks(), *_for_the_build(packages)]
             argv += [aptsources.codename(image), str(job.root), *aptsources.sources(image, work)]
             env = {**packages.environment, **APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, "TMPDIR": str(work)}
             try:
@@ -184,6 +162,35 @@ def resolver(root: Path) -> Iterator[None]:
             if path.is_file() and not path.is_symlink():  # a package that was installed meanwhile may have made a link
                 path.unlink()
             (root / RESOLVED_BACKUP).unlink(missing_ok=True)
+
+
+def _hooks() -> list[str]:
+    """What is done to the root before and after the packages, so that nothing of this machine is in it."""
+    argv = _hook("setup", 'mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/apt/preferences.d" "$1/etc/apt/apt.conf.d"')
+    # xCAT's tools read the initrd as gzip, as its name says.
+    argv += _hook("setup", 'echo COMPRESS=gzip > "$1/etc/initramfs-tools/conf.d/avs"')
+    # mmdebstrap copies both from this machine. A link is a package's; systemd-resolved keeps a copy.
+    argv += _hook("customize", f'rm -f "$1/etc/hostname" "$1/{RESOLVED_BACKUP}"')
+    argv += _hook("customize", '[ -L "$1/etc/resolv.conf" ] || rm -f "$1/etc/resolv.conf"')
+    # The settings of this build are none of the node.
+    argv += _hook("customize", 'rm -f "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap" "$1/etc/apt/apt.conf.d/99mmdebstrap"')
+    # A node cannot use a directory of this machine as a source.
+    argv += _hook("customize", '[ ! -e "$1/etc/apt/sources.list" ] || sed -i "/ copy:/d" "$1/etc/apt/sources.list"')
+    return argv
+
+
+def _for_the_build(packages: PackageSet) -> list[str]:
+    """Settings of apt that hold while packages are installed, and are not there afterwards."""
+    argv: list[str] = []
+    temporary = {
+        "etc/apt/apt.conf.d/00avs": "\n".join(aptsources.network_settings()),
+        "etc/apt/preferences.d/00avs": _pins(packages.exclude),
+    }
+    for path, text in temporary.items():
+        if text:
+            argv += _hook("setup", f'printf "%s\\n" {shlex.quote(text)} > "$1/{path}"')
+            argv += _hook("customize", f'rm -f "$1/{path}"')
+    return argv
 
 
 def _hook(kind: str, script: str) -> list[str]:
