@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -17,6 +16,7 @@ from xcat_avs.generate import Generator
 from xcat_avs.recipes.procedure import Procedure
 from xcat_avs.recipes.recipe import Recipe, Step
 from xcat_avs.system import records
+from xcat_avs.system.files import write_atomic
 
 SEED, BEGUN = "seed", "begun"
 
@@ -92,9 +92,7 @@ def earlier_seed(paths: BuildPaths, seed: str) -> str:
 
 def write_marker(marker: Path, result: Any) -> None:
     """Write the result of a step, which says that it is done, whole or not at all."""
-    temporary = marker.with_suffix(".new")
-    temporary.write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
-    os.replace(temporary, marker)
+    write_atomic(marker, json.dumps(dataclasses.asdict(result)))
 
 
 def _load_result(marker: Path) -> Optional[StepResult]:

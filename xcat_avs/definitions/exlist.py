@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import stat
@@ -12,11 +11,11 @@ from typing import Callable
 
 from xcat_avs.definitions import includes
 from xcat_avs.definitions.includes import INCLUDE, Source
+from xcat_avs.system import libc
 from xcat_avs.system.descent import Descent
 from xcat_avs.tree import scan
 
 KIND = "exlist"
-_libc = ctypes.CDLL(None)
 
 
 def read(paths: Iterable[Path], variables: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -82,6 +81,6 @@ def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
 
     def matches(path: str) -> bool:
         name = os.fsencode(path)
-        return any(_libc.fnmatch(pattern, name, 0) == 0 for pattern in encoded)
+        return any(libc.fnmatch(pattern, name) for pattern in encoded)
 
     return matches

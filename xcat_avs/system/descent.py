@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -11,6 +10,8 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Optional
 
+from xcat_avs.system import libc
+
 KEEP = 32  # directories that stay open above the one in use, for what comes after it
 CLOSED = -1
 LONG = 4000  # bytes of a path in one system call; the kernel takes no more than 4095
@@ -18,13 +19,7 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A FIFO must not block whoever expects a file, nor a terminal become ours.
 FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 NO_NAMES = ("", ".", "..")
-SYS_OPENAT2 = 437  # on every architecture
 RESOLVE = 0x02 | 0x04 | 0x08  # linux/openat2.h: NO_MAGICLINKS, NO_SYMLINKS, BENEATH
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _How(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
 class Descent:
@@ -151,15 +146,13 @@ def _open_beneath(directory: int, parts: Sequence[str]) -> int:
 
 def _several(directory: int, names: Sequence[bytes]) -> int:
     """In one system call where the kernel has it (5.6 and later), else part by part."""
-    how = _How(DIRECTORY, 0, RESOLVE)
-    descriptor = _openat2(directory, b"/".join(names), how)
-    if descriptor >= 0:
-        return descriptor
-    code = ctypes.get_errno()
-    # EPERM is a filter of system calls that does not know it, EAGAIN a rename somewhere at that moment.
-    if code not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):
-        code = errno.ENOTDIR if code == errno.ELOOP else code  # as part by part
-        raise OSError(code, os.strerror(code))
+    try:
+        return libc.openat2(directory, b"/".join(names), DIRECTORY, RESOLVE)
+    except OSError as err:
+        # EPERM is a filter of system calls that does not know it, EAGAIN a rename somewhere at that moment.
+        if err.errno not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):
+            code = errno.ENOTDIR if err.errno == errno.ELOOP else err.errno  # as part by part
+            raise OSError(code, os.strerror(code or 0)) from None
     descriptor = os.dup(directory)
     for name in names:
         try:
@@ -168,10 +161,6 @@ def _several(directory: int, names: Sequence[bytes]) -> int:
             os.close(descriptor)
         descriptor = following
     return descriptor
-
-
-def _openat2(directory: int, path: bytes, how: _How) -> int:
-    return int(_libc.syscall(ctypes.c_long(SYS_OPENAT2), directory, path, ctypes.byref(how), ctypes.sizeof(how)))
 
 
 @contextmanager
