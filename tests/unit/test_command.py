@@ -15,7 +15,7 @@ from typing import Optional
 import pytest
 
 from xcat_avs.errors import CommandError, Interrupted
-from xcat_avs.system import command
+from xcat_avs.system import command, provides
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -175,6 +175,30 @@ def test_a_missing_program_names_its_package(
         ):
             call()
     assert command.find(program) is None
+
+
+@pytest.mark.parametrize(
+    ("release", "family", "found"),
+    [
+        ("ID=debian\n", "debian", ("xz-utils", "squashfs-tools", "rinse", "mount")),
+        ("ID=ubuntu\nID_LIKE=debian\n", "debian", ("xz-utils", "squashfs-tools", "rinse", "mount")),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "el", ("xz", "squashfs-tools", "", "util-linux")),
+        ("NAME=x\nID=fedora\n", "el", ("xz", "squashfs-tools", "", "util-linux")),
+        ('ID="sles"\nID_LIKE="suse"\n', "sles", ("xz", "squashfs", "", "util-linux")),
+        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "sles", ("xz", "squashfs", "", "util-linux")),
+        ("ID=gentoo\n", "", ("", "", "", "")),
+        (None, "", ("", "", "", "")),
+    ],
+    ids=str,
+)
+def test_a_package_is_called_as_this_machine_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: Optional[str], family: str, found: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(provides, "OS_RELEASE", (tmp_path / "none", tmp_path / "os-release"))
+    if release is not None:
+        (tmp_path / "os-release").write_text(f"PRETTY_NAME='x y'\n{release}")
+    assert provides.family() == family
+    assert tuple(provides.package(name) for name in ("xz", "mksquashfs", "rinse", "mount")) == found
 
 
 def test_a_missing_program_of_no_known_package(log: Path) -> None:
@@ -395,7 +419,7 @@ BIG = """
 import resource, sys
 from functools import partial
 from pathlib import Path
-from xcat_avs import command
+from xcat_avs.system import command
 log = Path(sys.argv[1])
 command.run(["true"], log=log)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

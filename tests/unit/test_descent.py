@@ -15,7 +15,7 @@ import pytest
 
 from unit.test_manifest import deep
 from xcat_avs.errors import AvsError
-from xcat_avs.system import descent, mounts
+from xcat_avs.system import descent, libc, mounts
 from xcat_avs.system.descent import Descent
 from xcat_avs.tree import manifest, restore, scan
 
@@ -27,11 +27,10 @@ def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """With the kernel's own way, and without."""
 
     def unknown(*_: object) -> int:
-        ctypes.set_errno(errno.ENOSYS)
-        return -1
+        raise OSError(errno.ENOSYS, "no such system call")
 
     if request.param == "part by part":
-        monkeypatch.setattr(descent, "_openat2", unknown)
+        monkeypatch.setattr(libc, "openat2", unknown)
 
 
 @pytest.fixture

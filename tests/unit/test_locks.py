@@ -18,7 +18,7 @@ TOP = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys
 from pathlib import Path
-from xcat_avs.locks import locked
+from xcat_avs.system.locks import locked
 with locked(Path(sys.argv[1]), "it is held by", "first"):
     print("held", flush=True)
     sys.stdin.read()

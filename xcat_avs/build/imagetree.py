@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 import stat
@@ -15,6 +14,7 @@ from xcat_avs.system import mounts
 from xcat_avs.system.descent import Descent, write_file
 from xcat_avs.tree import rights, scan
 from xcat_avs.tree.inside import inside
+from xcat_avs.tree.patterns import matches
 
 
 class ImageTree:
@@ -117,7 +117,7 @@ class ImageTree:
                         f"{path}/{name}".lstrip("/")
                         for path in found
                         for name in _names(tree, path)
-                        if fnmatch.fnmatchcase(name, part)
+                        if matches(name, part)
                     ]
         return sorted(self.root / path for path in found)
 
@@ -141,7 +141,7 @@ class ImageTree:
         found = [path for top in patterns for path in self.glob(f"{top}/**/*")]
         with Descent(str(self.root)) as tree:
             for path in reversed([str(path.relative_to(self.root)) for path in found]):
-                if any(fnmatch.fnmatch(path, pattern) for pattern in keep):
+                if any(matches(path, pattern) for pattern in keep):
                     continue
                 directory, name = tree.parent(path)
                 if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):

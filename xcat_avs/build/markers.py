@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, TypeVar, Union
 
 from xcat_avs.build.paths import BuildPaths
 from xcat_avs.system import records
+from xcat_avs.system.files import write_atomic
 
 SEED, BEGUN = "seed", "begun"
 
@@ -53,9 +53,7 @@ Result = TypeVar("Result", StepResult, AddonResult)
 
 def write(marker: Path, result: Union[StepResult, AddonResult]) -> None:
     """Write the result of a step or add-on, which says that it is done, whole or not at all."""
-    temporary = marker.with_suffix(".new")
-    temporary.write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
-    os.replace(temporary, marker)
+    write_atomic(marker, json.dumps(dataclasses.asdict(result)))
 
 
 def load(kind: type[Result], marker: Path) -> Optional[Result]:

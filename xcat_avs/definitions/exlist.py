@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +10,9 @@ from typing import Callable
 
 from xcat_avs.definitions import includes
 from xcat_avs.definitions.includes import INCLUDE, Source
+from xcat_avs.system import libc
 
 KIND = "exlist"
-_libc = ctypes.CDLL(None)
 
 
 def read(paths: Iterable[Path], variables: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -63,6 +62,6 @@ def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
 
     def matches(path: str) -> bool:
         name = os.fsencode(path)
-        return any(_libc.fnmatch(pattern, name, 0) == 0 for pattern in encoded)
+        return any(libc.fnmatch(pattern, name) for pattern in encoded)
 
     return matches

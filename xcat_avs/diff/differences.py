@@ -5,7 +5,6 @@ A path of the image is called as the image does (`/etc/passwd`), any other of a 
 
 from __future__ import annotations
 
-import fnmatch
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import NamedTuple, Optional
 
 from xcat_avs.tree.manifest import CAPABILITY, Entry, Manifest
 from xcat_avs.tree.packages import PackageChanges
+from xcat_avs.tree.patterns import matches
 from xcat_avs.tree.rights import rights
 
 ROOT, INFO, INPUTS = "rootimg", "build_info", "build_info/inputs"
@@ -122,7 +122,7 @@ def matching(found: Differences, pattern: str) -> Differences:
     """Only the files whose path the pattern of a shell matches; `*` matches any characters, `/` as well."""
 
     def taken(path: str) -> bool:
-        return fnmatch.fnmatchcase(path, pattern)
+        return matches(path, pattern)
 
     return Differences(
         privileges=[item for item in found.privileges if taken(item.path)],

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import stat
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from xcat_avs.errors import AvsError
 from xcat_avs.pack import archive, proof
 from xcat_avs.pack.archive import Form
 from xcat_avs.system.descent import Descent, read_file
-from xcat_avs.tree import delta, scan
+from xcat_avs.tree import delta, rights, scan
 from xcat_avs.tree.manifest import CAPABILITY, SELINUX
 
 DIRECTORY = "addons"  # of a version, and of a published set
@@ -30,7 +29,6 @@ STARTED = re.compile(
     r"etc/systemd/system/(?:multi-user|basic|sysinit|sockets|timers|network-online|remote-fs)\.target\.wants/([^/]+)"
 )
 LIBRARY = re.compile(r"etc/ld\.so\.(?:cache|conf\.d/.*)|.*\.so(?:\.[0-9.]+)?")
-EFFECTIVE, REVISION_MASK = 0x000001, 0xFF000000  # linux/capability.h
 
 
 def write(tree: Path, base: Path, new: Path, facts: Mapping[str, str], log: Path, timeout: float = 0) -> list[str]:
@@ -102,18 +100,7 @@ def xattr_line(path: str, name: str, value: bytes) -> str:
 
 def capabilities(value: bytes) -> str:
     """An attribute security.capability as setcap takes it, by numbers: `13=ep 21=ep`."""
-    magic, *masks = struct.unpack(f"<{len(value) // 4}I", value[: len(value) // 4 * 4])
-    permitted, inheritable = masks[0], masks[1]
-    if len(masks) >= 4:
-        permitted, inheritable = permitted | masks[2] << 32, inheritable | masks[3] << 32
-    clauses = []
-    for number in range(64):
-        bit = 1 << number
-        flags = "e" if magic & ~REVISION_MASK & EFFECTIVE and (permitted | inheritable) & bit else ""
-        flags += ("i" if inheritable & bit else "") + ("p" if permitted & bit else "")
-        if flags:
-            clauses.append(f"{number}={flags}")
-    return " ".join(clauses)
+    return " ".join(f"{number}={letters}" for number, letters in rights.flags(value).items())
 
 
 def _accounts(root: Path, base: Path) -> Iterator[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+
+from xcat_avs.system.files import write_atomic
 
 SHOWN = 2  # things that say so which an error names
 NOTE = "stores.json"  # in the state directory: URL of a store -> UUID of the repository that was used there
@@ -24,14 +25,8 @@ def noted(state: Path) -> dict[str, str]:
 
 def note(state: Path, url: str, uuid: str) -> None:
     """Remember which repository is used at a URL, where that can be written: nothing depends on it but a check."""
-    path = state / NOTE
-    new = path.with_name(f".{NOTE}.{os.getpid()}")
     with suppress(OSError):
-        try:
-            new.write_text(json.dumps({**noted(state), url: uuid}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            os.replace(new, path)
-        finally:
-            new.unlink(missing_ok=True)
+        write_atomic(state / NOTE, json.dumps({**noted(state), url: uuid}, indent=1, sort_keys=True) + "\n")
 
 
 def of_a_store(state: Path, *others: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Callable, Optional
 
 from xcat_avs.errors import CommandError
+from xcat_avs.system import provides
 
 TAIL_LINES = 12
 TAIL_BYTES = 16384
@@ -23,16 +24,6 @@ F_SETPIPE_SZ = 1031  # linux/fcntl.h; fcntl has it from Python 3.10
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 KEPT = ("HOME", "TERM", "TMPDIR", "XCATROOT", "XCATCFG", "XCATBYPASS", "XCATHOST", "SVN_SSH", "SSH_AUTH_SOCK",
         "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # fmt: skip
-# program -> package that has it, for the error when it is missing
-PACKAGES = {
-    "fsvs": "fsvs", "svn": "subversion", "svnadmin": "subversion", "svnmucc": "subversion",
-    "mmdebstrap": "mmdebstrap", "apt-get": "apt", "apt-config": "apt", "dnf": "dnf", "rpm": "rpm",
-    "rinse": "rinse", "rpm2cpio": "rpm2cpio", "wget": "wget",
-    "cpio": "cpio", "tar": "tar", "mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools",
-    "gzip": "gzip", "zstd": "zstd", "xz": "xz-utils", "cp": "coreutils", "mount": "mount", "chroot": "coreutils",
-    "systemctl": "systemd",
-}  # fmt: skip
-
 # Told of each command that starts and, some times a second, of each that runs.
 Listener = Callable[[Optional[Sequence[str]], Optional[Path]], None]
 _listener: Optional[Listener] = None
@@ -86,7 +77,7 @@ def need(program: str) -> str:
     """The path of a program, or an error that names its package."""
     path = find(program)
     if path is None:
-        package = PACKAGES.get(os.path.basename(program))
+        package = provides.package(os.path.basename(program))
         hint = f"; it is in the package {package}" if package else ""
         raise CommandError(f"the program {program} is not installed{hint}")
     return path

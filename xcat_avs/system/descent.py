@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -11,6 +10,8 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Optional
 
+from xcat_avs.system import libc
+
 KEEP = 32  # parent directories that stay open, because the next path is likely below one of them
 CLOSED = -1
 LONG = 4000  # bytes of a path in one system call; the kernel takes no more than 4095
@@ -18,13 +19,7 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Opening a FIFO must not block, nor a terminal become the controlling one.
 FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 NO_NAMES = ("", ".", "..")
-SYS_OPENAT2 = 437  # on every architecture
 RESOLVE = 0x02 | 0x04 | 0x08  # linux/openat2.h: NO_MAGICLINKS, NO_SYMLINKS, BENEATH
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _How(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
 class Descent:
@@ -154,15 +149,13 @@ def _open_beneath(directory: int, parts: Sequence[str]) -> int:
 
 def _several(directory: int, names: Sequence[bytes]) -> int:
     """Open several parts by one openat2 where the kernel has it (5.6 and later), else part by part."""
-    how = _How(DIRECTORY, 0, RESOLVE)
-    descriptor = _openat2(directory, b"/".join(names), how)
-    if descriptor >= 0:
-        return descriptor
-    code = ctypes.get_errno()
-    # EPERM: a seccomp filter that does not know openat2. EAGAIN: a rename at that moment.
-    if code not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):
-        code = errno.ENOTDIR if code == errno.ELOOP else code  # the code that opening part by part gives
-        raise OSError(code, os.strerror(code))
+    try:
+        return libc.openat2(directory, b"/".join(names), DIRECTORY, RESOLVE)
+    except OSError as err:
+        # EPERM: a seccomp filter that does not know openat2. EAGAIN: a rename at that moment.
+        if err.errno not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):
+            code = errno.ENOTDIR if err.errno == errno.ELOOP else err.errno  # the code that opening part by part gives
+            raise OSError(code, os.strerror(code or 0)) from None
     descriptor = os.dup(directory)
     for name in names:
         try:
@@ -171,10 +164,6 @@ def _several(directory: int, names: Sequence[bytes]) -> int:
             os.close(descriptor)
         descriptor = following
     return descriptor
-
-
-def _openat2(directory: int, path: bytes, how: _How) -> int:
-    return int(_libc.syscall(ctypes.c_long(SYS_OPENAT2), directory, path, ctypes.byref(how), ctypes.sizeof(how)))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import signal
@@ -10,46 +9,43 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Callable, Optional
 
 from xcat_avs.errors import AvsError
-from xcat_avs.system import descent
+from xcat_avs.system import descent, libc
+from xcat_avs.system.octal import Octal
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
-PR_SET_PDEATHSIG = 1
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 POINTS = ("proc", "sys", "dev", "run")  # what chroot_mounts covers
 ENDING = 5.0  # seconds for killed processes to be gone
-OCTAL = re.compile(rb"\\([0-7]{3})")  # /proc/self/mounts writes a space so
+NAMES = Octal()  # as /proc/self/mounts writes them
 SPECIAL = re.compile(r"[\\:,]")  # these separate the options of a mount, or the directories of an overlay
 SPARE = 4  # at most one part in so many of the free memory is used
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-_libc = ctypes.CDLL(None, use_errno=True)
 _private = False  # whether this process is in a mount namespace of its own
 
 
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        code = ctypes.get_errno()
-        raise AvsError(f"{what}: {os.strerror(code)}")
-
-
-def _mount(source: str, target: str, fstype: str, flags: int, options: str = "") -> int:
-    encode = os.fsencode
-    return int(_libc.mount(encode(source), encode(target), encode(fstype), ctypes.c_ulong(flags), encode(options)))
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """An error of the system as one that says what it kept us from."""
+    try:
+        yield
+    except OSError as err:
+        raise AvsError(f"{what}: {err.strerror}") from None
 
 
 def _make_private() -> None:
     """Make all mounts of this namespace private, so that later ones do not propagate to the machine's own."""
-    if _mount("none", "/", "", MS_REC | MS_PRIVATE) == 0:
-        return
+    with suppress(OSError):
+        return libc.mount("none", "/", "", MS_REC | MS_PRIVATE)
     # In a chroot "/" is no mount point, and the mount above it may be shared with the
     # machine: step out of the chroot, make that one private, and step back in.
     root = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
@@ -58,12 +54,12 @@ def _make_private() -> None:
         os.fchdir(root)
         for _ in range(64):
             os.chdir("..")
-        result = _mount("none", ".", "", MS_REC | MS_PRIVATE)
+        with _told("cannot make the mounts of this process private"):
+            libc.mount("none", ".", "", MS_REC | MS_PRIVATE)
     finally:
         os.fchdir(root)
         os.chroot(".")
         os.close(root)
-    _check(result, "cannot make the mounts of this process private")
 
 
 def enter_private_namespace() -> Optional[int]:
@@ -74,14 +70,13 @@ def enter_private_namespace() -> Optional[int]:
     However the worker ends, SIGKILL included, the kernel ends all its processes and mounts.
     """
     cwd = os.getcwd()
-    _check(
-        _libc.unshare(CLONE_NEWNS | CLONE_NEWPID), "cannot make a private namespace (is this root, with CAP_SYS_ADMIN?)"
-    )
+    with _told("cannot make a private namespace (is this root, with CAP_SYS_ADMIN?)"):
+        libc.unshare(CLONE_NEWNS | CLONE_NEWPID)
     parent = os.getpid()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     child = os.fork()
     if child == 0:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.die_with_parent(signal.SIGKILL)
         # os.getppid() is always 0 in the new PID namespace; /proc still shows the old one.
         if not _parent_alive(parent):
             os._exit(1)
@@ -89,7 +84,8 @@ def enter_private_namespace() -> Optional[int]:
         os.chdir(cwd)
         global _private
         _private = True
-        _check(_mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC), "cannot mount /proc")
+        with _told("cannot mount /proc"):
+            libc.mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return None
 
@@ -112,15 +108,18 @@ def _parent_alive(pid: int) -> bool:
 @contextmanager
 def mounted(source: str, target: Path, fstype: str, flags: int = 0, options: str = "") -> Iterator[Path]:
     """A mount for the length of a block. A busy one at its end is an error that names who is in it."""
-    _check(_mount(source, str(target), fstype, flags, options), f"cannot mount {source} at {target}")
+    with _told(f"cannot mount {source} at {target}"):
+        libc.mount(source, str(target), fstype, flags, options)
     try:
         yield target
     except BaseException:
-        _libc.umount2(os.fsencode(target), 0)  # the error of the block is the one to report
+        with suppress(OSError):  # the error of the block is the one to report
+            libc.unmount(target)
         raise
-    if _libc.umount2(os.fsencode(target), 0) != 0:
-        code = ctypes.get_errno()
-        raise AvsError(f"cannot unmount {target}: {os.strerror(code)}{_users(target)}")
+    try:
+        libc.unmount(target)
+    except OSError as err:
+        raise AvsError(f"cannot unmount {target}: {err.strerror}{_users(target)}") from None
 
 
 @contextmanager
@@ -185,7 +184,8 @@ def _quote(path: Path) -> str:
 
 def unmount(target: Path) -> None:
     """Unmount what another program has mounted and left."""
-    _check(_libc.umount2(os.fsencode(target), 0), f"cannot unmount {target}{_users(target)}")
+    with _told(f"cannot unmount {target}{_users(target)}"):
+        libc.unmount(target)
 
 
 @contextmanager
@@ -194,7 +194,8 @@ def bind(source: Path, target: Path, readonly: bool = False) -> Iterator[Path]:
     with mounted(str(source), target, "", MS_BIND):
         if readonly:
             flags = MS_BIND | MS_REMOUNT | MS_RDONLY
-            _check(_mount("none", str(target), "", flags), f"cannot make {target} read-only")
+            with _told(f"cannot make {target} read-only"):
+                libc.mount("none", str(target), "", flags)
         yield target
 
 
@@ -290,7 +291,7 @@ def mounts_below(directory: Path) -> list[str]:
     found = []
     with open("/proc/self/mounts", "rb") as stream:
         for line in stream:
-            point = os.fsdecode(OCTAL.sub(lambda match: bytes([int(match.group(1), 8)]), line.split(b" ")[1]))
+            point = NAMES.unescape(os.fsdecode(line.split(b" ")[1]))
             if point == prefix or point.startswith(prefix + "/"):
                 found.append(point)
     return found

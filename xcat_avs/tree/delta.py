@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Optional
 
 from xcat_avs.system.descent import FILE, Descent
+from xcat_avs.system.octal import Octal
 from xcat_avs.tree import scan
+from xcat_avs.tree.patterns import lies_in
 
 OVERLAY = "trusted.overlay."  # extended attributes by which overlayfs says what an upper directory means
 OPAQUE = f"{OVERLAY}opaque"
-PLAIN = re.compile(rb"[^A-Za-z0-9_./:,+@=~^-]")
-ESCAPE = re.compile(rb"\\0([0-7]{3})")
-
-
-def escape(path: str) -> str:
-    """A path as one word in the form that %b of printf(1) reads: `with\\0040space`."""
-    return PLAIN.sub(lambda match: b"\\0%03o" % match.group()[0], os.fsencode(path)).decode("ascii")
-
-
-def unescape(word: str) -> str:
-    """The path that a word stands for."""
-    return os.fsdecode(ESCAPE.sub(lambda match: bytes([int(match.group(1), 8)]), word.encode("ascii")))
+# A path as one word in the form that %b of printf(1) reads: `with\\0040space`.
+WORDS = Octal("=", lead="0")
+escape, unescape = WORDS.escape, WORDS.unescape
 
 
 def dump(removed: Iterable[str]) -> str:
@@ -37,19 +28,6 @@ def dump(removed: Iterable[str]) -> str:
 def load(text: str) -> list[str]:
     """The removed paths of such a text."""
     return [unescape(line) for line in text.splitlines()]
-
-
-def matches(path: str, pattern: str) -> bool:
-    """Whether a pattern, of the form that ctx.glob takes, matches a path or one of its parent directories."""
-    return _matches(path.split("/"), pattern.strip("/").split("/"))
-
-
-def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
-    if not patterns:
-        return True
-    if patterns[0] == "**":
-        return any(_matches(parts[number:], patterns[1:]) for number in range(len(parts) + 1))
-    return bool(parts) and fnmatch.fnmatchcase(parts[0], patterns[0]) and _matches(parts[1:], patterns[1:])
 
 
 def settle(upper: str, lower: str, exclude: Sequence[str] = ()) -> list[str]:
@@ -71,7 +49,7 @@ def settle(upper: str, lower: str, exclude: Sequence[str] = ()) -> list[str]:
             there = below[path] = _lstat(base, path) if seen else None
             directory, name = tree.parent(path)
             if not stat.S_ISDIR(status.st_mode):
-                excluded = any(matches(path, pattern) for pattern in exclude)
+                excluded = any(lies_in(path, pattern) for pattern in exclude)
                 if excluded or _is_whiteout(status) or stat.S_ISSOCK(status.st_mode):
                     os.unlink(name, dir_fd=directory)
                     if excluded:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xcat_avs.errors import AvsError
+from xcat_avs.system.files import replacing
 from xcat_avs.tree import packages
 from xcat_avs.tree.inside import inside
 
@@ -135,10 +136,8 @@ def _copy_out(root: Path, path: Path, target: Path) -> None:
     """Copy a file out of the image, through links within it. The copy replaces target; a link there is not followed."""
     source = inside(root, str(path.relative_to(root)), follow=True)
     if source.is_file():
-        new = target.with_name(f".{target.name}.new")
-        new.unlink(missing_ok=True)
-        shutil.copy2(source, new)
-        os.replace(new, target)
+        with replacing(target) as new:
+            shutil.copy2(source, new)
 
 
 def check_modules(tree: Path) -> None:

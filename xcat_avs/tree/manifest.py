@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import stat
 from base64 import b64decode, b64encode
@@ -20,13 +19,13 @@ from typing import NamedTuple, Optional
 
 from xcat_avs.errors import AvsError
 from xcat_avs.system.descent import NO_NAMES
+from xcat_avs.system.octal import Octal
 
 HEADER, END = "#mtree", "#end"
 TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link", stat.S_IFCHR: "char",
          stat.S_IFBLK: "block", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}  # fmt: skip
 KINDS = {kind: kind for kind in TYPES.values()}  # so that all entries share one string a type
-PLAIN = re.compile(rb"[^A-Za-z0-9_./:,+@%~^-]")
-ESCAPE = re.compile(rb"\\([0-7]{3})")
+WORDS = Octal("%")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 NOBODY = 0xFFFFFFFF  # no owner: chown(2) reads it as "leave it"
 SECONDS = 1 << 63
@@ -69,16 +68,6 @@ class Entry(NamedTuple):
 Manifest = dict[str, Entry]
 
 
-def _escape(text: str) -> str:
-    return PLAIN.sub(lambda match: b"\\%03o" % match.group()[0], os.fsencode(text)).decode("ascii")
-
-
-def _unescape(text: str) -> str:
-    if "\\" not in text:
-        return text
-    return os.fsdecode(ESCAPE.sub(lambda match: bytes([int(match.group(1), 8)]), text.encode("ascii")))
-
-
 def dump(manifest: Mapping[str, Entry]) -> str:
     """The manifest as text."""
     return "".join(lines(manifest))
@@ -95,17 +84,17 @@ def lines(manifest: Mapping[str, Entry]) -> Iterator[str]:
 
 
 def _line(entry: Entry) -> str:
-    words = [f"./{_escape(entry.path)} type={entry.type} mode={entry.mode:04o} uid={entry.uid} gid={entry.gid}",
+    words = [f"./{WORDS.escape(entry.path)} type={entry.type} mode={entry.mode:04o} uid={entry.uid} gid={entry.gid}",
              f"time={entry.mtime // 10**9}.{entry.mtime % 10**9:09d}"]  # fmt: skip
     if entry.type == "file":
         words.append(f"size={entry.size} sha256digest={entry.sha256}")
     elif entry.type == "link":
-        words.append(f"link={_escape(entry.link)}")
+        words.append(f"link={WORDS.escape(entry.link)}")
     elif entry.type in ("char", "block"):
         words.append(f"device=native,{entry.device[0]},{entry.device[1]}")
     if entry.hardlink:
-        words.append(f"hardlink=./{_escape(entry.hardlink)}")
-    words += [f"xattr.{_escape(name)}={b64encode(value).decode()}" for name, value in entry.xattrs]
+        words.append(f"hardlink=./{WORDS.escape(entry.hardlink)}")
+    words += [f"xattr.{WORDS.escape(name)}={b64encode(value).decode()}" for name, value in entry.xattrs]
     if entry.sparse:
         words.append("sparse=yes")
     return " ".join(words)
@@ -185,12 +174,12 @@ def _parse(line: str) -> Entry:
         raise ValueError(hardlink)
     xattrs: Xattrs = ()
     if "xattr." in line:
-        xattrs = tuple(sorted((_unescape(name[6:]), b64decode(value, validate=True))
+        xattrs = tuple(sorted((WORDS.unescape(name[6:]), b64decode(value, validate=True))
                               for name, value in fields.items() if name.startswith("xattr.")))  # fmt: skip
     return Entry(
-        _unescape(first[2:]), kind, int(fields["mode"], 8), int(fields["uid"]), int(fields["gid"]),
+        WORDS.unescape(first[2:]), kind, int(fields["mode"], 8), int(fields["uid"]), int(fields["gid"]),
         int(seconds) * 10**9 + int(nanoseconds), int(fields.get("size", "0")), fields.get("sha256digest", ""),
-        _unescape(fields.get("link", "")), device, _unescape(hardlink[2:]), xattrs, "sparse" in fields,
+        WORDS.unescape(fields.get("link", "")), device, WORDS.unescape(hardlink[2:]), xattrs, "sparse" in fields,
     )  # fmt: skip
 
 
