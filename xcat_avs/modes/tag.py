@@ -14,6 +14,8 @@ from xcat_avs.request import Request
 from xcat_avs.site import Site
 from xcat_avs.store import Revision, Store
 
+LONGEST = 18  # digits of a revision number
+
 
 def run(request: Request, site: Site) -> Report:
     image = site.own_image(request)
@@ -37,8 +39,10 @@ def find_revision(text: str, store: Store, image: OsImage) -> Revision:
     """The revision that -r names; the newest without it."""
     if text:
         number = text[1:] if text.startswith("r") else text
-        if not (number.isascii() and number.isdigit() and len(number) < 19):
+        if not (number.isascii() and number.isdigit()):
             raise UsageError(f"-r {text!r} is no revision number")
+        if len(number) > LONGEST:
+            raise NotFoundError(f"{image.name} has no revision {number}")
         return store.revision(image, int(number))
     head = store.head(image)
     if head is None:

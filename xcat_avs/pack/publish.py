@@ -180,7 +180,8 @@ def switch(rootimgdir: Path, name: str, warn: Warn = _silent) -> str:
     real = rootimgdir.is_dir() and not rootimgdir.is_symlink()
     aside = _unused(rootimgdir.with_name(f"{rootimgdir.name}.moved.aside.on.{datetime.now():%Y-%m-%d}"), ".")
     stranger = _is_anothers(rootimgdir, now)
-    before = aside.name if real else None if stranger else now
+    # To what somebody has changed nobody goes back by just `rollback`.
+    before = aside.name if real else None if stranger or altered(rootimgdir) else now
     remembered = _previous_link(rootimgdir)
     older = os.readlink(remembered) if remembered.is_symlink() else None
     # First what is to be gone back to: killed after it, this says "none", and never the wrong one.
