@@ -233,9 +233,13 @@ def check(request: Request, mode: Mode) -> None:
         )
 
 
+def _let_be(_signum: int, _frame: Optional[FrameType]) -> None:
+    """Not SIG_IGN: of a signal that has come by then, Python would write a traceback."""
+
+
 def _raise_interrupted(signum: int, _frame: Optional[FrameType]) -> None:
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # the first one counts; cleaning up is not interrupted again
+        signal.signal(number, _let_be)  # the first one counts; cleaning up is not interrupted again
     raise Interrupted(signum)
 
 

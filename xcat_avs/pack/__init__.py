@@ -152,13 +152,13 @@ class Packing:
             raise AvsError(f"{self.source.name}: tag {self.tag.name} holds no rootimg")
         wanted, rich = proof.below(stored, "rootimg"), additions.rich(stored)
         form = self._form(wanted, bool(rich))
-        archive.refuse_large(form, wanted.values())
+        excluded, included = patterns(self.target, self.packer)
+        archive.refuse_large(form, (wanted[path] for path in exlist.select([*wanted], excluded, included)))
         with _kept_times(tree, stored):
             added = additions.release(root, self.facts(), self.target.name, self.source.name)
         wanted, _ = proof.look_again(wanted, root, added)
         if self.packer == "packimage":
             return self._packimage(tree, form, wanted, new)
-        excluded, included = patterns(self.target, self.packer)
         with _kept_times(tree, stored):
             exlist.prune(root, excluded, included)
             added = self._xattrs_at_boot(root, rich) if form.method == "cpio" else []

@@ -180,8 +180,9 @@ def switch(rootimgdir: Path, name: str, warn: Warn = _silent) -> str:
     real = rootimgdir.is_dir() and not rootimgdir.is_symlink()
     aside = _unused(rootimgdir.with_name(f"{rootimgdir.name}.moved.aside.on.{datetime.now():%Y-%m-%d}"), ".")
     stranger = _is_anothers(rootimgdir, now)
-    # To what somebody has changed nobody goes back by just `rollback`.
-    before = aside.name if real else None if stranger or altered(rootimgdir) else now
+    # To what somebody has changed nobody goes back by just `rollback`, where there is something better.
+    spoiled = bool(previous(rootimgdir)) and altered(rootimgdir)
+    before = aside.name if real else None if stranger or spoiled else now
     remembered = _previous_link(rootimgdir)
     older = os.readlink(remembered) if remembered.is_symlink() else None
     # First what is to be gone back to: killed after it, this says "none", and never the wrong one.
@@ -328,7 +329,8 @@ def finish_interrupted(rootimgdir: Path) -> str:
     if link.is_dir() and not os.path.lexists(rootimgdir):  # put aside, and the link not yet in its place
         os.rename(link, rootimgdir)
         return previous(rootimgdir)
-    link.unlink(missing_ok=True)
+    if link.is_symlink():
+        link.unlink()
     return ""
 
 
