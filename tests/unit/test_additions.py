@@ -39,6 +39,18 @@ def test_what_cpio_cannot_hold() -> None:
     assert additions.rich(stored) == {"usr/bin/ping": (PING,)}
 
 
+@pytest.mark.parametrize("osimage", ["", "an-osimage"])
+def test_an_image_says_what_it_is(root: Path, osimage: str) -> None:
+    """Only where xCAT serves it, in xCAT's own place as well."""
+    before = files(root)
+    added = additions.release(root, {"AVS_TAG": "v1"}, osimage, "an image")
+    assert added == ["etc", *(["opt"] if osimage else [])]
+    assert files(root) - before == {additions.RELEASE, *([additions.XCATINFO] if osimage else [])}
+    assert (root / additions.RELEASE).read_text() == "AVS_TAG='v1'\n"
+    if osimage:
+        assert (root / additions.XCATINFO).read_text() == "IMAGENAME='an-osimage'\nAVS_TAG='v1'\n"
+
+
 @pytest.mark.parametrize(
     ("tools", "lost"),
     [(["usr/bin/setfattr"], []), ([], ["var/a b"])],

@@ -154,7 +154,8 @@ class Packing:
         form = self._form(wanted, bool(rich))
         archive.refuse_large(form, wanted.values())
         with _kept_times(tree, stored):
-            added = additions.release(root, self.facts(), self.target.name, self.source.name)
+            served_by_xcat = self.target.name if self.xcat_initrd else ""
+            added = additions.release(root, self.facts(), served_by_xcat, self.source.name)
         wanted, _ = proof.look_again(wanted, root, added)
         if self.packer == "packimage":
             return self._packimage(tree, form, wanted, new)

@@ -79,10 +79,15 @@ def put(root: Path, name: str, text: str, image: str) -> str:
 
 
 def release(root: Path, facts: Mapping[str, str], osimage: str, image: str) -> list[str]:
-    """Say in /etc/avs-release and /opt/xcat/xcatinfo what the image is; packimage writes the latter anew. Returns what was added."""
+    """Say in /etc/avs-release what the image is. Returns what was added.
+
+    osimage: where xCAT serves it, what it is served as, for /opt/xcat/xcatinfo, which packimage writes anew; else "".
+    """
     text = _lines(facts)
-    named = _lines({"IMAGENAME": osimage}) + text
-    return [put(root, RELEASE, text, image), put(root, XCATINFO, named, image)]
+    added = [put(root, RELEASE, text, image)]
+    if osimage:
+        added.append(put(root, XCATINFO, _lines({"IMAGENAME": osimage}) + text, image))
+    return added
 
 
 def rich(stored: Manifest) -> dict[str, Xattrs]:
