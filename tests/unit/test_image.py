@@ -114,7 +114,9 @@ def test_an_error_names_the_image_once() -> None:
     """Whoever hands an error on puts the name before it, and some of them hand on what another one has named."""
     error = AvsError("an-image: no such thing", ["tail"], "log")
     assert str(error.prefixed("an-image: ")) == str(error)
-    assert str(error.prefixed("other: ", "; nothing was done")).startswith("other: an-image: no such thing; nothing was done\n")
+    assert str(error.prefixed("other: ", "; nothing was done")).startswith(
+        "other: an-image: no such thing; nothing was done\n"
+    )
 
 
 def test_a_family_says_nothing_of_the_release() -> None:

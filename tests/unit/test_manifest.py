@@ -105,7 +105,9 @@ def test_scan_sees_hard_links(tmp_path: Path) -> None:
 
 
 MODE_ONLY = bytes.fromhex("02000000 01000600ffffffff 04000400ffffffff 20000400ffffffff")
-GROUP_ACL = bytes.fromhex("02000000 01000600ffffffff 04000400ffffffff 08000400e8030000 10000400ffffffff 20000400ffffffff")
+GROUP_ACL = bytes.fromhex(
+    "02000000 01000600ffffffff 04000400ffffffff 08000400e8030000 10000400ffffffff 20000400ffffffff"
+)
 
 
 def test_an_acl_that_says_the_mode_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

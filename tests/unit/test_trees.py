@@ -611,11 +611,17 @@ def test_commit_on_one_that_others_changed_by_hand(site: Site) -> None:
 @pytest.mark.slow
 def test_attributes_that_the_file_system_loses_are_said(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Path] = []
-    monkeypatch.setattr(restore, "unkept", lambda directory: looked.append(directory) or ["capabilities", "ACLs"])
+
+    def unkept(directory: Path) -> list[str]:
+        looked.append(directory)
+        return ["capabilities", "ACLs"]
+
+    monkeypatch.setattr(restore, "unkept", unkept)
     site.commit("one")
     assert len(site.warned) == 1
     assert f"the file system of {site.tree} keeps no capabilities, ACLs: " in site.warned[0]
-    assert looked == [site.tree.parent]  # in the tree, what a FUSE file system leaves of it for a moment would be stored
+    # In the tree, what a FUSE file system leaves of a removed file for a moment would be stored.
+    assert looked == [site.tree.parent]
     assert "put [paths] state on" in site.warned[0]
 
 
