@@ -241,7 +241,10 @@ class Packing:
 def patterns(image: OsImage, packer: str) -> tuple[list[str], list[str]]:
     """What the exlists of an image leave out and take in; packimage puts no variables into the names of lists."""
     variables = {} if packer == "packimage" else generate.variables(image)
-    return exlist.read(image.paths("exlist"), variables)
+    try:
+        return exlist.read(image.paths("exlist"), variables)
+    except AvsError as err:
+        raise err.prefixed(f"{image.name}: ") from None
 
 
 def _hidden_by_overlay(entry: Entry) -> bool:
