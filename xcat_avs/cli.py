@@ -321,7 +321,7 @@ def run(argv: list[str]) -> int:
         return _reported(argv)
     except Interrupted as err:
         sys.stderr.write(
-            f"\nError: interrupted by {signal.Signals(err.signum).name}; nothing was committed or published by what was cut off\n"
+            f"\nError: interrupted by {signal.Signals(err.signum).name}; nothing unfinished was committed or published\n"
         )
         return 128 + err.signum
 

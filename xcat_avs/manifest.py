@@ -40,6 +40,8 @@ LONGEST = 4093  # bytes of a path in an image that an archive can hold: the kern
 HOLE = 4096  # bytes; what a file lacks on disk before it counts as sparse
 GETFLAGS, IMMUTABLE, APPEND_ONLY = 0x80086601, 0x10, 0x20  # linux/fs.h
 CAPABILITY, SELINUX = "security.capability", "security.selinux"
+ACL = "system.posix_acl_access"
+MODE_ONLY = bytes((1, 4, 0x20))  # owner, group, others: the tags of its entries, eight bytes each after the first four
 COMPARED = ("type", "mode", "uid", "gid", "size", "sha256", "link", "device", "hardlink", "xattrs")
 
 Xattrs = tuple[tuple[str, bytes], ...]
@@ -206,11 +208,19 @@ def read_xattrs(path: Union[str, int]) -> Xattrs:
     follow = isinstance(path, int)  # a descriptor allows no other
     try:
         names = os.listxattr(path, follow_symlinks=follow)
-        return tuple((name, os.getxattr(path, name, follow_symlinks=follow)) for name in sorted(names)) if names else ()
+        return in_order((name, os.getxattr(path, name, follow_symlinks=follow)) for name in names) if names else ()
     except OSError as err:
         if err.errno == errno.ENOTSUP:
             return ()
         raise
+
+
+def in_order(found: Iterable[tuple[str, bytes]]) -> Xattrs:
+    """Extended attributes in their order, without an ACL of only owner, group and others: that is the mode.
+
+    FUSE file systems hand out one that `cp -a` has set, others make the mode of it; a tree is the same on both.
+    """
+    return tuple(sorted(item for item in found if item[0] != ACL or item[1][4::8] != MODE_ONLY))
 
 
 def _escape(text: str) -> str:
@@ -329,8 +339,8 @@ def _parse(line: str) -> Entry:
         raise ValueError(hardlink)
     xattrs: Xattrs = ()
     if "xattr." in line:
-        xattrs = tuple(sorted((_unescape(name[6:]), b64decode(value, validate=True))
-                              for name, value in fields.items() if name.startswith("xattr.")))  # fmt: skip
+        xattrs = in_order((_unescape(name[6:]), b64decode(value, validate=True))
+                       for name, value in fields.items() if name.startswith("xattr."))  # fmt: skip
     return Entry(
         _unescape(first[2:]), kind, int(fields["mode"], 8), int(fields["uid"]), int(fields["gid"]),
         int(seconds) * 10**9 + int(nanoseconds), int(fields.get("size", "0")), fields.get("sha256digest", ""),

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,25 @@ def test_scan_sees_hard_links(tmp_path: Path) -> None:
     # A second name outside of what is scanned, or left out, is none.
     found = manifest.scan(str(tmp_path), ["a", "two"])
     assert found["b/file"].hardlink == ""
+
+
+MODE_ONLY = bytes.fromhex("02000000 01000600ffffffff 04000400ffffffff 20000400ffffffff")
+GROUP_ACL = bytes.fromhex(
+    "02000000 01000600ffffffff 04000400ffffffff 08000400e8030000 10000400ffffffff 20000400ffffffff"
+)
+
+
+def test_an_acl_that_says_the_mode_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FUSE file systems hand out what cp -a has set; ext4 makes the mode of it. An image is the same on both."""
+    path = tmp_path / "file"
+    path.touch()
+    for acl, kept in ((MODE_ONLY, ()), (GROUP_ACL, (("system.posix_acl_access", GROUP_ACL),))):
+        monkeypatch.setattr(os, "listxattr", lambda *_, **__: ["system.posix_acl_access"])
+        monkeypatch.setattr(os, "getxattr", lambda *_, acl=acl, **__: acl)
+        assert manifest.read_xattrs(str(path)) == kept
+    monkeypatch.undo()
+    stored = sealed(f"{GOOD} xattr.system.posix_acl_access={b64encode(MODE_ONLY).decode()}")
+    assert manifest.load(stored, "origin")["a"].xattrs == ()
 
 
 def test_scan_sees_xattrs(tmp_path: Path) -> None:
