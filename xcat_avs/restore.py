@@ -97,7 +97,7 @@ def _restore(tree: Descent, path: str, entry: Entry, contents: Path) -> None:
         for attribute, value in xattrs.items():
             if found.get(attribute) != value:
                 os.setxattr(full, attribute, value, follow_symlinks=False)
-    if entry.sparse and status.st_size - status.st_blocks * 512 < manifest.HOLE:
+    if entry.sparse and entry.type == "file" and status.st_size - status.st_blocks * 512 < manifest.HOLE:
         with open(os.open(name, os.O_RDONLY | FILE, dir_fd=directory), "rb") as stream:
             command.capture(["fallocate", "--dig-holes", _name(stream)])
 
