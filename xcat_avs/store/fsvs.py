@@ -204,7 +204,8 @@ class FsvsStore(Subversion):
         number, paths = self._having(self._peg(image, version), PIPE)
         if paths:
             raise AvsError(
-                f"{image.name}: {version} has the property {PIPE}, by which FSVS runs a program as root here:", paths[:SHOWN]
+                f"{image.name}: {version} has the property {PIPE}, by which FSVS runs a program as root here:",
+                paths[:SHOWN],
             )
         return number
 
