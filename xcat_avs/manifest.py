@@ -300,6 +300,8 @@ def _wrong(entry: Entry, before: Mapping[str, Entry]) -> str:
     parent, slash, name = entry.path.rpartition("/")
     if name in NO_NAMES or "\0" in entry.path:
         return "not a path within a tree"
+    if entry.path in before:
+        return "the path is there twice"
     above = before.get(parent) if slash else None
     if slash and (above is None or above.type != "dir"):
         return "the path lies in no directory of this manifest"
@@ -307,10 +309,21 @@ def _wrong(entry: Entry, before: Mapping[str, Entry]) -> str:
         first = before.get(entry.hardlink)
         if first is None or first.hardlink or first.type != entry.type or entry.type == "dir":
             return "the hard link is one of no file above it"
-    if entry.type == "file" and (entry.size < 0 or not SHA256.fullmatch(entry.sha256)):
-        return "not a file's size and SHA-256"
+    return _wrong_content(entry) or _wrong_facts(entry)
+
+
+def _wrong_content(entry: Entry) -> str:
+    if entry.type == "file":
+        if entry.size < 0 or not SHA256.fullmatch(entry.sha256):
+            return "not a file's size and SHA-256"
+    elif entry.size or entry.sha256 or entry.sparse:  # a device would be opened, to have its holes back
+        return "what only a file has"
     if entry.type == "link" and (not entry.link or "\0" in entry.link):
         return "not a link's target"
+    return "what only a link has" if entry.link and entry.type != "link" else ""
+
+
+def _wrong_facts(entry: Entry) -> str:
     if any("\0" in name for name, _ in entry.xattrs):
         return "not the name of an attribute"
     major, minor = entry.device

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from xcat_avs import delta
+from xcat_avs.errors import AvsError
 from xcat_avs.pack import addons
 
 SCRIPT = Path(__file__).resolve().parents[2] / "share/xcat/avs/avsaddons"
@@ -122,6 +123,12 @@ def test_files_modes_links_and_removals(node: Node) -> None:
     assert not (node.root / "a b\nc").exists()
     assert (node.root / "opt/kept").exists()
     assert (node.root / "x/y").exists(), "a star in a name is no pattern"
+
+
+def test_a_list_that_is_damaged(node: Node) -> None:
+    (node.addon("one", {"etc/motd": "new"}).parent / "removed").write_bytes(b"opt/\xff\n")
+    with pytest.raises(AvsError, match="add-on one: its list of removed paths is damaged"):
+        node.pack()
 
 
 def test_twice_is_once(node: Node) -> None:

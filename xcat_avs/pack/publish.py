@@ -6,6 +6,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Collection, Iterator
@@ -156,11 +157,14 @@ def _forget_names(directory: Path) -> None:
 
 
 def _remove_superseded(rootimgdir: Path, served: PackedSet, warn: Warn) -> None:
-    """Of the tag that is served now only this set stays, and the one before it; so does what somebody has changed."""
+    """Of the tag that is served now only this set stays, and the one before it; so does what somebody has changed, or copied."""
     keep = (current(rootimgdir), previous(rootimgdir))
+    ours = re.compile(rf"{re.escape(rootimgdir.name)}([.{MARK}]){re.escape(served.tag)}(?:\1[0-9]+)?")
     for name, record in kept(rootimgdir, served.osimage, served.tag).items():
         directory = Path(os.path.realpath(rootimgdir.with_name(name)))
-        if name in keep or record.source != served.source or changes(directory, record.files):
+        if name in keep or record.source != served.source or not ours.fullmatch(directory.name):
+            continue
+        if changes(directory, record.files, sums=True):
             continue
         try:
             _forget_names(directory)
