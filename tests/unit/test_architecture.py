@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
         "kernels", "manifest", "mounts", "pack.*", "progress", "records", "report", "restore",
         "scratch", "store.*", "xcat",
     },
-    "packages": {"command", "errors"},
+    "packages": {"command", "errors", "inside"},
     "pkglist": {"definitions.*", "errors"},
     "procedure": {"errors", "trust"},
     "progress": {"command", "escape"},
