@@ -234,9 +234,13 @@ def check(request: Request, mode: Mode) -> None:
         )
 
 
+def _let_be(_signum: int, _frame: Optional[FrameType]) -> None:
+    """Not SIG_IGN: of a signal that has come by then, Python would write a traceback."""
+
+
 def _raise_interrupted(signum: int, _frame: Optional[FrameType]) -> None:
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # the first one counts; cleaning up is not interrupted again
+        signal.signal(number, _let_be)  # the first one counts; cleaning up is not interrupted again
     raise Interrupted(signum)
 
 
@@ -318,7 +322,7 @@ def run(argv: list[str]) -> int:
         return _reported(argv)
     except Interrupted as err:
         sys.stderr.write(
-            f"\nError: interrupted by {signal.Signals(err.signum).name}; nothing was committed or published by what was cut off\n"
+            f"\nError: interrupted by {signal.Signals(err.signum).name}; nothing unfinished was committed or published\n"
         )
         return 128 + err.signum
 

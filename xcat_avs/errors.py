@@ -32,8 +32,8 @@ class AvsError(Exception):
         return "\n".join(map(printable, lines))  # names and output of programs are in it
 
     def prefixed(self, prefix: str, suffix: str = "") -> AvsError:
-        """The same error with more words around its text."""
-        return type(self)(f"{prefix}{self.text}{suffix}", self.tail, self.log)
+        """The same error with more words around its text; those that it begins with already are not said twice."""
+        return type(self)(f"{prefix}{self.text.removeprefix(prefix)}{suffix}", self.tail, self.log)
 
 
 class UsageError(AvsError):

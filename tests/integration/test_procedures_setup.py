@@ -558,7 +558,7 @@ def test_setup_additional_packages(either: Image, tmp_path: Path) -> None:
 
 def test_setup_additional_packages_refuses(rocky: Image) -> None:
     rocky.site("odd.list", "needs-unwanted -unwanted\n")
-    with pytest.raises(AvsError, match=r"needs-unwanted cannot be without unwanted; mend .*/odd\.list"):
+    with pytest.raises(AvsError, match=r"needs-unwanted cannot be without unwanted; fix .*/odd\.list"):
         rocky.once("setup_additional_packages", lists=("odd.list",))
     assert "no packages to add" in rocky.once("setup_additional_packages")
     assert "no files/none.list" in rocky.refused("setup_additional_packages", lists=("none.list",))

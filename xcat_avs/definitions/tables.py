@@ -70,7 +70,7 @@ def parse(text: str) -> dict[str, OsImage]:
             damaged.add(name)
         elif line.strip():
             raise AvsError(f"lsdef -t osimage -z answered with a line that is no definition: {line[:200]}")
-    why = "a value holds a newline; mend it with chdef"
+    why = "a value holds a newline; fix it with chdef"
     return {
         name: OsImage(name, attributes, ORIGIN, why if name in damaged else "")
         for name, attributes in tables.items()

@@ -185,7 +185,7 @@ def explain_unknown(job: Job, log: Path, pattern: re.Pattern[str], err: AvsError
     if not names:
         return err
     lists = ", ".join(map(str, list_files(job.image))) or "the package list"
-    return AvsError(f"no repository has the package {' or '.join(names)}; mend {lists} or pkgdir", err.tail, err.log)
+    return AvsError(f"no repository has the package {' or '.join(names)}; fix {lists} or pkgdir", err.tail, err.log)
 
 
 @contextmanager

@@ -267,7 +267,7 @@ def _build(image: OsImage, recipe: Recipe, generator: Generator, source: Optiona
         failed = CreateFailed(
             f"{image.name}: {err.text}", err.tail, err.log,
         )  # fmt: skip
-        failed.text += f"; nothing was committed. When it is mended, `{_again(request)}` goes on from there"
+        failed.text += f"; nothing was committed. When that is fixed, `{_again(request)}` goes on from there"
         if err.results:
             failed.report = Report(
                 [tables.step_table(err.results, image.version.packages)],

@@ -66,7 +66,7 @@ def run(request: Request, site: Site) -> Report:
         "NODES",
         "NODERANGE",
         "NODESET",
-        "NOT PACKED YET",
+        "NEWEST TAG",
     )
     align = [LEFT, LEFT, LEFT, LEFT, LEFT, LEFT, RIGHT, LEFT, LEFT, LEFT]
     return Report([Table(headers, rows, align), *([as_lines(notes)] if notes else [])], {"osimages": documents})

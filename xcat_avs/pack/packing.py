@@ -155,18 +155,22 @@ class Packing:
         if "rootimg" not in stored:
             raise AvsError(f"{self.source.name}: tag {self.tag.name} holds no rootimg")
         wanted, rich = proof.below(stored, "rootimg"), additions.rich(stored)
-        form = self._form(wanted, bool(rich))
-        archive.refuse_large(form, wanted.values())
-        with _kept_times(tree, stored):
-            added = additions.release(root, self.facts(), self.target.name, self.source.name)
-        wanted, _ = proof.look_again(wanted, root, added)
-        if self.packer == "packimage":
-            return self._packimage(tree, form, wanted, new)
         excluded, included = patterns(self.target, self.packer)
         with _kept_times(tree, stored):
+            served_by_xcat = self.target.name if self.xcat_initrd else ""
+            added = additions.release(root, self.facts(), served_by_xcat, self.source.name)
+        wanted, _ = proof.look_again(wanted, root, added)
+        if self.packer == "packimage":
+            kept = proof.chosen(wanted, exlist.select([*wanted], excluded, included))
+            return self._packimage(tree, self._form(kept, bool(rich)), wanted, new)
+        with _kept_times(tree, stored):
             exlist.prune(root, excluded, included)
-            added = self._xattrs_at_boot(root, rich) if form.method == "cpio" else []
         wanted = proof.chosen(wanted, exlist.with_parents([".", *exlist.select([*wanted], excluded, included)]))
+        # An initrd of xCAT unpacks every form, so nothing is left to what runs at boot.
+        lost = sorted(additions.present(root, rich)) if self.xcat_initrd else additions.lost_at_boot(root, rich)
+        form = self._form(wanted, bool(lost))
+        with _kept_times(tree, stored):
+            added = self._xattrs_at_boot(root, rich) if form.method == "cpio" else []
         wanted, _ = proof.look_again(wanted, root, added)
         archive.write(root, new / form.filename, form, self.log, self.timeout)
         self.progress.begin(f"proving {form.filename}")
@@ -197,9 +201,9 @@ class Packing:
             )
         addon_archives.write(tree, self.checkout / "rootimg", new, self.facts(), self.log, self.timeout)
 
-    def _form(self, wanted: Manifest, rich: bool) -> Form:
-        """The form to pack in, and a warning for what it loses. rich: whether the image has what cpio cannot hold."""
-        method = forms.choose(self.method, self.packer, self.xcat_initrd, rich)
+    def _form(self, wanted: Manifest, lossy: bool) -> Form:
+        """The form to pack in, and a warning for what it loses. lossy: whether nodes would be without something in cpio."""
+        method = forms.choose(self.method, self.packer, lossy)
         form = forms.own(method or "cpio", self.compress)  # of packimage only the method counts; its default is cpio
         own = self.packer == "own"
         if (
@@ -208,11 +212,15 @@ class Packing:
             wanted = {path: entry._replace(xattrs=()) for path, entry in wanted.items()}
         for text in proof.losses(wanted, form, own):
             self.progress.warn(f"{self.source.name}: {text}")
+        try:
+            archive.refuse_large(form, wanted.values())
+        except AvsError as err:
+            raise err.prefixed(f"{self.source.name}, tag {self.tag.name}: ") from None
         return form
 
     def _xattrs_at_boot(self, root: Path, rich: Mapping[str, Xattrs]) -> list[str]:
         """Have a node set what cpio cannot hold; returns the paths that were added for that."""
-        added, lost = additions.xattrs_at_boot(root, rich, self.source.name)
+        added, lost = additions.xattrs_at_boot(root, rich, self.source.name), additions.lost_at_boot(root, rich)
         if lost:
             more = f" and {len(lost) - 3} more paths" if len(lost) > 3 else ""
             self.progress.warn(
@@ -238,7 +246,10 @@ class Packing:
 def patterns(image: OsImage, packer: str) -> tuple[list[str], list[str]]:
     """What the exlists of an image leave out and take in; packimage puts no variables into the names of lists."""
     variables = {} if packer == "packimage" else generate.variables(image)
-    return exlist.read(image.paths("exlist"), variables)
+    try:
+        return exlist.read(image.paths("exlist"), variables)
+    except AvsError as err:
+        raise err.prefixed(f"{image.name}: ") from None
 
 
 def _hidden_by_overlay(entry: Entry) -> bool:

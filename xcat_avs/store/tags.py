@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from xcat_avs.clock import parse_utc
 from xcat_avs.definitions.osimage import OsImage, Tag, check_tag_name
 from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
+from xcat_avs.modes.tag import LONGEST
 from xcat_avs.site import Site
 from xcat_avs.store.protocol import Revision, Store
 
@@ -23,8 +24,10 @@ def find_revision(text: str, store: Store, image: OsImage) -> Revision:
     """The revision that -r names; the newest without it."""
     if text:
         number = text[1:] if text.startswith("r") else text
-        if not (number.isascii() and number.isdigit() and len(number) < 19):
+        if not (number.isascii() and number.isdigit()):
             raise UsageError(f"-r {text!r} is no revision number")
+        if len(number) > LONGEST:
+            raise NotFoundError(f"{image.name} has no revision {number}")
         return store.revision(image, int(number))
     head = store.head(image)
     if head is None:

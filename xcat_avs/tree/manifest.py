@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple, Optional
 
@@ -32,6 +32,8 @@ NOBODY = 0xFFFFFFFF  # as an owner: leave it as it is
 SECONDS = 1 << 63
 LONGEST = 4093  # bytes of a path in an image that an archive can hold: the kernel takes it with a `./`
 CAPABILITY, SELINUX = "security.capability", "security.selinux"
+ACL = "system.posix_acl_access"
+MODE_ONLY = bytes((1, 4, 0x20))  # owner, group, others: the tags of its entries, eight bytes each after the first four
 COMPARED = ("type", "mode", "uid", "gid", "size", "sha256", "link", "device", "hardlink", "xattrs")
 
 Xattrs = tuple[tuple[str, bytes], ...]
@@ -67,6 +69,14 @@ class Entry(NamedTuple):
 
 
 Manifest = dict[str, Entry]
+
+
+def in_order(found: Iterable[tuple[str, bytes]]) -> Xattrs:
+    """Extended attributes in their order, without an ACL of only owner, group and others: that is the mode.
+
+    FUSE file systems hand out one that `cp -a` has set, others make the mode of it; a tree is the same on both.
+    """
+    return tuple(sorted(item for item in found if item[0] != ACL or item[1][4::8] != MODE_ONLY))
 
 
 def _escape(text: str) -> str:
@@ -146,6 +156,8 @@ def _wrong(entry: Entry, before: Mapping[str, Entry]) -> str:
     parent, slash, name = entry.path.rpartition("/")
     if name in NO_NAMES or "\0" in entry.path:
         return "not a path within a tree"
+    if entry.path in before:
+        return "the path is there twice"
     above = before.get(parent) if slash else None
     if slash and (above is None or above.type != "dir"):
         return "the path lies in no directory of this manifest"
@@ -153,10 +165,21 @@ def _wrong(entry: Entry, before: Mapping[str, Entry]) -> str:
         first = before.get(entry.hardlink)
         if first is None or first.hardlink or first.type != entry.type or entry.type == "dir":
             return "the hard link is one of no file above it"
-    if entry.type == "file" and (entry.size < 0 or not SHA256.fullmatch(entry.sha256)):
-        return "not a file's size and SHA-256"
+    return _wrong_content(entry) or _wrong_facts(entry)
+
+
+def _wrong_content(entry: Entry) -> str:
+    if entry.type == "file":
+        if entry.size < 0 or not SHA256.fullmatch(entry.sha256):
+            return "not a file's size and SHA-256"
+    elif entry.size or entry.sha256 or entry.sparse:  # a device would be opened, to have its holes back
+        return "what only a file has"
     if entry.type == "link" and (not entry.link or "\0" in entry.link):
         return "not a link's target"
+    return "what only a link has" if entry.link and entry.type != "link" else ""
+
+
+def _wrong_facts(entry: Entry) -> str:
     if any("\0" in name for name, _ in entry.xattrs):
         return "not the name of an attribute"
     major, minor = entry.device
@@ -185,8 +208,8 @@ def _parse(line: str) -> Entry:
         raise ValueError(hardlink)
     xattrs: Xattrs = ()
     if "xattr." in line:
-        xattrs = tuple(sorted((_unescape(name[6:]), b64decode(value, validate=True))
-                              for name, value in fields.items() if name.startswith("xattr.")))  # fmt: skip
+        xattrs = in_order((_unescape(name[6:]), b64decode(value, validate=True))
+                       for name, value in fields.items() if name.startswith("xattr."))  # fmt: skip
     return Entry(
         _unescape(first[2:]), kind, int(fields["mode"], 8), int(fields["uid"]), int(fields["gid"]),
         int(seconds) * 10**9 + int(nanoseconds), int(fields.get("size", "0")), fields.get("sha256digest", ""),

@@ -21,7 +21,7 @@ def run(ctx):
         return
     missing = [name for name in ctx.options["keep"] if not set("*?[") & set(name) and name not in zones]
     if missing:
-        ctx.fail(f"no time zone {', '.join(missing)} in {TOP} of the image; mend keep in the recipe")
+        ctx.fail(f"no time zone {', '.join(missing)} in {TOP} of the image; fix keep in the recipe")
     kept = {name for name in zones if any(fnmatch(name, pattern) for pattern in ctx.options["keep"])}
     if ctx.options["localtime"]:
         kept |= own_zones(ctx, top, zones)

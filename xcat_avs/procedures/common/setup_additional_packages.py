@@ -27,7 +27,7 @@ def run(ctx):
         lost = [name for name in wanted if name in present and name not in left]
         if lost:
             ctx.fail(
-                f"{', '.join(lost)} cannot be without {', '.join(unwanted)}; mend {', '.join(map(str, found.files))}"
+                f"{', '.join(lost)} cannot be without {', '.join(unwanted)}; fix {', '.join(map(str, found.files))}"
             )
     if not wanted and not unwanted:
         ctx.say("no packages to add or to remove")
