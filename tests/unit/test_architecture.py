@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
         "definitions.*", "errors", "identity", "recipes.*", "request", "serve.*", "settings", "store.*",
         "system.*", "xcat.*",
     },
-    "store.*": {"clock", "definitions.*", "errors", "modes.*", "serve.*", "site", "store.*", "system.*", "tree.*"},
+    "store.*": {"clock", "definitions.*", "errors", "serve.*", "site", "store.*", "system.*", "tree.*"},
     "system.*": {"errors", "escape", "system.*"},
     "tree.*": {"errors", "system.*", "tree.*"},
     "xcat.*": {"definitions.*", "errors", "system.*"},

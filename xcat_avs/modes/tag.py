@@ -11,8 +11,6 @@ from xcat_avs.request import Request
 from xcat_avs.site import Site
 from xcat_avs.store.tags import default_name, find_revision, make_tag
 
-LONGEST = 18  # digits of a revision number
-
 
 def run(request: Request, site: Site) -> Report:
     image = site.own_image(request)

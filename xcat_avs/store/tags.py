@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from xcat_avs.clock import parse_utc
 from xcat_avs.definitions.osimage import OsImage, Tag, check_tag_name
 from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
-from xcat_avs.modes.tag import LONGEST
 from xcat_avs.site import Site
 from xcat_avs.store.protocol import Revision, Store
+
+LONGEST = 18  # digits of a revision number
 
 
 def default_name(image: OsImage, site: Site) -> str:
