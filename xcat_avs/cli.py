@@ -3,192 +3,139 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from xcat_avs import __version__, modes, report
-from xcat_avs.errors import AvsError, Interrupted, UsageError, nearest
-from xcat_avs.escape import printable, printable_lines
+from xcat_avs.errors import AvsError, Interrupted, UsageError
+from xcat_avs.escape import printable_lines
 from xcat_avs.modes import Mode
-from xcat_avs.request import EVERY_FILE, Request
+from xcat_avs.report import Report
+from xcat_avs.request import OPTIONS, Request
 from xcat_avs.site import Site
 from xcat_avs.system import command, mounts
 from xcat_avs.system.progress import Progress
 
-# field of Request -> its flags and, where it takes one, the name of its value
-FLAGS: Mapping[str, tuple[str, str]] = {
-    "tag": ("-t", "TAG"), "revision": ("-r", "REV"), "message": ("-m", "MESSAGE"), "user": ("-u", "USER"),
-    "resume": ("-b", ""), "source": ("--from", "DIR"), "base": ("-n", ""), "finish": ("-f", ""), "masquerade": ("-x", "IMAGE"),
-    "method": ("--method", "METHOD"), "compress": ("--compress", "NAME"),
-    "define": ("--define", ""), "nodeset": ("--nodeset", ""), "live": ("--live", ""), "force": ("--force", ""),
-    "deep": ("--deep", ""), "fast": ("--fast", ""), "new_store": ("--new-store", ""),
-    "packages": ("--packages", ""), "files": ("--files", "[PATTERN]"), "content": ("--content", "PATH"),
-}  # fmt: skip
-COMMON = (
-    ("-p PROFILE", "the profile, instead of IMAGE"),
-    ("-o OSVERS", "narrow a profile down to an osvers"),
-    ("-a ARCH", "narrow a profile down to an architecture"),
-    ("-s URL", "another store"),
-    ("--json", "answer with one JSON document"),
-    ("-V|--verbose", "say what is done"),
-    ("-h|--help", "this text; with -c MODE that of the mode"),
-    ("-v|--version", "the version"),
-)
 # Flags that the next word is the value of.
-VALUED = {flag for flag, value in FLAGS.values() if value.isalpha()} | {"-c", "-p", "-o", "-a", "-s"}
-# What names files, and so need not be UTF-8; and the form that its bytes have then.
-NAMES = ("source", "content", "files")
+VALUED = {flag for option in OPTIONS.values() if option.value for flag in option.flags}
 AS_BYTES = dict.fromkeys(range(0xDC80, 0xDD00), "?")
 NO_THREAD = "can't start new thread"  # of Python
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def usage(mode: Optional[Mode] = None) -> str:
-    """The usage of the command, or of one mode."""
-    table = modes.table()
-    width = 16
-    if mode is None:
-        longest = max(len(name) for name in table)
-        lines = [
-            "Usage:",
-            "  avsimage -c MODE IMAGE [options]",
-            "  avsimage -c MODE -h",
-            "  avsimage [-h|--help|-v|--version]",
-            "",
-        ]
-        lines += ["Modes:", *(f"  {name.ljust(longest)}  {item.summary}" for name, item in table.items()), ""]
-    else:
-        words = [words_of(key, mode) for key in mode.needs]
-        lines = [
-            "Usage:",
-            "  " + " ".join(["avsimage -c", mode.name, "IMAGE" if mode.image else "[IMAGE]", *words, "[options]"]),
-            "",
-            f"  {mode.summary}",
-            "",
-        ]
-        if mode.takes:
-            own = [(words_of(key, mode), text) for key, text in mode.takes.items()]
-            width = max(width, *(len(flag) for flag, _ in own))
-            lines += [f"Options of {mode.name}:", *(f"  {flag:<{width}}  {text}" for flag, text in own), ""]
-    lines += ["IMAGE is a profile (example.prod) or the full name of an osimage.", "", "Options of all modes:"]
-    lines += [f"  {flag:<{width}}  {text}" for flag, text in COMMON]
-    return "\n".join(lines) + "\n"
+@dataclass
+class Call:
+    """One run of the command: what is asked for, as far as it is read, for the words of an error."""
+
+    request: Request
+    mode: Optional[Mode] = None
 
 
-def words_of(name: str, mode: Mode) -> str:
-    """A field of Request as the usage of a mode has it: its flag and what its value is called."""
-    flag, value = FLAGS[name]
-    return f"{flag} {mode.values.get(name, value)}".rstrip()
-
-
-def take_files(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The command line without `--files [PATTERN]`, and the patterns; typer has no option whose value may be left out."""
-    words, rest, patterns = list(argv), list[str](), list[str]()
+def grouped(argv: Sequence[str]) -> list[list[str]]:
+    """The words of a command line, each option with the word that is its value."""
+    words, found = list(argv), list[list[str]]()
     while words:
-        word = words.pop(0)
-        if word == "--":
-            return [*rest, word, *words], patterns
-        if word.startswith("--files="):
-            patterns.append(word.partition("=")[2])
-        elif word == "--files":
-            patterns.append(words.pop(0) if words and not words[0].startswith("-") else EVERY_FILE)
+        end = len(words) if words[0] == "--" else 2 if words[0] in VALUED else 1
+        found.append(words[:end])
+        del words[:end]
+    return found
+
+
+def current(argv: Sequence[str]) -> tuple[list[str], str]:
+    """The command line with `--match` in place of a PATTERN after `--files`, which was how to say it.
+
+    Returns that PATTERN as well: where no IMAGE is given, it was no PATTERN but the IMAGE.
+    """
+    found: list[str] = []
+    pattern = ""
+    after = False
+    for group in grouped(argv):
+        flag, equals, value = group[0].partition("=")
+        if flag == "--files" and equals:
+            found += ["--files", f"--match={value}"]
+        elif after and not group[0].startswith("-"):
+            pattern = group[0]
+            found += ["--match", pattern]
         else:
-            rest.append(word)
-            if word in VALUED and words:
-                rest.append(words.pop(0))
-    return rest, patterns
+            found += group
+        after = group == ["--files"]
+    return found, pattern
 
 
-def parse(argv: list[str]) -> dict[str, Any]:
+def parse(argv: Sequence[str]) -> dict[str, Any]:
     """The command line as a dictionary, nothing checked yet but its grammar. Raises UsageError."""
     import typer
 
     parsed: dict[str, Any] = {}
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-    # Values are lists so that an option given twice is seen and refused, not silently the last.
-    @app.command(add_help_option=False)
-    def avsimage(
-        image: Optional[list[str]] = typer.Argument(None),
-        mode: Optional[list[str]] = typer.Option(None, "-c"),
-        profile: Optional[list[str]] = typer.Option(None, "-p"),
-        osvers: Optional[list[str]] = typer.Option(None, "-o"),
-        osarch: Optional[list[str]] = typer.Option(None, "-a"),
-        store: Optional[list[str]] = typer.Option(None, "-s"),
-        tag: Optional[list[str]] = typer.Option(None, "-t"),
-        revision: Optional[list[str]] = typer.Option(None, "-r"),
-        message: Optional[list[str]] = typer.Option(None, "-m"),
-        user: Optional[list[str]] = typer.Option(None, "-u"),
-        source: Optional[list[str]] = typer.Option(None, "--from"),
-        masquerade: Optional[list[str]] = typer.Option(None, "-x"),
-        method: Optional[list[str]] = typer.Option(None, "--method"),
-        compress: Optional[list[str]] = typer.Option(None, "--compress"),
-        content: Optional[list[str]] = typer.Option(None, "--content"),
-        packages: bool = typer.Option(False, "--packages"),
-        resume: bool = typer.Option(False, "-b"),
-        base: bool = typer.Option(False, "-n"),
-        finish: bool = typer.Option(False, "-f"),
-        define: bool = typer.Option(False, "--define"),
-        new_store: bool = typer.Option(False, "--new-store"),
-        nodeset: bool = typer.Option(False, "--nodeset"),
-        live: bool = typer.Option(False, "--live"),
-        force: bool = typer.Option(False, "--force"),
-        deep: bool = typer.Option(False, "--deep"),
-        fast: bool = typer.Option(False, "--fast"),
-        json: bool = typer.Option(False, "--json"),
-        verbose: bool = typer.Option(False, "-V", "--verbose"),
-        help_: bool = typer.Option(False, "-h", "--help"),
-        version: bool = typer.Option(False, "-v", "--version"),
-    ) -> None:
-        parsed.update(locals())
-
-    rest, patterns = take_files(argv)
+    app.command(add_help_option=False)(_command(typer, parsed.update))
+    words, pattern = current(argv)
     try:
-        app(args=rest, standalone_mode=False)
+        app(args=words, standalone_mode=False)
     except Exception as err:
         # Errors of the parser; its classes have another home in each version.
         if not hasattr(err, "format_message"):
             raise
         raise UsageError(err.format_message().rstrip(".")) from None
-    parsed.pop("parsed", None)
-    if patterns and not (parsed["image"] or parsed["profile"]):
-        parsed["image"], patterns[0] = [patterns[0]], EVERY_FILE  # the word was no PATTERN but the IMAGE
-    return {**parsed, "files": patterns}
+    if pattern and not (parsed["image"] or parsed["profile"]):
+        parsed.update(image=[pattern], match=[])
+    return parsed
+
+
+def _command(typer: Any, take: Callable[..., None]) -> Callable[..., None]:
+    """The function that typer reads the options from, made of the table of them."""
+
+    def avsimage(**given: Any) -> None:
+        take(given)
+
+    # Values are lists so that an option given twice is seen and refused, not silently the last.
+    several, keyword = Optional[list[str]], inspect.Parameter.KEYWORD_ONLY
+    found = [inspect.Parameter("image", keyword, default=typer.Argument(None), annotation=several)]
+    for name, option in OPTIONS.items():
+        default, kind = (None, several) if option.value else (False, bool)
+        found.append(inspect.Parameter(name, keyword, default=typer.Option(default, *option.flags), annotation=kind))
+    avsimage.__signature__ = inspect.Signature(found)  # type: ignore[attr-defined]
+    avsimage.__annotations__ = {item.name: item.annotation for item in found}
+    return avsimage
 
 
 def to_request(parsed: Mapping[str, Any]) -> Request:
     """The request, each value given at most once. Raises UsageError."""
     values: dict[str, Any] = {}
     for name, value in parsed.items():
-        if name in ("help_", "version"):
+        if value is None or isinstance(value, bool):
+            values[name] = value or getattr(Request, name)
             continue
-        if isinstance(value, (list, tuple)):
-            if len(value) > 1 and name == "image":
-                raise UsageError(
-                    f"unexpected argument {value[1]!r}; a message of several words is quoted: -m 'MESSAGE'"
-                )
-            if len(value) > 1:
-                raise UsageError(f"{_flag(name)} is given {len(value)} times")
-            if value and not value[0].strip():
-                raise UsageError(f"an empty value for {_flag(name)}")
-            value = value[0] if value else ""
-            value = value if name in NAMES else _typed(value)
-            if not _is_text(value.translate(AS_BYTES) if name in NAMES else value):
-                raise UsageError(f"the value of {_flag(name)} is not UTF-8 text or holds control characters: {value!a}")
-        values[name] = "" if value is None else value
+        if len(value) > 1 and name == "image":
+            raise UsageError(f"unexpected argument {value[1]!r}; a message of several words is quoted: -m 'MESSAGE'")
+        if len(value) > 1:
+            raise UsageError(f"{_flag(name)} is given {len(value)} times")
+        values[name] = _checked(name, value[0]) if value else ""
     return Request(**values)
+
+
+def _checked(name: str, value: str) -> str:
+    """The value of a field as text. Raises UsageError for what is none."""
+    path = name in OPTIONS and OPTIONS[name].path
+    if not value.strip():
+        raise UsageError(f"an empty value for {_flag(name)}")
+    value = value if path else _typed(value)
+    if not _is_text(value.translate(AS_BYTES) if path else value):
+        raise UsageError(f"the value of {_flag(name)} is not UTF-8 text or holds control characters: {value!a}")
+    return value
 
 
 def _flag(name: str) -> str:
     """How the user calls a field of Request."""
-    others = {"mode": "-c", "image": "IMAGE", "profile": "-p", "osvers": "-o", "osarch": "-a", "store": "-s"}
-    return FLAGS[name][0] if name in FLAGS else others[name]
+    return OPTIONS[name].flags[0] if name in OPTIONS else name.upper()
 
 
 def _typed(value: str) -> str:
@@ -207,31 +154,6 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return all(char.isprintable() or char in "\n\t" for char in value)
-
-
-def find_mode(name: str) -> Mode:
-    """The mode of that name or old name. Raises UsageError with the nearest."""
-    table = modes.table()
-    for mode in table.values():
-        if name in (mode.name, mode.alias):
-            return mode
-    raise UsageError(f"unknown mode {name!r}{nearest(name, table)}; there are {', '.join(table)}")
-
-
-def check(request: Request, mode: Mode) -> None:
-    """What a mode needs is there, what it does not take is not. Raises UsageError."""
-    for name, (flag, _) in FLAGS.items():
-        if getattr(request, name) and name not in mode.takes:
-            raise UsageError(f"mode {mode.name} takes no {flag}")
-    for name in mode.needs:
-        if not getattr(request, name):
-            raise UsageError(f"mode {mode.name} needs {' '.join(FLAGS[name])}")
-    if request.image and request.profile:
-        raise UsageError(f"IMAGE is given twice: {request.image!r}, and -p {request.profile!r}")
-    if mode.image and not (request.image or request.profile):
-        raise UsageError(
-            f"mode {mode.name} needs the IMAGE, a profile such as example.prod or the full name of an osimage"
-        )
 
 
 def _let_be(_signum: int, _frame: Optional[FrameType]) -> None:
@@ -258,29 +180,18 @@ def _answer(text: str) -> None:
         raise AvsError(f"cannot write the answer to the standard output: {reason}") from None
 
 
-def _run(argv: list[str]) -> int:
-    mode: Optional[Mode] = None
-    try:
-        parsed = parse(argv)
-        if parsed["version"]:
-            _answer(f"avsimage - Version {__version__}\n")
-            return 0
-        request = to_request(parsed)
-        mode = find_mode(request.mode) if request.mode else None
-        if parsed["help_"]:
-            _answer(usage(mode))
-            return 0
-        if mode is None:
-            raise UsageError("no mode; say what to do with -c MODE")
-        check(request, mode)
-        return _run_mode(request, mode)
-    except UsageError as err:
-        _answer(usage(mode))
-        sys.stderr.write(f"Error: {err}\n")
-        return err.exit_code
-
-
-def _run_mode(request: Request, mode: Mode) -> int:
+def _run(argv: Sequence[str], call: Call) -> int:
+    request = call.request = to_request(parse(argv))
+    if request.version:
+        _answer(f"avsimage - Version {__version__}\n")
+        return 0
+    mode = call.mode = modes.find(request.mode) if request.mode else None
+    if request.help:
+        _answer(modes.usage(mode))
+        return 0
+    if mode is None:
+        raise UsageError("no mode; say what to do with -c MODE")
+    modes.check(request, mode)
     if mode.private and os.geteuid() != 0:
         raise AvsError(f"{mode.name} must run as root: it mounts, and makes files of every owner; use sudo")
     progress = Progress(sys.stderr, request.verbose)
@@ -311,47 +222,69 @@ def _drop_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def run(argv: list[str]) -> int:
+def run(argv: Sequence[str]) -> int:
     """Do what a command line asks; returns the exit code: 0, 1, or 128+n after signal n."""
     os.umask(0o022)
     _open_streams()
+    call = Call(Request(json=["--json"] in grouped(argv)))
     try:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
                 signal.signal(number, _raise_interrupted)
-        return _reported(argv)
+        return _reported(argv, call)
     except Interrupted as err:
-        sys.stderr.write(
-            f"\nError: interrupted by {signal.Signals(err.signum).name}; nothing unfinished was committed or published\n"
-        )
+        name = signal.Signals(err.signum).name
+        sys.stderr.write("\n")
+        _failed(AvsError(f"interrupted by {name}; nothing unfinished was committed or published"), call)
         return 128 + err.signum
 
 
-def _reported(argv: list[str]) -> int:
+def _reported(argv: Sequence[str], call: Call) -> int:
     """Do it, and say what went wrong."""
     try:
-        return _run(argv)
+        return _run(argv, call)
     except AvsError as err:
-        done = getattr(err, "report", None)
-        if done is not None and done.blocks and "--json" not in argv:
-            _answer(report.to_text(done) + "\n")
-        sys.stderr.write(f"Error: {err}\n")
-        return err.exit_code
+        return _failed(err, call)
     except BrokenPipeError:
         _drop_stdout()
         return 128 + signal.SIGPIPE
     except OSError as err:
         what = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)
-        sys.stderr.write(f"Error: {what}{': ' + printable(str(err.filename)) if err.filename else ''}\n")
-        return 1
+        return _failed(AvsError(f"{what}{f': {err.filename}' if err.filename else ''}"), call)
     except (MemoryError, ImportError, SystemError):
         raise  # no defect: __main__ has words for them
     except Exception as err:
         if NO_THREAD in str(err):
             raise MemoryError(NO_THREAD) from None
         sys.stderr.write(printable_lines(traceback.format_exc()))
-        sys.stderr.write("Error: this is a defect of avsimage; please report it with the lines above\n")
-        return 1
+        return _failed(AvsError("this is a defect of avsimage; please report it with the lines above"), call)
+
+
+def _failed(err: AvsError, call: Call) -> int:
+    """Say what went wrong, and on stdout what was done before, or what can be asked; with --json all in one document."""
+    done: Report = getattr(err, "report", Report())
+    try:
+        if call.request.json:
+            _answer(report.to_json(Report(document={**done.document, **_document(err, call)})))
+        elif isinstance(err, UsageError):
+            _answer(modes.usage(call.mode))
+        elif done.blocks:
+            _answer(report.to_text(done) + "\n")
+    except BrokenPipeError:
+        _drop_stdout()
+    except AvsError:
+        pass  # nobody hears it there; the first error is the one to tell
+    sys.stderr.write(f"Error: {err}\n")
+    return err.exit_code
+
+
+def _document(err: AvsError, call: Call) -> dict[str, str]:
+    """An error for programs."""
+    following = err.next
+    if isinstance(err, UsageError) and not following:
+        following = f"avsimage -c {call.mode.name} -h" if call.mode else "avsimage -h"
+    image = call.request.image or call.request.profile
+    return {"error": "\n".join([err.text, *err.tail]), "image": image, "log": err.log or "", "next": following}
 
 
 def main() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Optional
 
 from xcat_avs.escape import printable
+
+COMMAND = re.compile(r"`([^`]+)`")  # in a text
 
 
 class AvsError(Exception):
@@ -30,6 +33,12 @@ class AvsError(Exception):
         if self.log:
             lines.append(f"  log: {self.log}")
         return "\n".join(map(printable, lines))  # names and output of programs are in it
+
+    @property
+    def next(self) -> str:
+        """The command that the text says to run next, or ""."""
+        found = COMMAND.search(self.text)
+        return found.group(1) if found else ""
 
     def prefixed(self, prefix: str, suffix: str = "") -> AvsError:
         """The same error with more words around its text; those that it begins with already are not said twice."""

@@ -39,6 +39,10 @@ class Identity:
             raise AvsError(f"user name {name!r} may not hold spaces, control characters or any of / @ : ;")
         return cls(name)
 
+    def facts(self) -> dict[str, object]:
+        """What is recorded of who builds."""
+        return {"user": self.user, "uid": self.uid, "login": self.login, "sudo_user": self.sudo_user, "host": self.host}
+
     def process(self) -> str:
         """For the one who finds a lock taken."""
         return f"{self.user} (process {self.pid} on {self.host}, since {self.started})"

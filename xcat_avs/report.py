@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +14,7 @@ from xcat_avs.escape import printable, printable_lines
 RIGHT, LEFT = "right", "left"
 # A padded header is the only way to give a column a least width; tabulate strips spaces.
 FILLER = "\x01"
+WIDTH, LEAST = 100, 16  # of a table that is folded, and of a column of it
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,23 @@ def render(table: Table) -> str:
     return "\n".join(["-" * width, *found] if table.rule else found)
 
 
+def folded(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int = WIDTH) -> list[tuple[str, ...]]:
+    """The rows with the cells of the last two columns folded into more rows, so that a table has at most that width.
+
+    It is wider where the other columns leave too little. The last column takes what the one before it leaves.
+    """
+    longest = [max(map(len, column)) for column in zip(headers, *rows)]
+    left = width - 2 * (len(headers) - 1) - sum(longest[:-2])
+    # The last but one has two fifths, or what the last one does not need.
+    value = min(longest[-2], max(LEAST, left * 2 // 5, left - longest[-1]))
+    limits = [*longest[:-2], value, min(longest[-1], max(LEAST, left - value))]
+    found = []
+    for row in rows:
+        cells = [textwrap.wrap(cell, limit, break_on_hyphens=False) for cell, limit in zip(row, limits)]
+        found += list(itertools.zip_longest(*cells, fillvalue="")) or [tuple(row)]
+    return found
+
+
 def as_lines(items: Iterable[str]) -> str:
     """A block of these lines; none of them can make another."""
     return "\n".join(map(printable, items))
@@ -93,3 +113,8 @@ def to_json(report: Report) -> str:
 def mebibytes(size: int) -> str:
     """Bytes as whole `M` (MiB), rounded once."""
     return f"{round(size / 2**20)}M"
+
+
+def short_size(size: int) -> str:
+    """Bytes as whole `M` (MiB), or as whole `K` (KiB) where that is less than one MiB."""
+    return mebibytes(size) if abs(size) >= 2**20 else f"{round(size / 2**10)}K"

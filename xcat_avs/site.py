@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from xcat_avs.definitions.osimage import OsImage, resolve, same_trunk
-from xcat_avs.definitions.protocol import Definitions, NamedDefinitions
+from xcat_avs.definitions.protocol import Definitions, NamedDefinitions, chdef
 from xcat_avs.definitions.stanza import StanzaDefinitions
 from xcat_avs.definitions.tables import XcatDefinitions
 from xcat_avs.errors import AvsError
@@ -16,8 +17,9 @@ from xcat_avs.identity import Identity
 from xcat_avs.recipes import recipe
 from xcat_avs.recipes.recipe import Recipe
 from xcat_avs.request import Request
-from xcat_avs.serve import journal
+from xcat_avs.serve import journal, place, sets
 from xcat_avs.serve.journal import JournalEntry
+from xcat_avs.serve.sets import Target
 from xcat_avs.settings import Settings, load_settings, load_site_settings, overlay_settings
 from xcat_avs.store import evidence
 from xcat_avs.store.fsvs.store import FsvsStore
@@ -26,6 +28,7 @@ from xcat_avs.system import locks, scratch, trust
 from xcat_avs.system.progress import Progress
 from xcat_avs.xcat import private, programs
 
+SCHEME = "file://"
 OWN_CHECKOUT = "own."  # how the directory of a checkout that is not kept begins
 DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
 
@@ -84,7 +87,7 @@ class Site:
         shared = self._shared_trunk(image)
         if shared:
             other = same_trunk(self.definitions.osimages(), image)[0]
-            way = self.chdef(other, "profile=NAME")
+            way = chdef(self.definitions, other, "profile=NAME")
             raise AvsError(f"{shared}, so they would be stored as one; give one of them a profile of its own: {way}")
         return image
 
@@ -93,13 +96,30 @@ class Site:
         same = f"osvers {image.osvers}, osarch {image.osarch} and profile {image.profile}"
         return f"{image.name} has {same}, and so has {others}" if others else ""
 
-    def chdef(self, image: OsImage, change: str) -> str:
-        """How the admin changes a definition: `attribute=value`."""
-        return f"`chdef -t osimage {image.name} {change}`" if self.definitions.xcat else f"{change} in {image.origin}"
-
     def resolve(self, wanted: str, request: Request) -> OsImage:
         """A profile or full name, narrowed by -o and -a."""
         return resolve(self.definitions.osimages(), wanted, request.osvers, request.osarch)
+
+    def target(self, image: OsImage) -> Target:
+        """The osimage with the directory that nodes get it from."""
+        return Target(image, image.rootimgdir(self.definitions.installdir))
+
+    def targets(self) -> Sequence[Target]:
+        """All osimages, those among them that can be neither built nor packed."""
+        return [self.target(image) for image in self.definitions.osimages().values()]
+
+    def check_place(self, target: Target) -> None:
+        """Refuse to serve from, or move aside, what is no image directory of this osimage."""
+        own = {"the state directory": self.settings.state, "the directory of logs": self.settings.logs}
+        if self.settings.store.startswith(SCHEME):
+            own["the store"] = Path(unquote(self.settings.store[len(SCHEME) :]))
+        place.refuse(target, place.around(target, self.definitions, own))
+
+    def pack_settings(self, image: OsImage, request: Request) -> Settings:
+        """How to pack: avs.conf, the recipe of what it is packed as, and the command line over them."""
+        values = {key: value for key, value in (("method", request.method), ("compress", request.compress)) if value}
+        settings = recipe.image_settings(image, self.definitions.installdir, self.settings)
+        return overlay_settings(settings, {"pack": values}, "the command line")
 
     def recipe(self, image: OsImage) -> Recipe:
         try:
@@ -130,10 +150,8 @@ class Site:
 
     def _evidence(self) -> str:
         """What says that there was a store already."""
-        installdir, images = self.definitions.installdir, self.definitions.osimages().values()
-        return evidence.of_a_store(
-            self.settings.state, self.journals(), (image.rootimgdir(installdir) for image in images)
-        )
+        served = (target.rootimgdir for target in self.targets())
+        return evidence.of_a_store(self.settings.state, journal.mentions(self.journals()), sets.mentions(served))
 
     def _recognize(self, store: Store) -> str:
         """What to say of a store that is not the one that was used at this URL before; that one is noted at its first use."""

@@ -71,8 +71,9 @@ def change(root: Path, chosen: Path) -> None:
 def build(base: Path, work: Path) -> None:
     """Build the add-on as create does: with base as the image, into base/../addons. In a process of its own."""
     from xcat_avs.build.addons import run_addons
-    from xcat_avs.build.context import BuildContext, BuildPaths
-    from xcat_avs.build.plan import StepResult
+    from xcat_avs.build.job import BuildJob
+    from xcat_avs.build.paths import BuildPaths
+    from xcat_avs.build.plan import planned_addons
     from xcat_avs.definitions.osimage import OsImage
     from xcat_avs.generate.mmdebstrap import Mmdebstrap
     from xcat_avs.recipes.procedure import Layer, find
@@ -95,13 +96,11 @@ def build(base: Path, work: Path) -> None:
         directory.mkdir(exist_ok=True)
     image = OsImage("debian12-x86_64-netboot-benchmark", {}, "the benchmark")
 
-    def context(step: Step, log: Path, where: BuildPaths) -> BuildContext:
-        return BuildContext(
-            image, recipe, step.options, work / "install", where, log, Mmdebstrap(), None, Progress(io.StringIO()), step.procedure
-        )  # fmt: skip
-
-    base_result = StepResult("base", "0" * 64, 0, 0, 0, 0, 0, "", "", "")
-    run_addons(context, recipe, paths, [base_result], False, Progress(io.StringIO()))
+    job = BuildJob(
+        image=image, recipe=recipe, generator=Mmdebstrap(), source=None, paths=paths, installdir=work / "install",
+        progress=Progress(io.StringIO()),
+    )  # fmt: skip
+    run_addons(job, planned_addons(job, "0" * 64), [])
 
 
 def pack(tree: Path, target: Path) -> None:

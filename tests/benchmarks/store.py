@@ -44,7 +44,7 @@ MARK = ".avs-benchmark"
 SIDES: Sequence[type[Side]] = (Classic, Avsimage, Restic)
 PROGRAMS = {"fsvs": "fsvs", "svn": "subversion", "rsync": "rsync"}
 FIRST, SECOND, AGAIN = "version-1", "version-2", "version-2-again"
-MANIFEST_FILES, SMALL_FILES, SMALL_MANIFEST = 150_000, 2000, 3000
+MANIFEST_FILES, SMALL_FILES, SMALL_MANIFEST = 150_000, 500, 3000
 REPOSITORY_TARGET = 1.3
 MANIFEST_TARGET = 250 * 2**20
 DIGESTS = 500  # files of the manifest pass whose digest is computed again
@@ -374,7 +374,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--reference", type=Path, metavar="DIR", help="take DIR/rootimg as the reference tree")
     parser.add_argument("--rebuild", type=Path, metavar="DIR", help="take DIR/rootimg as its rebuild")
     parser.add_argument(
-        "--small", action="store_true", help="a few thousand generated files, to try the benchmark itself"
+        "--small", action="store_true", help="a few hundred generated files, to try the benchmark itself"
     )
     parser.add_argument("--only", default="", metavar="NAME,...", help="only these measurements, by these sides")
     parser.add_argument("--keep", action="store_true", help="leave the repositories of the last round in DIR/run")
@@ -483,7 +483,7 @@ def measure(options: argparse.Namespace) -> int:
 
 
 def _ended(signum: int, _frame: Optional[FrameType]) -> None:
-    signal.signal(signum, signal.SIG_IGN)  # cleaning up is not cut off
+    signal.signal(signum, signal.SIG_IGN)  # cleaning up is not interrupted
     raise SystemExit(128 + signum)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 import pytest
+import warm
 
 TOP = Path(__file__).resolve().parents[2]
 PROD, TEST = "debian12-x86_64-netboot-example.prod", "debian12-x86_64-netboot-example.test"
@@ -136,17 +136,20 @@ class Installation:
 
     def __call__(self, *argv: str, env: Optional[Mapping[str, str]] = None, prefix: Sequence[str] = ()) -> Answer:
         """Run avsimage. prefix: what runs it, such as setpriv."""
-        line = [*prefix, sys.executable, "-m", "xcat_avs", *argv]
         # Another directory than the checkout: nothing may depend on where the user stands.
-        done = subprocess.run(
-            line,
-            cwd="/",
-            env=self.environment(env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+        if prefix:
+            line = [*prefix, *warm.MODULE, *argv]
+            done = subprocess.run(
+                line,
+                cwd="/",
+                env=self.environment(env),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+        else:
+            done = warm.run(argv, env=self.environment(env))
         return Answer(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
 
     def tree(self, name: str = "source") -> Path:

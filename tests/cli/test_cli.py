@@ -79,7 +79,7 @@ def test_help_costs_little(avs: Installation) -> None:
     least = "import typer; app = typer.Typer(); app.command()(lambda: None); app(args=[], standalone_mode=False)"
     pairs = [
         (
-            seconds(lambda: avs("-h")),
+            seconds(lambda: avs("-h", prefix=["env"])),  # a prefix: Python is started as well
             seconds(lambda: subprocess.run([sys.executable, "-c", least], check=True)),
         )
         for _ in range(5)
@@ -119,7 +119,8 @@ def test_help_imports_nothing_that_it_does_not_need(avs: Installation) -> None:
         (["-c", "list-tags", "a", "-m", "x"], ["mode list-tags takes no -m"]),
         (["-c", "tag", "a", "-f"], ["mode tag takes no -f"]),
         (["-c", "pack", "a", "-t", "x", "-b"], ["mode pack takes no -b"]),
-        (["-c", "steps", "a", "--from", "/x"], ["mode steps takes no --from"]),
+        (["-c", "steps", "a", "--method", "tar"], ["mode steps takes no --method"]),
+        (["-c", "steps", "a", "--from", "/x"], ["give -b as well"]),
         (["-c", "show", "a", "--method", "tar"], ["mode show takes no --method"]),
         (["-c", "create", "a", "-t", "x"], ["mode create takes no -t"]),
         (["-c", "create", "a", "-r", "1"], ["mode create takes no -r"]),
@@ -147,6 +148,34 @@ def test_an_empty_value_is_called_by_its_flag(avs: Installation, name: str, flag
 
 def test_a_mode_prints_its_own_usage_with_its_error(avs: Installation) -> None:
     assert "avsimage -c pack IMAGE -t TAG" in avs("-c", "pack", "a").out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words", "image", "following"),
+    [
+        (["-c", "env"], "mode env needs the IMAGE", "", "avsimage -c env -h"),
+        (["-c", "crate", "a"], "unknown mode 'crate'", "a", "avsimage -h"),
+        (["-c", "env", "a", "--nonsense"], "--nonsense", "", "avsimage -h"),
+        (["-c", "env", "exmple.prod"], "no osimage 'exmple.prod'", "exmple.prod", ""),
+        (["-c", "show", "example.prod"], "has no revision yet", "example.prod", "avsimage -c create example.prod"),
+        (["-c", "create", "-p", "lost"], "missing.pkglist: No such file", "lost", ""),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_error_with_json(avs: Installation, argv: list[str], words: str, image: str, following: str) -> None:
+    """One document on stdout beside the line on stderr, whatever is wrong."""
+    answer = avs(*argv, "--json")
+    assert answer.code == 1
+    found = json.loads(answer.out)
+    assert found.keys() == {"error", "image", "log", "next"}
+    assert words in found["error"]
+    assert found["error"] in answer.err
+    assert (found["image"], found["log"], found["next"]) == (image, "", following)
+
+
+def test_a_value_is_no_json(avs: Installation) -> None:
+    answer = avs("-c", "tag", "example.prod", "-m", "--json", "-t", "a b")
+    refused(answer, "tag name 'a b'")
 
 
 def test_bytes_that_are_no_text(avs: Installation) -> None:
@@ -327,6 +356,7 @@ def test_create_from_a_relative_directory(avs: Installation) -> None:
     assert answer.code == 0, answer.err
 
 
+@pytest.mark.slow
 def test_create_from_the_build_directory_itself_is_refused(built: Installation) -> None:
     """Its first step empties that directory: DIR would be gone."""
     tree = built.top / "state/builds" / PROD / "tree"
@@ -373,6 +403,8 @@ FAILING = {
     "exits.py": "import sys\ndef run(ctx):\n    sys.exit('the reason')\n",
     "exits_well.py": "import sys\ndef run(ctx):\n    sys.exit(0)\n",
     "no_interpreter.sh": "#!/no/such/thing/the reason\n",
+    # Then the definition, which is read again after the build, cannot be.
+    "spoils.sh": '#!/bin/sh\nprintf "\\377{" >"$AVS_INSTALLDIR/../images.stanza"\necho the reason\nexit 3\n',
 }
 
 
@@ -391,17 +423,29 @@ def test_a_step_that_fails(avs: Installation, name: str, form: str) -> None:
     error = answer.error
     assert f"{PROD}: step {step} failed" in error
     assert "nothing was committed" in error
-    assert "-b` goes on from there" in error
+    assert "-b` resumes the build" in error
     assert str(avs.top / "logs" / PROD / f"{step}.log") in error
-    if step == "fails":
+    if step in ("fails", "spoils"):
         assert "the reason" in error
     if form == "json":
-        assert answer.out == "" or json.loads(answer.out)["steps"]
+        found = json.loads(answer.out)
+        assert [item["name"] for item in found["steps"]] == ["prepare_image_directory", "generate_image"]
+        assert found["error"].split("\n")[0] in answer.err
+        assert found["log"] == str(avs.top / "logs" / PROD / f"{step}.log")
+        assert (found["image"], found["next"].split()[:4]) == (
+            "example.prod",
+            ["avsimage", "-c", "create", "example.prod"],
+        )
+        assert found["next"].endswith(" -b")
+        failed = found["failed"]
+        assert (failed["kind"], failed["step"], failed["log"]) == ("step", step, found["log"])
+        assert failed["next"] == found["next"]
+        assert failed["error"] in found["error"]
     else:
         assert "generate_image" in answer.out
         assert step not in answer.out
     tags = avs("-c", "show", "example.prod")
-    refused(tags, "has no revision yet")
+    refused(tags, "images.stanza" if step == "spoils" else "has no revision yet")
 
 
 @pytest.mark.slow
@@ -487,12 +531,14 @@ def test_a_tag_that_does_not_exist(built: Installation, mode: str) -> None:
     refused(built("-c", mode, "example.prod", "-t", "a/b"), "tag name 'a/b'")
 
 
+@pytest.mark.slow
 def test_a_tag_that_exists_already(built: Installation) -> None:
     before = built("-c", "list-tags", "example.prod", "--json").out
     refused(built("-c", "tag", "example.prod", "-t", "v1", "-m", "another"), "tag v1 exists already", "never changed")
     assert built("-c", "list-tags", "example.prod", "--json").out == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("revision", "words"),
     [
@@ -864,6 +910,7 @@ NORMAL = [
     (re.compile(r'"seconds": [\d.e-]+'), '"seconds": SECONDS'),
     (re.compile(r'("rootimg\.[^}]*?"size": )\d+'), r"\1SIZE"),
     (re.compile(r" \d(?=s  )"), " N"),
+    (re.compile(r"\b\d+K\b"), "NK"),
     (re.compile(r"avsimage \d+\.\d+\.\d+"), "avsimage VERSION"),
     (re.compile(r'"avsimage": "\d+\.\d+\.\d+"'), '"avsimage": "VERSION"'),
 ]
@@ -1005,6 +1052,7 @@ def test_a_rootimgdir_that_the_site_has_linked_elsewhere(built: Installation, ki
     assert str(built.top / "disk") in os.path.normpath(answer.out.split("Served before, and kept: ")[1].strip())
 
 
+@pytest.mark.slow
 def test_a_real_directory_is_kept_and_said(built: Installation) -> None:
     place = built.install / "netboot/debian12/x86_64/example.prod"
     place.mkdir(parents=True)
@@ -1015,6 +1063,7 @@ def test_a_real_directory_is_kept_and_said(built: Installation) -> None:
     assert (Path(kept[1]) / "rootimg.gz").read_text() == "old"
 
 
+@pytest.mark.slow
 def test_an_exlist_of_names_that_are_not_utf_8(built: Installation) -> None:
     (built.install / "custom/exlist").write_bytes(b"./usr/share/Gr\xfc\xdfe\n")
     stanza = (built.top / "images.stanza").read_text()

@@ -138,8 +138,8 @@ def test_report(two: Installation) -> None:
         "\n  changed  /home/.keep: owner 0:0 -> 5:6\n",
         "\n  changed  /usr/bin/ping: capabilities\n",
         "\n  changed  /usr/bin/sudo: mode 4755 -> 0755\n",
-        " more; --files lists all, --files PATTERN some, --content one\n",
-        "\nSIZE OF  ", "\nkernel                0M   3M   3M\n", "\nTOTAL  ",
+        " more; --files lists all, --match PATTERN some, --content one\n",
+        "\nSIZE OF  ", "\nkernel                0K   3M   3M\n", "\nTOTAL  ",
     ]  # fmt: skip
     positions = [out.find(part) for part in parts]
     assert -1 not in positions, parts[positions.index(-1)] + out
@@ -226,7 +226,7 @@ def test_only_packages(two: Installation) -> None:
 
 
 @pytest.mark.slow
-def test_the_value_of_files_may_be_left_out(two: Installation) -> None:
+def test_files_takes_a_pattern_as_before(two: Installation) -> None:
     everything = good(two("-c", "diff", "example.prod", "-t", "v1:v2", "--files"))
     assert good(two("-c", "diff", "-t", "v1:v2", "--files", "example.prod")) == everything
     assert good(two("-c", "diff", "--files", "-t", "v1:v2", "example.prod")) == everything
@@ -235,6 +235,8 @@ def test_the_value_of_files_may_be_left_out(two: Installation) -> None:
     assert "/etc/passwd" in some
     assert "/usr/bin" not in some
     for line in (
+        ("--match", "/etc/*", "example.prod"),
+        ("--files", "--match=/etc/*", "example.prod"),
         ("--files", "/etc/*", "-p", "example.prod"),
         ("--files=/etc/*", "example.prod"),
         ("--files", "/etc/*", "--", "example.prod"),
@@ -312,6 +314,7 @@ def test_a_hostile_name_and_its_content(built: Installation) -> None:
     assert b"\x1b" not in shown
 
 
+@pytest.mark.slow
 def test_content_of_what_is_no_text_or_the_same_or_nowhere(two: Installation) -> None:
     line = ("-c", "diff", "example.prod", "-t", "v1:v2", "--content")
     out = good(two(*line, "kernel"))
@@ -334,9 +337,9 @@ def test_content_of_what_is_no_text_or_the_same_or_nowhere(two: Installation) ->
         (["-t", "a:b:c"], ["not of the form"]),
         (["-r", ":2"], ["-r ':2' is not of the form OLD:NEW"]),
         (["-r", "x:2"], ["-r 'x' is no revision number"]),
-        (["-t", "a", "--files", "x", "--files"], ["--files is given 2 times"]),
-        (["-t", "a", "--files="], ["empty value for --files"]),
-        (["-t", "a", "--files", ""], ["empty value for --files"]),
+        (["-t", "a", "--files", "x", "--match", "y"], ["--match is given 2 times"]),
+        (["-t", "a", "--files="], ["empty value for --match"]),
+        (["-t", "a", "--match", ""], ["empty value for --match"]),
         (["-t", "a", "--content", "/x", "--packages"], ["without --packages and --files"]),
         (["-t", "a", "--content", "/x", "--files"], ["without --packages and --files"]),
         (["-t", "a", "--content", "/x", "--content", "/y"], ["--content is given 2 times"]),
@@ -352,7 +355,7 @@ def test_usage_errors(avs: Installation, argv: list[str], words: list[str]) -> N
 
 
 def test_other_modes_take_no_option_of_diff(avs: Installation) -> None:
-    for flag in (["--files"], ["--files", "x"], ["--packages"], ["--content", "x"]):
+    for flag in (["--files"], ["--files", "x"], ["--match", "x"], ["--packages"], ["--content", "x"]):
         refused(avs("-c", "show", "example.prod", *flag), f"mode show takes no {flag[0]}")
     refused(avs("-c", "log", "example.prod", "-r", "1"), "mode log takes no -r")
     # The value of another option is no option.
@@ -362,9 +365,10 @@ def test_other_modes_take_no_option_of_diff(avs: Installation) -> None:
 def test_usage(avs: Installation) -> None:
     out = good(avs("-c", "diff", "-h"))
     for words in (
-        "\n  -t OLD:[NEW]       two tags",
+        "\n  -t OLD:[NEW]      two tags",
         "\n  -r OLD:[NEW]  ",
-        "\n  --files [PATTERN]  only",
+        "\n  --files           only",
+        "\n  --match PATTERN   only",
         "\n  --content PATH  ",
     ):
         assert words in out
@@ -595,7 +599,7 @@ def test_counts_of_the_history(avs: Installation) -> None:
         (third, 0, 0, ["a", "b"]), (other, None, None, ["hand"]), (second, 94, 283 * 2**20, []), (first, None, None, []), (old, None, None, []),
     ]  # fmt: skip
     lines = good(avs("-c", "log", "example.prod")).split("\n")
-    assert lines[1].split()[-5:] == ["0M", "a,", "b", "build", "3"]
+    assert lines[1].split()[-5:] == ["0K", "a,", "b", "build", "3"]
     assert lines[2].split()[-5:] == ["-", "-", "hand", "by", "hand"]
     assert lines[3].split()[-5:] == ["94", "283M", "-", "build", "2"]
     assert lines[5].split()[-5:] == ["-", "-", "-", "by", "avs_image_mgr"]

@@ -9,12 +9,13 @@ import lzma
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
+
+import warm
 
 from fakes import xcat
 
@@ -204,17 +205,20 @@ class ManagementNode:
     def start(self, argv: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
         """Start a program in a session of its own, its output in files."""
         number = len(self.running)
+        env = {**self.environment, **environment}
         with open(self.top / f"tmp/out.{number}", "wb") as out, open(self.top / f"tmp/err.{number}", "wb") as err:
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=TOP, env={**self.environment, **environment},
-                start_new_session=True,
-            )  # fmt: skip
+            if argv[: len(warm.MODULE)] == warm.MODULE or os.path.realpath(argv[0]).startswith(warm.FAKES):
+                process = warm.popen(argv, env=env, cwd=TOP, out=out, err=err, session=True)
+            else:
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=TOP, env=env, start_new_session=True
+                )
         self.running.append(process)
         return process
 
     def avsimage(self, *words: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start `avsimage -c WORDS…`."""
-        return self.start([sys.executable, "-m", "xcat_avs", "-c", *words], **environment)
+        return self.start([*warm.MODULE, "-c", *words], **environment)
 
     def finish(self, process: subprocess.Popen[bytes], seconds: float = SECONDS) -> Result:
         started = time.monotonic()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import rpmrepo
 
-from integration.harness import Installation
+from integration.harness import Installation, refuse_warning
+from xcat_avs.definitions.osimage import OsImage
+from xcat_avs.generate import Job
+from xcat_avs.generate.mmdebstrap import Mmdebstrap
 
 NEEDED = ("fsvs", "svn", "svnadmin", "svnmucc", "svnlook", "cpio")
 # Nobody has these ids on the machine that runs the tests.
@@ -91,6 +95,41 @@ def make_source(top: Path) -> Path:
             os.utime(os.path.join(directory, name), ns=(stamp, stamp), follow_symlinks=False)
     os.utime(top, ns=(stamp, stamp))
     return top
+
+
+def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A directory that the first worker that needs it makes, and all use; none may change it."""
+    own = factory.getbasetemp()
+    top = own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
+    with open(top / f"{name}.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (top / name).exists():
+            made = top / f"{name}.new"
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir()
+            make(made)
+            made.rename(top / name)
+    return top / name
+
+
+@pytest.fixture(scope="session")
+def small_debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rootimg by mmdebstrap: a minimal Debian 12 with ssh and chrony, and no source of packages. Not to be changed."""
+    if shutil.which("mmdebstrap") is None:
+        pytest.skip("not installed: mmdebstrap")
+
+    def make(top: Path) -> None:
+        (top / "pkglist").write_text("openssh-server chrony tzdata mount\n")
+        root = top / "rootimg"
+        root.mkdir(mode=0o755)
+        image = OsImage("debian12-x86_64-netboot-small", {"pkglist": str(top / "pkglist")}, "a test")
+        Mmdebstrap().generate(Job(image, root, top / "log", refuse_warning))
+        for pattern in ("var/cache/apt/**/*.*", "var/lib/apt/lists/*_*", "etc/apt/sources.list.d/*"):
+            for path in root.glob(pattern):
+                path.unlink()
+        (root / "etc/apt/sources.list").write_text("")
+
+    return shared(tmp_path_factory, "small-debian", make) / "rootimg"
 
 
 @pytest.fixture(scope="session")

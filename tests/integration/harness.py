@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import warm
+
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.store.fsvs.store import FsvsStore
 from xcat_avs.store.protocol import Version
@@ -177,16 +179,15 @@ class Installation:
         number = len(self.started)
         out, err = self.top / f"tmp/out.{number}", self.top / f"tmp/err.{number}"
         with open(out, "w", encoding="utf-8") as stdout, open(err, "w", encoding="utf-8") as stderr:
-            process = subprocess.Popen(
-                [*prefix, *self.command("-c", *argv)],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                env=self.environment,
-                cwd=self.top,
-                start_new_session=True,
-                text=True,
-            )
+            if prefix:
+                process = subprocess.Popen(
+                    [*prefix, *self.command("-c", *argv)], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+                    env=self.environment, cwd=self.top, start_new_session=True, text=True,
+                )  # fmt: skip
+            else:
+                process = warm.popen(
+                    self.command("-c", *argv), env=self.environment, cwd=self.top, out=stdout, err=stderr, session=True
+                )
         self.started.append(process)
         return process
 
@@ -337,6 +338,22 @@ def look(top: Path, times: bool = True, skip: Sequence[str] = ()) -> Look:
         for name in [*names, *files]:
             path = os.path.join(directory, name)
             add(path, os.path.relpath(path, top))
+    return found
+
+
+def marks(top: Path) -> Look:
+    """What cannot stay as it is where a path was changed: the kernel itself keeps the time of the last change."""
+    found: Look = {}
+    for directory, names, files in os.walk(top):
+        for name in (".", *names, *files):
+            status = os.lstat(os.path.join(directory, name))
+            found[os.path.join(directory, name)] = (
+                status.st_ino,
+                status.st_mode,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_ctime_ns,
+            )
     return found
 
 

@@ -69,7 +69,7 @@ def packed(installation: Installation, source: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ["etc/motd", "kernel of its own"])
 def test_flipped_bit_in_a_kept_checkout(installation: Installation, packed: dict[str, str], name: str) -> None:
-    """Found, named, and mended from the store: what is packed is right."""
+    """Found, named, and repaired from the store: what is packed is right."""
     path = installation.kept / ("rootimg/etc/motd" if name == "etc/motd" else "kernel")
     wanted = path.read_bytes()
     flip(path, 5)
@@ -233,7 +233,7 @@ def test_killed_at_any_time_of_a_commit(installation: Installation, source: Path
         assert_nothing_is_stale(installation)
         out = installation.checkout(tmp_path / f"out.{later}")
         assert output([*RSYNC, f"{installation.tree()}/rootimg/", f"{out}/"]) == ""
-    assert cut >= 2, "no run was cut off"
+    assert cut >= 2, "no run was interrupted"
 
 
 # -- few open files

@@ -1,4 +1,4 @@
-"""Runs that are cut off, fail, hang, or find a full disk: nothing is left, nothing is lost, and the next one works."""
+"""Runs that are interrupted, fail, hang, or find a full disk: nothing is left, nothing is lost, and the next one works."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def serve(installation: Installation, source: Path, tag: str = "t1") -> dict[str
     return served_set(installation.served())
 
 
-# -- cut off in a create
+# -- interrupted in a create
 
 
 @pytest.mark.parametrize("signum", SIGNALS, ids=lambda signum: signum.name)
@@ -166,7 +166,7 @@ def test_create_killed_at_any_time(installation: Installation, source: Path, tmp
     assert (installation.served() / "rootimg.cpio.gz").exists()
 
 
-# -- cut off in a pack
+# -- interrupted in a pack
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_real_directory_is_moved_aside(installation: Installation, source: Path)
     assert len(aside) == 1
     assert (aside[0] / "rootimg.gz").read_bytes() == b"from before"
     assert served.is_symlink()
-    # Cut off between the exchange and the rename, it is where the link was made.
+    # Interrupted between the exchange and the rename, it is where the link was made.
     os.rename(aside[0], served.with_name(f".{PROFILE}.avs-link"))
     installation.run("pack", PROFILE, "-t", "t1", "--force")
     assert [name for name in beside(installation.served()) if name.startswith(".")] == []

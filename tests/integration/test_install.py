@@ -129,7 +129,7 @@ def test_install_xcat_brings_the_postscript_and_takes_it_away(tmp_path: Path, xc
     recipe = xcatroot / "share/xcat/avs/recipes/default.conf"
     name = "example.debian.conf"
     assert list(xcatroot.rglob(name)) == [recipe.with_name(name)]  # no second copy
-    code = "from xcat_avs import config; print((config.share_dir() / 'recipes/default.conf').resolve())"
+    code = "from xcat_avs import settings; print((settings.share_dir() / 'recipes/default.conf').resolve())"
     read = run(xcatroot / "share/xcat/avs/venv/bin/python", "-I", "-c", code)
     assert read.stdout.strip() == str(recipe)
     done = run(SCRIPT, "--remove", **xcat, INSTALLDIR="")

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import rpmrepo
 
-from integration.harness import PROFILE, Installation, Look, copy, difference, look, mounts_below, output
+from integration.harness import PROFILE, Installation, Look, copy, difference, look, marks, mounts_below, output
 from integration.test_procedures import add_programs
-from xcat_avs.build.context import BuildContext, BuildPaths, perform
+from xcat_avs.build.context import BuildContext, perform
+from xcat_avs.build.paths import BuildPaths
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import choose
@@ -102,9 +103,9 @@ def write(path: Path, text: str | bytes = "x\n", mode: int = 0o644) -> Path:
 @pytest.fixture(autouse=True)
 def _machine_is_left_alone(_can_build: None) -> Iterator[None]:
     """Whatever a procedure does, /etc of this machine stays as it is."""
-    before = look(Path("/etc"))
+    before = marks(Path("/etc"))
     yield
-    assert difference(before, look(Path("/etc"))) == {}
+    assert difference(before, marks(Path("/etc"))) == {}
 
 
 @pytest.fixture(scope="session")
@@ -207,12 +208,20 @@ def rpms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return rpmrepo.build_repo(tmp_path_factory.mktemp("rpms"), RPMS)
 
 
-@pytest.fixture
-def rocky(rpms: Path, tmp_path: Path) -> BuildContext:
-    names = write(tmp_path / "pkglist", "filesystem\nsetup\nbash\nkernel-core\nwith-docs\nneeds-more\n")
-    ctx = context(tmp_path / "rocky", "rocky9.4", pkglist=str(names), pkgdir=str(rpms))
+@pytest.fixture(scope="session")
+def rocky_tree(rpms: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildContext:
+    """A tree of rpms; tests work in layers over it."""
+    top = tmp_path_factory.mktemp("rocky")
+    names = write(top / "pkglist", "filesystem\nsetup\nbash\nkernel-core\nwith-docs\nneeds-more\n")
+    ctx = context(top / "tree", "rocky9.4", pkglist=str(names), pkgdir=str(rpms))
     ctx.generate()
     return ctx
+
+
+@pytest.fixture
+def rocky(rocky_tree: BuildContext, tmp_path: Path) -> Iterator[BuildContext]:
+    with layered(rocky_tree.root, context(tmp_path / "rocky", "rocky9.4", **rocky_tree.image.attributes)) as ctx:
+        yield ctx
 
 
 def rpm_names(root: Path) -> set[str]:

@@ -19,7 +19,8 @@ import rpmrepo
 
 from integration.harness import PROFILE, Installation, copy, difference, mounts_below
 from integration.test_procedures import add_programs
-from xcat_avs.build.context import BuildContext, BuildPaths, perform
+from xcat_avs.build.context import BuildContext, perform
+from xcat_avs.build.paths import BuildPaths
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import Generator, Job
@@ -237,19 +238,12 @@ DEBIAN, ROCKY = "debian12-x86_64-netboot-compute", "rocky9.4-x86_64-netboot-comp
 
 
 @pytest.fixture(scope="module")
-def debian_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def debian_tree(tmp_path_factory: pytest.TempPathFactory, small_debian: Path) -> Path:
     """A small Debian with real ssh and chrony; its only source is a directory of small debs in it."""
     need("mmdebstrap", "dpkg-deb")
     top = tmp_path_factory.mktemp("debian")
-    (top / "pkglist").write_text("openssh-server chrony tzdata\n")
-    root = top / "build/tree/rootimg"
-    root.mkdir(parents=True)
-    root.chmod(0o755)
-    Mmdebstrap().generate(Job(OsImage(DEBIAN, {"pkglist": str(top / "pkglist")}, "a test"), root, top / "log", refuse))
-    for path in [*root.glob("var/cache/apt/**/*.deb"), *root.glob("var/lib/apt/lists/*_*")]:
-        path.unlink()
-    for path in root.glob("etc/apt/sources.list.d/*"):
-        path.unlink()
+    (top / "build/tree").mkdir(parents=True)
+    root = copy(small_debian, top / "build/tree/rootimg")
     debrepo.build_repo(root / "srv/debs", top / "debs", DEBS)
     (root / "etc/apt/sources.list").write_text("deb [trusted=yes] file:/srv/debs ./\n")
     return root.parent
@@ -486,7 +480,6 @@ def test_setup_disable_selinux(rocky: Image) -> None:
     assert (rocky.root / "etc/sysconfig/selinux").is_symlink()
     rocky.twice("setup_disable_selinux", mode="permissive")
     assert "SELINUX=permissive\n" in rocky.read("etc/selinux/config")
-    assert "it takes disabled or permissive" in rocky.refused("setup_disable_selinux", mode="off")
 
 
 def test_setup_disable_selinux_where_there_is_none(debian: Image) -> None:
@@ -591,7 +584,6 @@ def test_setup_time_with_the_other_daemon(debian: Image) -> None:
     assert debian.read("etc/ntpsec/ntp.conf") == "server ntp1 iburst\nrestrict ::1\n"
     assert debian.enabled("ntpsec")
     assert not debian.enabled("chrony")
-    assert "it takes chrony, ntp or auto" in debian.refused("setup_time", daemon="crony")
 
 
 def test_setup_nrpe(either: Image) -> None:
@@ -813,7 +805,6 @@ def test_setup_kernel_without_ipv6_and_with_firmware(rocky: Image) -> None:
     rocky.twice("setup_kernel")
     assert not (rocky.root / "etc/modprobe.d/avs-ipv6.conf").exists()
     assert not (rocky.root / "etc/sysctl.d/90-avs-ipv6.conf").exists()
-    assert "it takes install or keep" in rocky.refused("setup_kernel", firmware="yes")
 
 
 def test_setup_kernel_of_debian(debian: Image) -> None:

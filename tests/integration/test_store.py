@@ -768,7 +768,7 @@ def test_flipped_byte_in_the_repository_is_found(installation: Installation, sou
     assert_nothing_published(installation, before)
 
 
-# -- cut off
+# -- interrupted
 
 
 def test_commit_cut_off_leaves_a_good_repository(installation: Installation, source: Path, tmp_path: Path) -> None:

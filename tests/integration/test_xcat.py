@@ -19,6 +19,7 @@ from typing import Any, Optional
 
 import pytest
 from fakes import xcat
+from fakes.counted import counting, counts
 from fakes.node import TOP, ManagementNode, Result, contents, facts, osimage, unpack
 
 pytestmark = pytest.mark.slow
@@ -208,9 +209,7 @@ def test_bypass_reads_the_tables_without_the_daemon(node: ManagementNode) -> Non
 
 def test_a_hanging_lsdef_is_ended(node: ManagementNode) -> None:
     node.daemon("hang")
-    script = (
-        "import sys; from xcat_avs import cli; from xcat_avs.definitions import xcat; xcat.TIMEOUT = 1.0; cli.main()"
-    )
+    script = "import sys; from xcat_avs import cli; from xcat_avs.definitions import tables; tables.TIMEOUT = 1.0; cli.main()"
     result = node.finish(node.start([sys.executable, "-c", script, "-c", "list-tags", "example.prod"]))
     assert re.search(r"xCAT does not answer: .*lsdef did not end within 1 s", result.error)
     assert result.seconds < 10
@@ -509,13 +508,13 @@ def test_a_resumed_build_does_not_repeat_genimage_for_what_genimage_changed(fres
     fresh.define(PROD, permission="")
     step = fresh.installdir / "custom/avs/procedures/common/mine.sh"
     step.parent.mkdir(parents=True)
-    step.write_text(f"#!/bin/sh\ntest -e {fresh.top}/mended\n")
+    step.write_text(f"#!/bin/sh\ntest -e {fresh.top}/fixed\n")
     step.chmod(0o755)
     recipe = fresh.installdir / "custom/avs/images/example.prod/recipe.conf"
     recipe.parent.mkdir(parents=True)
     recipe.write_text("[recipe]\nsteps = prepare_image_directory, generate_image, mine\n")
     assert "step mine failed" in fresh.run("create", "example.prod", code=1).error
-    (fresh.top / "mended").touch()
+    (fresh.top / "fixed").touch()
     fresh.run("create", "example.prod", "-b")
     assert len(fresh.calls("inner genimage")) == 1
 
@@ -786,6 +785,22 @@ def test_a_change_of_an_included_exlist_is_a_change(node: ManagementNode, tmp_pa
     assert "nothing was done" not in node.run("pack", "example.prod", "-t", "v1").stdout
 
 
+def test_a_pack_reads_its_exlist_once_and_refuses_once(node: ManagementNode, tmp_path: Path) -> None:
+    (tmp_path / "exlist").write_text("./usr/share/doc*\n")
+    node.define(PROD, exlist=str(tmp_path / "exlist"))
+    refusals = (
+        "settings.refuse_writable",
+        "xcat.fitness.refuse_incomplete",
+        "xcat.fitness.refuse_unsafe",
+        "pack.forms.refuse_compress",
+    )
+    environment = counting(tmp_path / "count", "definitions.exlist.read", *refusals)
+    assert node.finish(node.avsimage("pack", "example.prod", "-t", "v1", **environment)).code == 0
+    assert len(node.calls("packimage")) == 1
+    found = counts(tmp_path / "count")
+    assert (len(found), set(found.values())) == (5, {1})
+
+
 @pytest.mark.parametrize("method", ["auto", "cpio"])
 def test_xattrs_are_packed_by_tar(node: ManagementNode, tmp_path: Path, method: str) -> None:
     """Where the image has them and nothing else was asked for; from the build through the store to the archive."""
@@ -815,7 +830,7 @@ def test_xattrs_are_packed_by_tar(node: ManagementNode, tmp_path: Path, method: 
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "a file that cpio could not read": ({"drop": ["./usr/bin/true"]}, r"lacks 1 of \d+ paths:\n +usr/bin/true"),
     "a nearly empty archive": ({"keep": 3}, r"lacks \d+ of \d+ paths"),
-    "an archive that is cut off": ({"truncate": 1000}, r"failed|unexpected|lacks"),
+    "a truncated archive": ({"truncate": 1000}, r"failed|unexpected|lacks"),
     "hardly a byte in it": ({"hollow": True}, r"differs from the tag in \d+ paths:\n +root/payload: size, sha256"),
     "a change that is not by design": (
         {"edit": {"etc/issue": "another\n"}},
@@ -830,9 +845,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("case", "real"), [*((case, False) for case in FAILURES), ("an archive that is cut off", True)]
-)
+@pytest.mark.parametrize(("case", "real"), [*((case, False) for case in FAILURES), ("a truncated archive", True)])
 def test_what_packimage_does_wrong_is_never_served(request: pytest.FixtureRequest, case: str, real: bool) -> None:
     node: ManagementNode = request.getfixturevalue("node" if real else "packed")
     knobs, said = FAILURES[case]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs.build.context import BuildContext, BuildPaths
+from xcat_avs.build.context import BuildContext
+from xcat_avs.build.paths import BuildPaths
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.generate.mmdebstrap import Mmdebstrap
 from xcat_avs.recipes.procedure import Procedure

@@ -9,7 +9,7 @@ import pytest
 
 from xcat_avs import report
 from xcat_avs.build import addons, tables
-from xcat_avs.build.addons import AddonResult
+from xcat_avs.build.markers import AddonResult
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import lent

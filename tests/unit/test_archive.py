@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs.definitions import exlist
 from xcat_avs.errors import AvsError
 from xcat_avs.pack import archive, proof
 from xcat_avs.pack.archive import Form
@@ -201,6 +200,7 @@ def test_a_socket_cannot_be_archived_and_is_not_lost_silently(root: Path, tmp_pa
         write(root, tmp_path / "1", Form("tar", "gzip"), tmp_path / "log")
 
 
+@pytest.mark.slow
 def test_a_file_that_cpio_cannot_hold(root: Path, tmp_path: Path) -> None:
     with open(root / "usr/lib/big", "wb") as stream:
         stream.truncate(2**32)
@@ -284,7 +284,7 @@ def test_exlists_mean_what_find_takes_them_for(root: Path, excluded: list[str], 
     # The archiver makes the directories that lead to a file.
     wanted |= {str(parent) for name in wanted for parent in Path(name).parents if str(parent) != "."}
     before = {path for path, _ in scan.walk(str(root))}
-    removed = exlist.prune(root, excluded, included)
+    removed = archive.prune(root, excluded, included)
     left = {path for path, _ in scan.walk(str(root))}
     assert left == wanted
     assert removed == len(before) - len(left)
@@ -295,15 +295,15 @@ def test_prune_does_not_follow_links(root: Path, tmp_path: Path) -> None:
     outside.mkdir()
     (outside / "kept").touch()
     (root / "link").symlink_to(outside)
-    exlist.prune(root, ["./link*"], [])
+    archive.prune(root, ["./link*"], [])
     assert not (root / "link").is_symlink()
     assert (outside / "kept").exists()
 
 
 def test_prune_of_nothing(root: Path) -> None:
     before = scan.scan(str(root))
-    assert exlist.prune(root, [], ["./a*"]) == 0
-    assert exlist.prune(root, ["./none"], []) == 0
+    assert archive.prune(root, [], ["./a*"]) == 0
+    assert archive.prune(root, ["./none"], []) == 0
     assert manifest.compare(before, scan.scan(str(root)), times=True) == []
 
 

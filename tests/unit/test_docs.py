@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from xcat_avs import __version__, cli, modes, settings
+from xcat_avs import __version__, modes, settings
 from xcat_avs.build.context import BuildContext, perform
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.definitions.osvers import DISTRIBUTIONS
@@ -18,7 +18,7 @@ from xcat_avs.generate.aptsources import CODENAMES
 from xcat_avs.recipes import procedure, recipe
 from xcat_avs.recipes.procedure import Layer
 from xcat_avs.recipes.recipe import option_text
-from xcat_avs.request import Request
+from xcat_avs.request import OPTIONS
 from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.settings import FIELDS, Settings, load_site_settings, overlay_settings, sections
@@ -96,18 +96,27 @@ def test_sections_of_avsimage_are_in_the_order_of_xcat() -> None:
 @pytest.mark.parametrize("name", modes.table())
 def test_mode_has_its_section_with_just_its_options(name: str) -> None:
     mode = modes.table()[name]
-    flags = [cli.words_of(key, mode) for key in mode.takes]
+    flags = [option.words for option in mode.takes.values()]
     assert sorted(items(section(PAGES[0], name))) == sorted(flags)
     assert mode.alias in read(PAGES[0])
     assert name in section(PAGES[0], "MODE")
 
 
 def test_every_option_is_taken_by_a_mode_and_so_documented() -> None:
-    assert {key for mode in modes.table().values() for key in mode.takes} == set(cli.FLAGS)
+    of_modes = {key for key, option in OPTIONS.items() if option.modes}
+    assert {key for mode in modes.table().values() for key in mode.takes} == of_modes
+    assert {name for option in OPTIONS.values() for name in option.modes} <= set(modes.table())
 
 
 def test_options_of_all_modes() -> None:
-    assert items(section(PAGES[0], "Options of all modes")) == [flag for flag, _ in cli.COMMON]
+    wanted = [option.words for key, option in OPTIONS.items() if not option.modes and key != "mode"]
+    assert items(section(PAGES[0], "Options of all modes")) == wanted
+
+
+def test_a_mode_has_words_of_its_own_only_where_it_needs_them() -> None:
+    for mode in modes.table().values():
+        assert {*mode.words, *mode.values, *mode.needs} <= set(mode.takes), mode.name
+        assert [key for key, text in mode.words.items() if text == OPTIONS[key].help] == [], mode.name
 
 
 def test_json_of_every_mode() -> None:
@@ -116,8 +125,8 @@ def test_json_of_every_mode() -> None:
 
 def test_modes_and_options_in_examples_exist() -> None:
     table = modes.table()
-    known = {flag for flag, _ in cli.FLAGS.values()} | {"-c"}
-    known |= {flag for head, _ in cli.COMMON for flag in head.split()[0].split("|")}
+    known = {flag for option in OPTIONS.values() for flag in option.flags}
+    special = {flag for option in OPTIONS.values() if option.modes for flag in option.flags}
     texts = [read(page) for page in PAGES]
     texts += [(TOP / name).read_text(encoding="utf-8") for name in ("README.md", "CHANGES.md")]
     lines = [line for text in texts for line in re.findall(r"^ *(?:eval .*)?avsimage +-c (.*)$", text, re.MULTILINE)]
@@ -129,8 +138,8 @@ def test_modes_and_options_in_examples_exist() -> None:
         mode = table[words[0]]
         flags = [word for word in words if word.startswith("-")]
         assert set(flags) <= known, line
-        taken = {cli.FLAGS[key][0] for key in mode.takes}
-        assert {flag for flag in flags if flag in {first for first, _ in cli.FLAGS.values()}} <= taken, line
+        taken = {flag for option in mode.takes.values() for flag in option.flags}
+        assert {flag for flag in flags if flag in special} <= taken, line
 
 
 def test_environment_of_mode_env_is_named() -> None:
@@ -328,10 +337,6 @@ def test_every_shipped_file_is_installed() -> None:
     assert sorted(there - installed - {TOP / "share/xcat/avs/install-xcat"}) == []
 
 
-def test_options_of_the_page_are_fields_of_the_request() -> None:
-    assert [name for name in cli.FLAGS if name not in Request.__dataclass_fields__] == []
-
-
 def test_readme_and_changes_name_every_mode_and_the_version() -> None:
     for name in ("README.md", "CHANGES.md"):
         text = (TOP / name).read_text(encoding="utf-8")
@@ -339,11 +344,16 @@ def test_readme_and_changes_name_every_mode_and_the_version() -> None:
         assert __version__ in text
 
 
-def test_paths_of_the_table_in_readme_exist() -> None:
-    text = (TOP / "README.md").read_text(encoding="utf-8")
-    rows = [row.split("|")[1] for row in re.findall(r"^\| `.*$", text, re.MULTILINE)]
-    assert rows
+def test_paths_in_contributing_exist() -> None:
+    """Each path that begins at the top, and what a row of the table of the source tree names beside its first."""
+    text = (TOP / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:xcat_avs|share|man|tests)/[\w./-]+)`", text)
+    rows = [row.split("|")[1] for row in re.findall(r"^\| `.*/.*$", text, re.MULTILINE)]
+    assert len(rows) > 10
     for row in rows:
         first, *others = re.findall(r"`([^`]+)`", row)
-        paths = [TOP / first, *((TOP / first).parent / other for other in others)]
-        assert [path for path in paths if not path.exists()] == []
+        named += [first, *(str(Path(first).parent / other) for other in others)]
+    placeholders = re.compile(r"NAME|LAYER")
+    assert [path for path in named if not placeholders.search(path) and not (TOP / path).exists()] == []
+    order = re.findall(r"^\| `(\w+)`(?:, `(\w+)`)? \|", text, re.MULTILINE)
+    assert [name for names in order for name in names if name and not (TOP / "xcat_avs" / name).is_dir()] == []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from xcat_avs.serve import journal, sets
 from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.store import evidence
@@ -17,6 +19,10 @@ URL = "file:///srv/repo"
 
 def entry(tag: str) -> JournalEntry:
     return JournalEntry("i.prod", "pack", "2026-01-02T03:04:05Z", "u", "r", "i.prod", tag, 2, "prod.v1", "", "")
+
+
+def of_a_store(state: Path, entries: Sequence[JournalEntry], served: Sequence[Path]) -> str:
+    return evidence.of_a_store(state, journal.mentions(entries), sets.mentions(served))
 
 
 def test_notes(tmp_path: Path) -> None:
@@ -41,18 +47,16 @@ def test_what_says_that_there_was_a_store(tmp_path: Path) -> None:
     state, served, empty = tmp_path / "state", tmp_path / "prod", tmp_path / "test"
     for directory in (state, served, empty):
         directory.mkdir()
-    assert evidence.of_a_store(state, [], [served, empty]) == ""
-    assert evidence.of_a_store(state, [entry("")], [served, empty]) == "", "a directory of before was served again"
+    assert of_a_store(state, [], [served, empty]) == ""
+    assert of_a_store(state, [entry("")], [served, empty]) == "", "a directory of before was served again"
     (state / "checkouts/i.prod").mkdir(parents=True)
-    assert evidence.of_a_store(state, [], [served, empty]) == ""
+    assert of_a_store(state, [], [served, empty]) == ""
     (state / "checkouts/i.prod/tree").mkdir()
-    assert evidence.of_a_store(state, [], [empty]) == f"{state}/checkouts/i.prod/tree is a checkout"
+    assert of_a_store(state, [], [empty]) == f"{state}/checkouts/i.prod/tree is a checkout"
     record = PackedSet("i.prod", "i.prod", "v1", 3, "2026-01-02T03:04:05Z", "alice", "rootimg.cpio.gz")
     (served / "avs.json").write_text(json.dumps(asdict(record)))
-    assert evidence.of_a_store(state, [], [empty, served]).startswith(f"{served} serves tag v1 of i.prod and ")
-    assert evidence.of_a_store(state, [entry(""), entry("v2")], []).startswith(
-        "the journal knows tag v2 of i.prod and "
-    )
+    assert of_a_store(state, [], [empty, served]).startswith(f"{served} serves tag v1 of i.prod and ")
+    assert of_a_store(state, [entry(""), entry("v2")], []).startswith("the journal knows tag v2 of i.prod and ")
     evidence.note(state, URL, "1")
     text = f"{state}/stores.json names {URL} and the journal knows tag v2 of i.prod"
-    assert evidence.of_a_store(state, [entry("v2")], [served]) == text
+    assert of_a_store(state, [entry("v2")], [served]) == text

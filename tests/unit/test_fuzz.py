@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as some
 
 from xcat_avs import clock, settings
-from xcat_avs.build import plan
-from xcat_avs.build.plan import StepResult
+from xcat_avs.build import markers
+from xcat_avs.build.markers import StepResult
 from xcat_avs.definitions import exlist, pkglist, stanza, tables
 from xcat_avs.definitions.osimage import OsImage, check_tag_name
 from xcat_avs.definitions.osvers import OsVersion
@@ -103,7 +103,7 @@ def _record(path: Path) -> None:
 FILES: dict[str, Callable[[Path], object]] = {
     "stanza file": _stanza_file, "avs.conf": _settings, "recipe": _recipe, "record": _record, "journal": journal.read,
     "pkglist": lambda path: pkglist.read([path], {"X": "."}), "otherpkglist": lambda path: pkglist.read([path], {}, strip_directory=True),
-    "exlist": lambda path: exlist.select(["a", "\udce9"], *exlist.read([path], {"X": "."})), "marker": plan._load_result,
+    "exlist": lambda path: exlist.select(["a", "\udce9"], *exlist.read([path], {"X": "."})), "marker": lambda path: markers.load(StepResult, path),
 }  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def test_records_with_values_of_another_kind(kind: type, tmp_path: Path) -> None
     """What is read has the types that it says, or is not read at all."""
     read: dict[type, Callable[[Path], Any]] = {
         PackedSet: lambda path: sets.read_record(path.parent), JournalEntry: lambda path: next(iter(journal.read(path)), None),
-        StepResult: plan._load_result,
+        StepResult: lambda path: markers.load(StepResult, path),
     }  # fmt: skip
     path = tmp_path / sets.RECORD
     good = read[kind](put(path, json.dumps(_good(kind))))

@@ -11,7 +11,7 @@ import pytest
 from xcat_avs import generate
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
-from xcat_avs.generate import Wishes, dnf, existing, genimage, mmdebstrap
+from xcat_avs.generate import InstallOptions, dnf, existing, genimage, mmdebstrap
 from xcat_avs.tree import manifest, packages, scan
 
 
@@ -57,31 +57,33 @@ def test_a_name_of_the_site_gives_the_generator() -> None:
     assert generate.choose(named, "auto").name == "rinse"
 
 
-def test_wishes_are_part_of_what_a_build_is_made_of(tmp_path: Path) -> None:
+def test_install_options_are_part_of_what_a_build_is_made_of(tmp_path: Path) -> None:
     """A build that is resumed after one of them was changed begins anew; without any the id is as it ever was."""
     base = put(tmp_path / "base", "bash\n")
     several = [
-        Wishes(),
-        Wishes(docs=False),
-        Wishes(locales=("en",)),
-        Wishes(locales=("en", "de")),
-        Wishes(arguments=("-oA=b",)),
+        InstallOptions(),
+        InstallOptions(docs=False),
+        InstallOptions(locales=("en",)),
+        InstallOptions(locales=("en", "de")),
+        InstallOptions(arguments=("-oA=b",)),
     ]
     for osvers in ("debian12", "rocky9.4", "centos7"):
-        found = [generate.choose(image(osvers), "auto", wishes).identity() for wishes in several]
+        found = [generate.choose(image(osvers), "auto", install_options).identity() for install_options in several]
         assert len(set(found)) == len(several), found
         assert found[0].strip() == generate.choose(image(osvers), "auto").name
-    one = generate.choose(image("centos7"), "auto", Wishes(base=base)).identity()
+    one = generate.choose(image("centos7"), "auto", InstallOptions(base=base)).identity()
     base.write_text("bash\nyum\n")
-    assert generate.choose(image("centos7"), "auto", Wishes(base=base)).identity() != one
+    assert generate.choose(image("centos7"), "auto", InstallOptions(base=base)).identity() != one
 
 
-def test_wishes_in_the_words_of_dpkg() -> None:
-    assert mmdebstrap.paths(Wishes()) == []
-    assert all("/usr/share/" in option for option in mmdebstrap.paths(Wishes(docs=False, locales=("en", "pt_BR"))))
-    found = mmdebstrap.paths(Wishes(locales=("de",)))
+def test_install_options_in_the_words_of_dpkg() -> None:
+    assert mmdebstrap.paths(InstallOptions()) == []
+    assert all(
+        "/usr/share/" in option for option in mmdebstrap.paths(InstallOptions(docs=False, locales=("en", "pt_BR")))
+    )
+    found = mmdebstrap.paths(InstallOptions(locales=("de",)))
     assert found.index("--path-exclude=/usr/share/locale/*/*") < found.index("--path-include=/usr/share/locale/de_*/*")
-    both = mmdebstrap.paths(Wishes(docs=False, locales=("de",)))
+    both = mmdebstrap.paths(InstallOptions(docs=False, locales=("de",)))
     assert "--path-exclude=/usr/share/man/*/*" in both[len(found) :], "no manual pages, whatever their language"
 
 
@@ -129,10 +131,10 @@ def test_a_resolver_that_is_lent(tmp_path: Path, before: str, installs: bool) ->
     assert [item.name for item in path.parent.iterdir() if item != path] == []
 
 
-def test_wishes_in_the_words_of_rpm() -> None:
-    assert (dnf.macros(Wishes()), dnf.flags(Wishes())) == ("", "")
-    assert dnf.macros(Wishes(locales=("en", "de"))) == "%_install_langs en:de\n"
-    assert dnf.flags(Wishes(docs=False)) == "tsflags=nodocs\n"
+def test_install_options_in_the_words_of_rpm() -> None:
+    assert (dnf.macros(InstallOptions()), dnf.flags(InstallOptions())) == ("", "")
+    assert dnf.macros(InstallOptions(locales=("en", "de"))) == "%_install_langs en:de\n"
+    assert dnf.flags(InstallOptions(docs=False)) == "tsflags=nodocs\n"
 
 
 def test_options_of_genimage() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 import threading
 from dataclasses import asdict
 from pathlib import Path
+
+import pytest
 
 from xcat_avs.serve import journal
 from xcat_avs.serve.journal import JournalEntry
@@ -42,6 +45,20 @@ def test_a_line_that_was_cut_off_is_left_out_and_spoils_none_after_it(tmp_path: 
     journal.append(path, entry(1))
     with open(path, "a") as stream:
         stream.write(json.dumps(asdict(entry(2)))[:40])
+    journal.append(path, entry(3))
+    assert [item.revision for item in journal.read(path)] == [1, 3]
+
+
+def test_a_disk_that_takes_only_a_part_of_a_line_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "image.jsonl"
+    journal.append(path, entry(1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            journal.append(path, entry(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     journal.append(path, entry(3))
     assert [item.revision for item in journal.read(path)] == [1, 3]
 

@@ -415,7 +415,7 @@ def test_other_file_systems_are_not_entered(tmp_path: Path) -> None:
     """/proc is seen as the directory that it is mounted on, with nothing of what is in it."""
     script = (
         f"mkdir -p {tmp_path}/t/m && mount -t tmpfs none {tmp_path}/t/m && head -c 5000 /dev/zero > {tmp_path}/t/m/x && "
-        f"$0 -c 'import sys; from xcat_avs import manifest; print(manifest.tree_size(sys.argv[1]), *manifest.scan(sys.argv[1]))' "
+        f"$0 -c 'import sys; from xcat_avs.tree import scan; print(scan.tree_size(sys.argv[1]), *scan.scan(sys.argv[1]))' "
         f"{tmp_path}/t"
     )
     top = Path(__file__).resolve().parents[2]

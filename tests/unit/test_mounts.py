@@ -14,8 +14,10 @@ from xcat_avs.system import mounts
 from xcat_avs.tree import manifest, scan
 
 TOP = Path(__file__).resolve().parents[2]
-LIST = "import sys; from xcat_avs import mounts; print(*map(ascii, mounts.mounts_below(sys.argv[1])), sep='\\n')"
-REMOVE = "import sys; from pathlib import Path; from xcat_avs import mounts; mounts.remove_tree(Path(sys.argv[1]))"
+LIST = "import sys; from xcat_avs.system import mounts; print(*map(ascii, mounts.mounts_below(sys.argv[1])), sep='\\n')"
+REMOVE = (
+    "import sys; from pathlib import Path; from xcat_avs.system import mounts; mounts.remove_tree(Path(sys.argv[1]))"
+)
 
 
 def privately(*argv: str) -> subprocess.CompletedProcess[str]:

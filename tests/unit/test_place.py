@@ -14,7 +14,7 @@ from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.serve import place
 from xcat_avs.serve.place import Surroundings
-from xcat_avs.serve.sets import PackedSet
+from xcat_avs.serve.sets import PackedSet, Target
 from xcat_avs.system import mounts
 
 IMAGE = OsImage("img.prod", {})
@@ -34,7 +34,7 @@ def refuse(path: Path, around: Surroundings) -> str:
     """What is said of a rootimgdir, or ""."""
     text = ""
     try:
-        place.refuse(IMAGE, path, around)
+        place.refuse(Target(IMAGE, path), around)
     except AvsError as err:
         text = err.text
     assert not text or text.startswith(f"img.prod: rootimgdir {path} ")

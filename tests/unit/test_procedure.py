@@ -145,6 +145,50 @@ def test_an_annotated_table_of_options_is_not_passed_over(layers: list[Layer]) -
     assert list(procedure.find("one", layers).options) == ["a"]
 
 
+CHOICES = "OPTIONS = {'mode': ('keep', 'help', ('keep', 'drop')), 'words': (('a',), 'help', ('a', 'b'))}\ndef run(ctx): pass\n"
+
+
+def test_choices(layers: list[Layer]) -> None:
+    put(layers[0].directory / "one.py", CHOICES)
+    found = procedure.find("one", layers).options
+    assert (found["mode"].choices, found["words"].choices) == (("keep", "drop"), ("a", "b"))
+    put(
+        layers[0].directory / "two.sh",
+        "#!/bin/sh\n# OPTION mode=keep  (keep|drop) what to do\n# OPTION other=x (see ntp) help\n",
+        0o755,
+    )
+    found = procedure.find("two", layers).options
+    assert found["mode"] == procedure.Option("mode", "keep", "what to do", ("keep", "drop"))
+    assert (found["other"].choices, found["other"].help) == ((), "(see ntp) help")
+
+
+def test_choices_of_what_is_overridden(layers: list[Layer]) -> None:
+    put(layers[0].directory / "one.py", CHOICES)
+    put(
+        layers[1].directory / "one.py",
+        "OPTIONS = {'mode': ('drop', 'help'), 'words': (('c',), 'help')}\ndef run(ctx): pass\n",
+    )
+    found = procedure.find("one", layers).options
+    assert (found["mode"].default, found["mode"].choices) == ("drop", ("keep", "drop"))
+    assert found["words"].choices == ()  # it is another option by the same name
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ["'a', 'help', ('b',)", "'a', 'help', 'abc'", "1, 'help', ('1', '2')", "True, 'help', ('yes',)", "('a', 'c'), '', ('a', 'b')", "'a', '', ('a',), 1"],
+)  # fmt: skip
+def test_choices_that_are_none(layers: list[Layer], fields: str) -> None:
+    put(layers[0].directory / "one.py", f"OPTIONS = {{'a': ({fields})}}\ndef run(ctx): pass\n")
+    with pytest.raises(AvsError, match="OPTIONS must be"):
+        procedure.find("one", layers)
+
+
+def test_an_executable_whose_default_is_no_choice(layers: list[Layer]) -> None:
+    put(layers[0].directory / "one.sh", "#!/bin/sh\n# OPTION mode=other  (keep|drop) what to do\n", 0o755)
+    with pytest.raises(AvsError, match="the default of the option mode is none of its choices"):
+        procedure.find("one", layers)
+
+
 def test_not_executable(layers: list[Layer], tmp_path: Path) -> None:
     path = put(layers[0].directory / "one.sh", SHELL.format(doc="x"), mode=0o644)
     with pytest.raises(AvsError, match=f"chmod 755 {path}"):

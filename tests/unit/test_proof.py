@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
     os.utime(top / "etc/old", ns=(0, -304_800_895 * 10**9))
     os.utime(top / "etc/late", ns=(0, 5_680_281_600 * 10**9))
     with open(top / "usr/sparse", "wb") as stream:
-        stream.seek(20 << 20)
+        stream.seek(4 << 20)
         stream.write(b"end")
     return top
 

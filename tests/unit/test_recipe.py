@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from xcat_avs import settings
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.recipes import recipe
@@ -346,3 +347,51 @@ def test_layers_of_addons(install: Path) -> None:
     assert layers[0].directory.name == "common"
     assert layers[0].directory.parent.name == "addons"
     assert layers[0].trusted
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "text"),
+    [
+        ("disable_services", "missing", "ignored"), ("enable_services", "missing", "no"), ("remove_python", "how", "all"),
+        ("setup_disable_selinux", "mode", "off"), ("setup_kernel", "firmware", "yes"), ("setup_sshd", "use_dns", "true"),
+        ("setup_time", "daemon", "crony"), ("addon lustre_server", "backend", "ext4"),
+    ],
+)  # fmt: skip
+def test_a_word_that_is_no_choice_is_refused_before_the_build(
+    install: Path, section: str, option: str, text: str
+) -> None:
+    name = section.removeprefix("addon ")
+    named = f"addons = {name}" if section.startswith("addon ") else f"steps_add = {name} before cleanup"
+    path = put(install, "images/compute/recipe.conf", f"[recipe]\n{named}\n[{section}]\n{option} = {text}\n")
+    with pytest.raises(AvsError) as caught:
+        load(install)
+    assert f"{path}: [{section}] {option} is {text!r}; it takes " in caught.value.text
+
+
+def test_an_item_of_a_list_that_is_no_choice(install: Path) -> None:
+    source = "OPTIONS = {'what': (('a',), 'help', ('a', 'bee'))}\ndef run(ctx): pass\n"
+    put(install, "procedures/common/mine.py", source)
+    text = "[recipe]\nsteps_add = mine before cleanup\n[mine]\nwhat = {}\n"
+    put(install, "images/compute/recipe.conf", text.format("bee, a"))
+    assert load(install).steps[-2].options == {"what": ("bee", "a")}
+    put(install, "images/compute/recipe.conf", text.format("a, be"))
+    with pytest.raises(AvsError, match=r"\[mine\] what is 'a, be'; it takes a or bee \(did you mean bee\?\)"):
+        load(install)
+
+
+def test_each_file_is_read_once(install: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(install, "recipes/mine.conf", "[recipe]\n[cleanup]\nlogs = no\n")
+    put(install, "recipes/default.conf", "[recipe]\nbase = mine\n")
+    put(install, "images/compute/recipe.conf", "[recipe]\nbase = mine\n[pack]\nmethod = tar\n")
+    read: list[Path] = []
+    real = settings.read_ini
+
+    def counting(path: Path) -> configparser.ConfigParser:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(settings, "read_ini", counting)
+    found = load(install)
+    assert found.settings.method == "tar"
+    assert sorted(read) == sorted(set(found.files))
+    assert len(found.files) == len(set(found.files)) + 1  # mine.conf holds at both places

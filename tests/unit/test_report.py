@@ -10,7 +10,7 @@ import pytest
 
 from xcat_avs import clock, report
 from xcat_avs.build import tables
-from xcat_avs.build.plan import StepResult
+from xcat_avs.build.markers import StepResult
 from xcat_avs.report import LEFT, RIGHT, Report, Table
 
 MIB = 2**20
@@ -191,3 +191,11 @@ def test_dates() -> None:
 )
 def test_mebibytes(size: int, text: str) -> None:
     assert report.mebibytes(size) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0K"), (1024, "1K"), (1535, "1K"), (-40 * 1024, "-40K"), (MIB - 1024, "1023K"), (MIB, "1M"), (-MIB, "-1M")],
+)
+def test_short_size(size: int, text: str) -> None:
+    assert report.short_size(size) == text

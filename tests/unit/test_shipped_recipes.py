@@ -10,7 +10,7 @@ import pytest
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.definitions.osvers import FAMILIES
 from xcat_avs.errors import AvsError
-from xcat_avs.recipes import recipe
+from xcat_avs.recipes import files, recipe
 from xcat_avs.recipes.recipe import Recipe
 from xcat_avs.settings import Settings
 
@@ -35,7 +35,7 @@ def load(osvers: str, name: str, tmp_path: Path) -> Recipe:
     """What an image has whose own recipe only names its base, on a site without any files."""
     own = tmp_path / "custom/avs/images/p/recipe.conf"
     own.parent.mkdir(parents=True)
-    if name != recipe.DEFAULT:
+    if name != files.DEFAULT:
         own.write_text(f"[recipe]\nbase = {name}\n")
     return recipe.load(OsImage(f"{osvers}-x86_64-netboot-p", {}), tmp_path, Settings())
 
@@ -54,12 +54,12 @@ def test_shipped_recipe_loads(osvers: str, name: str, tmp_path: Path) -> None:
     assert steps[-1] == "cleanup"
     assert all(step.procedure.layer.startswith("shipped ") for step in found.steps)
     assert found.settings == Settings(), "a recipe that others begin with leaves the settings alone"
-    if name != recipe.DEFAULT:
+    if name != files.DEFAULT:
         packages = OsImage(f"{osvers}-x86_64-netboot-p", {}).version.packages
         assert [step for step in steps if step in REPOSITORIES.values()] == [REPOSITORIES[packages]]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != recipe.DEFAULT])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != files.DEFAULT])
 def test_unlabelled_root_has_no_selinux(name: str, tmp_path: Path) -> None:
     assert "setup_disable_selinux" in [step.name for step in load("rocky9.4", name, tmp_path).steps]
 
@@ -73,6 +73,6 @@ def test_a_wrong_name_in_a_shipped_recipe_would_be_seen(tmp_path: Path, monkeypa
     share = tmp_path / "share"
     (share / "recipes").mkdir(parents=True)
     (share / "recipes/default.conf").write_text("[recipe]\nsteps = prepare_image_directory, no_such_step\n")
-    monkeypatch.setattr(recipe, "share_dir", lambda: share)
+    monkeypatch.setattr(files, "share_dir", lambda: share)
     with pytest.raises(AvsError, match="unknown procedure 'no_such_step'"):
         load("rocky9.4", "default", tmp_path)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from xcat_avs.build import building, markers
+from xcat_avs.build.job import BuildJob
+from xcat_avs.build.markers import StepResult
+from xcat_avs.errors import UsageError
 from xcat_avs.modes import steps
 from xcat_avs.recipes import recipe
-from xcat_avs.report import to_text
+from xcat_avs.report import Report, folded, to_text
 from xcat_avs.request import Request
 from xcat_avs.settings import share_dir
 from xcat_avs.site import Site
@@ -56,9 +61,72 @@ def test_steps_and_addons_with_what_names_them(top: Path) -> None:
         {"name": "tools", "layer": "site el9", "file": f"{site}/addons/el9/tools.py", "doc": "Tools", "options": {"exclude": EXCLUDE, "release": "2"},
          "overrides": "", "recipe": recipes[2]},
     ]  # fmt: skip
-    lines = [" ".join(line.split()) for line in to_text(report).splitlines()]
-    assert f"mine image compute 3 {site}/images/compute/mine.py Mine" in lines
-    assert "ADD-ON LAYER RECIPE FILE DESCRIPTION" in lines
-    assert f"tools site el9 3 {site}/addons/el9/tools.py Tools" in lines
+    text = to_text(report)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "mine image compute 3 Mine" in lines
+    assert "ADD-ON LAYER RECIPE DESCRIPTION" in lines
+    assert "tools site el9 3 Tools" in lines
     assert "tools release 2 which" in lines
+    assert lines[-4:] == [
+        "Recipes, the last one wins:",
+        "1 shipped default.conf",
+        "2 site site.conf",
+        "3 image compute/recipe.conf",
+    ]
+    assert max(map(len, text.splitlines())) <= 100
+    assert "var/log/alternatives.log," in text, "a long value is folded, and whole"
+    with_paths = to_text(answer(replace(request, verbose=True)))
+    lines = [" ".join(line.split()) for line in with_paths.splitlines()]
+    assert f"mine image compute 3 Mine {site}/images/compute/mine.py" in lines
+    assert f"tools site el9 3 Tools {site}/addons/el9/tools.py" in lines
     assert f"2 {recipes[1]}" in lines
+
+
+def answer(request: Request) -> Report:
+    return steps.run(request, Site.open(request, Progress(io.StringIO())))
+
+
+def test_the_plan_of_a_resume(top: Path) -> None:
+    tree = top / "source"
+    (tree / "rootimg").mkdir(parents=True)
+    request = Request(image="compute", resume=True, source=str(tree))
+    report = answer(request)
+    new = {"action": "run", "reason": "it is not done yet"}
+    kinds = [item for name in ("steps", "addons") for item in report.document[name]]
+    assert [{key: item[key] for key in new} for item in kinds] == [new] * 4
+    # The first step is done, as markers say; the second is not.
+    site = Site.open(request, Progress(io.StringIO()))
+    image = site.image(request)
+    job = BuildJob.of(image, site.recipe(image), site.definitions, request.source, site.progress)
+    action = building.planned(job, resume=True).steps[0]
+    job.paths.root.mkdir(parents=True)
+    job.paths.results.mkdir()
+    markers.begin(job.paths, "generate_image")
+    markers.begin(job.paths, "mine")
+    markers.write(action.marker, StepResult("generate_image", action.id, 1.0, 0, 0, 0, 0, "", "", ""))
+    lines = [line.split(maxsplit=2) for line in to_text(answer(request)).splitlines() if line]
+    assert lines == [
+        ["STEP", "ACTION", "REASON"],
+        ["generate_image", "skip", "it is done"],
+        ["mine", "rerun", "it failed or was interrupted"],
+        ["cleanup", "run", "it is not done yet"],
+        ["ADD-ON", "ACTION", "REASON"],
+        ["tools", "run", "it is not done yet"],
+    ]
+    assert answer(replace(request, base=True)).document["addons"] == []
+    assert answer(replace(request, source="")).document["steps"][0]["action"] == "rerun", "it is another build"
+    with pytest.raises(UsageError, match="give -b as well"):
+        answer(replace(request, resume=False))
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        (("a", "b", "", ""), [("a", "b", "", "")]),
+        (("a", "b", "x", "y " * 60), [("a", "b", "x", ("y " * 46).rstrip()), ("", "", "", ("y " * 14).rstrip())]),
+        (("a", "b", "x" * 100, "y"), [("a", "b", "x" * 91, "y"), ("", "", "x" * 9, "")]),
+        (("a", "b", "x" * 50, "y" * 60), [("a", "b", "x" * 36, "y" * 56), ("", "", "x" * 14, "y" * 4)]),
+    ],
+)  # fmt: skip
+def test_folded(row: tuple[str, ...], wanted: list[tuple[str, ...]]) -> None:
+    assert folded(("A", "B", "C", "D"), [row]) == wanted

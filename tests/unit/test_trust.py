@@ -14,7 +14,7 @@ from xcat_avs.definitions import exlist, pkglist
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.definitions.stanza import StanzaDefinitions
 from xcat_avs.errors import AvsError
-from xcat_avs.recipes import recipe
+from xcat_avs.recipes import files
 from xcat_avs.settings import Settings, load_settings
 from xcat_avs.site import DIRECTORIES
 from xcat_avs.system import trust
@@ -147,7 +147,7 @@ def _recipe(path: Path) -> object:
     own = path.parent / "custom/avs/images/p/recipe.conf"
     own.parent.mkdir(parents=True, exist_ok=True)
     own.write_text("[recipe]\n")
-    return recipe.recipe_files(OsImage("debian12-x86_64-netboot-p", {}), path.parent)
+    return files.recipe_files(OsImage("debian12-x86_64-netboot-p", {}), path.parent)
 
 
 @pytest.mark.parametrize(

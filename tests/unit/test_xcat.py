@@ -49,7 +49,7 @@ def test_collapse(nodes: list[str], wanted: str) -> None:
 
 
 def expand(noderange: str, known: set[str]) -> list[str]:
-    """As xCAT reads it: a node by its name; else an odd number of dashes, cut in the middle; parts of the same form; the first number that differs counts."""
+    """As xCAT reads it: a node by its name; else an odd number of dashes, split in the middle; parts of the same form; the first number that differs counts."""
     found = []
     for atom in filter(None, noderange.split(",")):
         halves = atom.split("-")
@@ -81,7 +81,7 @@ def test_whatever_is_collapsed_means_the_same_nodes() -> None:
         assert sorted(expand(collapsed, nodes)) == sorted(nodes), collapsed
 
 
-def test_mending_of_a_classic_image() -> None:
+def test_chdef_of_a_classic_image() -> None:
     classic = OsImage(
         "SL6.3-x86_64-netboot-example.prod", {"provmethod": "netboot", "rootimgdir": "/r", "pkglist": "/p"}
     )
@@ -94,7 +94,7 @@ def test_mending_of_a_classic_image() -> None:
         "osarch=x86_64",
         "profile=example.prod",
     ]
-    assert list(fitness.mending(classic)) == words
+    assert list(fitness.needed_chdef(classic)) == words
     with pytest.raises(AvsError) as err:
         fitness.refuse_incomplete(classic, Path("/install/x"), build=False)
     assert f"`{shlex.join(words)}`" in str(err.value)
@@ -103,12 +103,12 @@ def test_mending_of_a_classic_image() -> None:
 
 @pytest.mark.parametrize("missing", [("osvers",), ("osarch",), ("profile",), ("provmethod",), ("osvers", "provmethod")])
 def test_mending_names_just_what_is_missing(missing: tuple[str, ...]) -> None:
-    words = list(fitness.mending(image(**dict.fromkeys(missing, ""))))
+    words = list(fitness.needed_chdef(image(**dict.fromkeys(missing, ""))))
     assert words == ["chdef", "-t", "osimage", NAME, *(f"{key}={COMPLETE[key]}" for key in missing)]
 
 
-def test_a_complete_image_needs_no_mending() -> None:
-    assert list(fitness.mending(image())) == []
+def test_a_complete_image_needs_no_chdef() -> None:
+    assert list(fitness.needed_chdef(image())) == []
     fitness.refuse_incomplete(image(), Path("/install/x"), build=False)
 
 

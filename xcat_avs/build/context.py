@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from xcat_avs import generate
+from xcat_avs.build.paths import BuildPaths
 from xcat_avs.build.services import ImageServices
 from xcat_avs.definitions import pkglist
 from xcat_avs.definitions.osimage import OsImage
@@ -24,23 +25,6 @@ from xcat_avs.settings import Settings
 from xcat_avs.system import command, mounts, trust
 from xcat_avs.system.progress import Progress
 from xcat_avs.tree import kernels, packages
-
-
-@dataclass(frozen=True)
-class BuildPaths:
-    """Where a build lives. tree: laid out like a rootimgdir (rootimg/, kernel, ...)."""
-
-    tree: Path
-    results: Path
-    logs: Path
-
-    @property
-    def root(self) -> Path:
-        return self.tree / "rootimg"
-
-    def report(self, step: str) -> Path:
-        """The file with what a step has to say in the report of the create."""
-        return self.results / f"{step}.report"
 
 
 @dataclass(frozen=True)
@@ -253,7 +237,7 @@ class BuildContext(ImageServices):
         perform(dataclasses.replace(self, procedure=below))
 
     def _job(self) -> Job:
-        return Job(self.image, self.root, self.log, self.progress.warn, self.settings.timeout)
+        return Job(self.image, self.root, self.log, self.progress.warn, timeout=self.settings.timeout)
 
 
 def perform(ctx: BuildContext) -> None:

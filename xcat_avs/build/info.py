@@ -6,22 +6,19 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
 from xcat_avs import generate
-from xcat_avs.build.context import BuildPaths
-from xcat_avs.build.plan import StepResult
+from xcat_avs.build.building import Built
+from xcat_avs.build.job import BuildJob
+from xcat_avs.build.paths import BuildPaths
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.recipes.procedure import Procedure
 from xcat_avs.recipes.recipe import Recipe
 from xcat_avs.system import mounts
 from xcat_avs.tree import packages, scan
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split() if path.is_file() else []
 
 
 def step_reports(paths: BuildPaths, recipe: Recipe) -> dict[str, list[str]]:
@@ -30,19 +27,17 @@ def step_reports(paths: BuildPaths, recipe: Recipe) -> dict[str, list[str]]:
     return {name: path.read_text(encoding="utf-8").splitlines() for name, path in said.items() if path.is_file()}
 
 
-def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results: Sequence[StepResult], addons: Sequence[Any],
-                     report: str, provenance: Mapping[str, Any]) -> str:  # fmt: skip
+def write_build_info(job: BuildJob, built: Built, report: str, provenance: Mapping[str, Any]) -> str:
     """Write build_info/ into the tree: the report, the results, the logs, the packages, and under inputs/ all it came from.
 
-    addons: the results of the add-ons, AddonResults. Returns what is wrong with the image's package database, or "".
+    Returns what is wrong with the image's package database, or "".
     """
+    paths = job.paths
     info = paths.tree / "build_info"
     mounts.remove_tree(info)
-    inputs = info / "inputs"
     (info / "logs").mkdir(parents=True)
-    (inputs / "procedures").mkdir(parents=True)
     (info / "report").write_text(report, encoding="utf-8")
-    for name, rows in (("steps.json", results), ("addons.json", addons)):
+    for name, rows in (("steps.json", built.steps), ("addons.json", built.addons)):
         if rows or name == "steps.json":
             text = json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n"
             (info / name).write_text(text, encoding="utf-8")
@@ -50,9 +45,16 @@ def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results:
     (paths.tree / packages.STORED).write_text(packages.dump(installed), encoding="utf-8")
     facts = {**provenance, "packages": len(installed), "bytes": scan.tree_size(str(paths.root))}
     (info / "provenance.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    for result in (*results, *addons):
-        if os.path.exists(result.log):
-            shutil.copyfile(result.log, info / "logs" / os.path.basename(result.log))
+    for log in [*(step.log for step in built.steps), *(addon.log for addon in built.addons)]:
+        if os.path.exists(log):
+            shutil.copyfile(log, info / "logs" / os.path.basename(log))
+    _write_inputs(info / "inputs", built.image, job.recipe)
+    return problem
+
+
+def _write_inputs(inputs: Path, image: OsImage, recipe: Recipe) -> None:
+    """What the version came from: recipe, procedures, definition, and the files that it names."""
+    (inputs / "procedures").mkdir(parents=True)
     (inputs / "recipe.conf").write_text(recipe.text(), encoding="utf-8")
     (inputs / "osimage.stanza").write_text(image.stanza(), encoding="utf-8")
     places = [("procedures", step) for step in recipe.steps] + [("addons", step) for step in recipe.addons]
@@ -67,4 +69,3 @@ def write_build_info(paths: BuildPaths, image: OsImage, recipe: Recipe, results:
         target = inputs / "files" / str(path).lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    return problem

@@ -1,50 +1,133 @@
-"""What a build will run: what is done already is known by its id."""
+"""What a build will run, and why: what is done already is known by its id."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Generic, Optional
 
 from xcat_avs import generate
-from xcat_avs.build.context import BuildPaths
+from xcat_avs.build import markers
+from xcat_avs.build.job import BuildJob
+from xcat_avs.build.markers import AddonResult, Result, StepResult
+from xcat_avs.build.paths import ROOT
 from xcat_avs.definitions.osimage import OsImage
-from xcat_avs.generate import Generator
 from xcat_avs.recipes.procedure import Procedure
-from xcat_avs.recipes.recipe import Recipe, Step
-from xcat_avs.system import records
+from xcat_avs.recipes.recipe import Step
+from xcat_avs.system import mounts
 
-SEED, BEGUN = "seed", "begun"
+RUN, SKIP, RERUN = "run", "skip", "rerun"
+# Why something is not skipped, or is.
+DONE, NEW, BROKEN, GONE = "it is done", "it is not done yet", "it failed or was interrupted", "its tree is gone"
+CHANGED = "its file or its options have changed"
+STARTS_OTHERWISE = "the definition, a file that it names, a site file, the generator, or this step itself has changed"
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """What a step did. seconds are its own; sizes in bytes. Its file is the marker for a resume."""
+class Action(Generic[Result]):
+    """What is done with a step or add-on, and why. id: see step_id; result: the class of what it gives; done: what one that is skipped gave."""
 
-    name: str
+    step: Step
     id: str
-    seconds: float
-    packages_before: int
-    packages_after: int
-    bytes_before: int
-    bytes_after: int
-    started: str
-    source: str
-    log: str
+    marker: Path
+    result: type[Result]
+    kind: str = RUN
+    reason: str = NEW
+    done: Optional[Result] = None
 
 
-def step_ids(recipe: Recipe, seed: str) -> list[str]:
-    """An id for each step, each made of the one before it. seed: what the build starts from."""
-    ids = []
-    previous = seed
-    for step in recipe.steps:
-        previous = step_id(step, previous)
-        ids.append(previous)
-    return ids
+@dataclass(frozen=True)
+class Plan:
+    """The steps and add-ons of a build in their order. anew: why nothing of the last build is kept, though asked for."""
+
+    steps: Sequence[Action[StepResult]]
+    addons: Sequence[Action[AddonResult]]
+    anew: str = ""
+
+
+def plan(job: BuildJob, seed: str, resume: bool) -> Plan:
+    """What a build that starts from seed runs; with resume, only from the first step that is not done as it would be now."""
+    steps = planned_steps(job, seed)
+    addons = planned_addons(job, steps[-1].id)
+    if not resume:
+        return Plan(steps, addons)
+    gone = next((name for name in markers.begun(job.paths) if name not in {step.name for step in job.recipe.steps}), "")
+    steps = _compare_steps(job, steps, f"{gone} is no step any more" if gone else "")
+    first = next((action.step.name for action in steps if action.kind != SKIP), "")
+    addons = _compare_addons(job, addons, f"{first} is run before it" if first else "")
+    return Plan(steps, addons, f"{gone}: was a step of this build and is none now" if gone else "")
+
+
+def planned_steps(job: BuildJob, seed: str) -> list[Action[StepResult]]:
+    """All steps, each with an id that is made of the one before it. seed: what the build starts from."""
+    actions = []
+    for number, step in enumerate(job.recipe.steps):
+        seed = step_id(step, seed)
+        actions.append(Action(step, seed, job.paths.step_marker(number, step.name), StepResult))
+    return actions
+
+
+def planned_addons(job: BuildJob, base: str) -> list[Action[AddonResult]]:
+    """All add-ons. base: the id of the last step, which made the image that they are built on."""
+    paths = job.paths
+    return [Action(step, step_id(step, base), paths.addon_marker(step.name), AddonResult) for step in job.recipe.addons]
+
+
+def _compare_steps(job: BuildJob, planned: Sequence[Action[StepResult]], because: str) -> list[Action[StepResult]]:
+    """The steps with what is known of the last build. because: why none is skipped, "" where those that are done are."""
+    actions: list[Action[StepResult]] = []
+    begun, there = markers.begun(job.paths), job.paths.root.is_dir()
+    for action in planned:
+        changed = CHANGED if actions else STARTS_OTHERWISE
+        action = _decided(action, there, action.step.name in begun, because or changed, keep=not because)
+        if action.kind != SKIP and not because:
+            because = f"{action.step.name} is run before it"
+        actions.append(action)
+    return actions
+
+
+def _compare_addons(job: BuildJob, planned: Sequence[Action[AddonResult]], because: str) -> list[Action[AddonResult]]:
+    """As _compare_steps."""
+    top = job.paths.addons
+    return [
+        _decided(
+            action,
+            not top.is_symlink() and (top / action.step.name / ROOT).is_dir(),
+            (top / action.step.name).is_dir(),
+            because or CHANGED,
+            keep=not because,
+        )
+        for action in planned
+    ]
+
+
+def _decided(action: Action[Result], there: bool, begun: bool, changed: str, keep: bool) -> Action[Result]:
+    """The action after a look at its marker. there: its files are; changed: what to say of one that was done otherwise."""
+    done = markers.load(action.result, action.marker)
+    if keep and there and done is not None and done.id == action.id:
+        return replace(action, kind=SKIP, reason=DONE, done=done)
+    if done is None and not begun:
+        return action
+    broken = BROKEN if done is None else GONE if done.id == action.id else changed
+    return replace(action, kind=RERUN, reason=broken if keep else changed)
+
+
+def clear(job: BuildJob, planned: Plan) -> None:
+    """Keep of the last build what is skipped, and nothing else; make the directories."""
+    paths = job.paths
+    if not any(action.kind == SKIP for action in planned.steps):
+        for old in (paths.results, paths.tree):
+            mounts.remove_tree(old)
+    for directory in (paths.results, paths.logs, paths.tree.parent):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    kept = {action.marker for action in planned.steps if action.kind == SKIP}
+    kept |= {action.marker for action in planned.addons if action.kind == SKIP}
+    for marker in paths.results.glob("*.json"):
+        if marker not in kept:
+            marker.unlink()
 
 
 def step_id(step: Step, previous: str) -> str:
@@ -58,12 +141,12 @@ def step_id(step: Step, previous: str) -> str:
     return sha.hexdigest()
 
 
-def build_seed(image: OsImage, generator: Generator, source: Optional[Path], installdir: Path) -> str:
+def build_seed(job: BuildJob, image: OsImage) -> str:
     """A hash of what a build starts from: the definition, every file it names, the site's files, the generator."""
     sha = hashlib.sha256(
-        f"{image.stanza()}\0{generator.identity()}\0{source or ''}\0".encode("utf-8", "surrogateescape")
+        f"{image.stanza()}\0{job.generator.identity()}\0{job.source or ''}\0".encode("utf-8", "surrogateescape")
     )
-    site = installdir / "custom/avs"
+    site = job.installdir / "custom/avs"
     site_files = [
         path
         for top in (site / "files", site / "images" / image.profile / "files")
@@ -73,32 +156,3 @@ def build_seed(image: OsImage, generator: Generator, source: Optional[Path], ins
     for path in sorted({*image.named_files(), *generate.lists(image)[0], *site_files}):
         sha.update(str(path).encode() + b"\0" + path.read_bytes() + b"\0")
     return sha.hexdigest()
-
-
-def remember_seed(paths: BuildPaths, seed: str, after: str) -> None:
-    """Note what the seed is now that the build has changed its own definition."""
-    if after != seed and paths.results.is_dir():
-        (paths.results / SEED).write_text(f"{after} {seed}\n", encoding="ascii")
-
-
-def earlier_seed(paths: BuildPaths, seed: str) -> str:
-    """The seed that a build began with, where seed is what the build itself made of it."""
-    try:
-        after, began = (paths.results / SEED).read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return seed
-    return began if after == seed else seed
-
-
-def write_marker(marker: Path, result: Any) -> None:
-    """Write the result of a step, which says that it is done, whole or not at all."""
-    temporary = marker.with_suffix(".new")
-    temporary.write_text(json.dumps(dataclasses.asdict(result)), encoding="utf-8")
-    os.replace(temporary, marker)
-
-
-def _load_result(marker: Path) -> Optional[StepResult]:
-    try:
-        return records.load(StepResult, marker.read_bytes())
-    except OSError:
-        return None  # no such step yet, or it was cut off: do it again

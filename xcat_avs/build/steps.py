@@ -8,95 +8,86 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
-from xcat_avs.build.context import BuildContext, BuildPaths, perform
-from xcat_avs.build.info import _lines
-from xcat_avs.build.plan import BEGUN, StepResult, _load_result, step_ids, write_marker
+from xcat_avs.build import markers
+from xcat_avs.build.context import BuildContext, perform
+from xcat_avs.build.job import BuildJob
+from xcat_avs.build.markers import Result, StepResult
+from xcat_avs.build.plan import SKIP, Action
 from xcat_avs.clock import utc_now
 from xcat_avs.errors import AvsError, CommandError
-from xcat_avs.recipes.recipe import Recipe, Step
 from xcat_avs.system import command, mounts
 from xcat_avs.system.progress import Progress
 from xcat_avs.tree import packages, scan
 
+STEP, ADDON = "step", "add-on"
+
 
 class StepFailed(AvsError):
-    """A step failed; results: the steps that were done before it."""
+    """A step or an add-on failed. kind: which of the two; reason: what it said, without which one it was."""
 
-    results: tuple[StepResult, ...] = ()
-
-
-ContextFor = Callable[[Step, Path], BuildContext]
-
-
-def run_steps(
-    ctx_for: ContextFor, recipe: Recipe, paths: BuildPaths, seed: str, resume: bool, progress: Progress
-) -> list[StepResult]:
-    """Run the steps of a recipe; with resume, only from the first that is not done as it would be now.
-
-    ctx_for(step, log): the context of a step. Raises StepFailed with the results so far.
-    """
-    results: list[StepResult] = []
-    begun = paths.results / BEGUN
-    gone = [name for name in _lines(begun) if name not in {step.name for step in recipe.steps}]
-    if resume and gone:
-        progress.say(f"{gone[0]}: was a step of this build and is none now; beginning again")
-        resume = False
-    if not resume:
-        for old in (paths.results, paths.tree):
-            mounts.remove_tree(old)
-    for directory in (paths.results, paths.logs, paths.tree.parent):
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for number, (step, identity) in enumerate(zip(recipe.steps, step_ids(recipe, seed))):
-        marker = paths.results / f"{number:02d}-{step.name}.json"
-        done = _load_result(marker) if resume else None
-        if done is not None and done.id == identity and paths.root.is_dir():
-            progress.say(f"{step.name}: done before, not repeated")
-            results.append(done)
-            continue
-        if resume:
-            resume = False
-            if number == 0:
-                mounts.remove_tree(paths.tree)  # nothing of it is used
-            for stale in sorted(paths.results.glob("*.json"))[number:]:
-                stale.unlink()
-        log = paths.logs / f"{step.name}.log"
-        with open(begun, "a", encoding="utf-8") as stream:
-            stream.write(f"{step.name}\n")
-        progress.begin(step.name)
-        try:
-            with failing(f"step {step.name}", log, results):
-                result = _run_step(ctx_for(step, log), step, identity, log)
-        finally:
-            progress.end()
-        write_marker(marker, result)
-        results.append(result)
-    return results
+    kind = STEP
+    name = ""
+    reason = ""
 
 
-def _run_step(ctx: BuildContext, step: Step, identity: str, log: Path) -> StepResult:
-    log.write_bytes(b"")
-    ctx.paths.report(step.name).unlink(missing_ok=True)
-    started, clock = utc_now(), time.monotonic()
-    packages, size = measure(ctx.root)
+class Running:
+    """A step or add-on that is run now: since when, and where its output goes."""
+
+    def __init__(self, action: Action[Any], log: Path) -> None:
+        log.write_bytes(b"")
+        self.step, self.log = action.step, log
+        self._id, self._started, self._clock = action.id, utc_now(), time.monotonic()
+
+    def measured(self) -> dict[str, Any]:
+        """What every result has; seconds up to now."""
+        return {"name": self.step.name, "id": self._id, "seconds": time.monotonic() - self._clock, "started": self._started,
+                "source": str(self.step.procedure.path), "log": str(self.log)}  # fmt: skip
+
+
+def carry_out(
+    actions: Sequence[Action[Result]], work: Callable[[Action[Result]], Result], progress: Progress, done: list[Result]
+) -> None:
+    """Do what is not to be skipped, each whole before the next; the results, of those that are skipped as well, go to done."""
+    for action in actions:
+        result = action.done
+        if action.kind != SKIP or result is None:
+            result = work(action)
+            markers.write(action.marker, result)
+        else:
+            title, past = ("", "done") if isinstance(result, StepResult) else (f"{ADDON} ", "built")
+            progress.say(f"{title}{action.step.name}: {past} before, not repeated")
+        done.append(result)
+
+
+def run_steps(job: BuildJob, actions: Sequence[Action[StepResult]], done: list[StepResult]) -> None:
+    """Run the steps of a plan; their results go to done, one by one. Raises StepFailed."""
+
+    def work(action: Action[StepResult]) -> StepResult:
+        name, log = action.step.name, job.paths.logs / f"{action.step.name}.log"
+        markers.begin(job.paths, name)
+        with showing(job.progress, name), failing(STEP, name, log):
+            return _run_step(job.context(action.step, log), Running(action, log))
+
+    carry_out(actions, work, job.progress, done)
+
+
+def _run_step(ctx: BuildContext, running: Running) -> StepResult:
+    ctx.paths.report(running.step.name).unlink(missing_ok=True)
+    packages_before, bytes_before = measure(ctx.root)
     perform(ctx)
-    seconds = time.monotonic() - clock
+    measured = running.measured()
     left = mounts.mounts_below(ctx.root)
     if left:
         raise AvsError(f"it left mounts behind: {', '.join(left)}")
-    packages_after, size_after = measure(ctx.root)
+    packages_after, bytes_after = measure(ctx.root)
     return StepResult(
-        step.name,
-        identity,
-        seconds,
-        packages,
-        packages_after,
-        size,
-        size_after,
-        started,
-        str(step.procedure.path),
-        str(log),
+        **measured,
+        packages_before=packages_before,
+        packages_after=packages_after,
+        bytes_before=bytes_before,
+        bytes_after=bytes_after,
     )
 
 
@@ -108,24 +99,34 @@ def measure(root: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def failing(what: str, log: Path, results: Sequence[StepResult] = ()) -> Iterator[None]:
-    """Make a StepFailed of what goes wrong in a step. results: of those before it."""
+def showing(progress: Progress, activity: str) -> Iterator[None]:
+    """Show what is done for the length of a block."""
+    progress.begin(activity)
+    try:
+        yield
+    finally:
+        progress.end()
+
+
+@contextmanager
+def failing(kind: str, name: str, log: Path) -> Iterator[None]:
+    """Make a StepFailed of what goes wrong in a step or add-on."""
     try:
         yield
     except (AvsError, OSError, subprocess.SubprocessError) as err:
-        raise _failed(what, err, log, results) from None
+        raise _failed(kind, name, err, log) from None
     except Exception as err:
         frame = traceback.extract_tb(err.__traceback__)[-1]
         text = f"{type(err).__name__}: {err} ({frame.filename}, line {frame.lineno})"
-        failed = _failed(what, AvsError(text), log, results)
+        failed = _failed(kind, name, AvsError(text), log)
         with open(log, "a", encoding="utf-8") as stream:
             traceback.print_exc(file=stream)
         raise failed from err
 
 
-def _failed(what: str, err: Exception, log: Path, results: Sequence[StepResult]) -> StepFailed:
+def _failed(kind: str, name: str, err: Exception, log: Path) -> StepFailed:
     text = err.text if isinstance(err, AvsError) else str(err)
     lines = err.tail if isinstance(err, CommandError) and err.tail else command.tail(log)
-    failed = StepFailed(f"{what} failed: {text}", lines, str(log))
-    failed.results = tuple(results)
+    failed = StepFailed(f"{kind} {name} failed: {text}", lines, str(log))
+    failed.kind, failed.name, failed.reason = kind, name, text
     return failed

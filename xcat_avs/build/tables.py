@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
-from xcat_avs.report import RIGHT, Table, mebibytes
+from xcat_avs import clock
+from xcat_avs.build.building import Built
+from xcat_avs.build.markers import AddonResult, StepResult
+from xcat_avs.report import RIGHT, Table, as_lines, mebibytes, short_size
 
 
-def step_table(steps: Iterable[Any], packages: str) -> Table:
+def report_blocks(built: Built, completed: str, message: str, said: Mapping[str, Sequence[str]]) -> list[object]:
+    """The report of a create, which is stored as well. said: what steps have to say, by their names."""
+    packages = built.image.version.packages
+    return [
+        f"Image rebuild completed at {clock.ctime(completed)}",
+        message,
+        step_table(built.steps, packages),
+        *([addon_table(built.addons, packages)] if built.addons else []),
+        *(as_lines([f"{name}:", *(f"  {line}" for line in lines)]) for name, lines in said.items()),
+        f"Image {built.image.profile} created",
+    ]
+
+
+def step_table(steps: Iterable[StepResult], packages: str) -> Table:
     """The report of a create: a row a step and the total.
 
-    steps: StepResults. packages: `rpm` or `deb`, for the headers.
+    packages: `rpm` or `deb`, for the headers.
     """
     rows = []
     seconds = 0.0
@@ -47,14 +62,14 @@ def step_table(steps: Iterable[Any], packages: str) -> Table:
     return Table(headers, rows, [RIGHT] * 6, rule=True, width=8, first_width=23)
 
 
-def addon_table(addons: Iterable[Any], packages: str) -> Table:
-    """The add-ons of a create: what each took, the packages it adds and takes away, and what it holds. addons: AddonResults."""
+def addon_table(addons: Iterable[AddonResult], packages: str) -> Table:
+    """The add-ons of a create: what each took, the packages it adds and takes away, and what it holds."""
     rows = [
         (
             addon.name,
             f"{round(addon.seconds)}s",
             f"+{addon.packages_added} -{addon.packages_removed}",
-            mebibytes(addon.bytes),
+            short_size(addon.bytes),
             str(addon.paths),
             str(addon.removed),
         )

@@ -1,1 +1,1 @@
-"""Where osimage definitions come from, and what they and the lists that they name say."""
+"""Osimage definitions: their sources, osvers, and the package lists and exlists that they name."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Callable
 
 from xcat_avs.definitions import includes
 from xcat_avs.definitions.includes import INCLUDE, Source
-from xcat_avs.system.descent import Descent
-from xcat_avs.tree import scan
 
 KIND = "exlist"
 _libc = ctypes.CDLL(None)
@@ -58,22 +55,6 @@ def with_parents(paths: Iterable[str]) -> set[str]:
             found.add(path)
             path = os.path.dirname(path)
     return found
-
-
-def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
-    """Remove from a disposable tree what an exlist leaves out; returns how many paths."""
-    if not excluded:
-        return 0
-    paths = [path for path, _ in scan.walk(str(root))]
-    left_out = set(paths) - with_parents(select(paths, excluded, included))
-    with Descent(str(root)) as tree:
-        for path in sorted(left_out, reverse=True):  # what is in a directory before the directory
-            directory, last = tree.parent(path)
-            if stat.S_ISDIR(os.stat(last, dir_fd=directory, follow_symlinks=False).st_mode):
-                os.rmdir(last, dir_fd=directory)
-            else:
-                os.unlink(last, dir_fd=directory)
-    return len(left_out)
 
 
 def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:

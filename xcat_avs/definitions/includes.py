@@ -16,7 +16,7 @@ from xcat_avs.errors import AvsError
 from xcat_avs.system import trust
 
 INCLUDE = re.compile(r"#INCLUDE:([^#^\n]+)#")
-# What makes a line of a package list more than a comment.
+# A line that begins so is a directive, although it looks like a comment.
 DIRECTIVE = re.compile(r"#(?:INCLUDE|ENV):[^#^\n]+#|#NEW_INSTALL_LIST#")
 VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 DEPTH = 50  # lists within lists
@@ -24,7 +24,7 @@ DEPTH = 50  # lists within lists
 
 @dataclass(frozen=True)
 class Source:
-    """A list to be read. kind: what it is called. asker: who names it. variables: what `${NAME}` stands for."""
+    """A list to be read. kind: its name in messages. asker: what names it. variables: values of `${NAME}`."""
 
     path: Path
     kind: str
@@ -40,7 +40,7 @@ class Source:
         return replace(self, path=self.top / name.strip(), asker=where, above=above)
 
     def text(self) -> str:
-        """The text; bytes that are not UTF-8 stay what they are. Raises AvsError, naming who asks for the list."""
+        """The text of the list; bytes that are not UTF-8 are kept. Raises AvsError that says what names the list."""
         if len(self.above) > DEPTH:
             raise AvsError(f"{self.asker}: lists are included more than {DEPTH} deep")
         try:
@@ -69,7 +69,7 @@ def is_comment(line: str) -> bool:
 
 
 def files(sources: Iterable[Source], comments: bool) -> tuple[list[Path], list[str]]:
-    """Every list with those that it includes, and what is wrong with those that cannot be read.
+    """All lists, included ones too, and a message for each that cannot be read.
 
     comments: whether an #INCLUDE: in a comment counts, as it does in an exlist.
     """

@@ -1,4 +1,4 @@
-"""What an osimage and a tag are, and which one the command line means."""
+"""Osimages and tags, and finding the osimage that the command line means."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xcat_avs.errors import AvsError, NotFoundError, counted, nearest
 
 ARCHES = "x86_64|aarch64|ppc64le|ppc64el|ppc64|s390x|i[3-6]86|x86|amd64|arm64|riscv64"
 # The form xCAT itself gives names: OSVERS-ARCH-PROVMETHOD-PROFILE. OSVERS and PROFILE may hold
-# a dash (centos-stream9), so the architecture is what the name is cut at.
+# a dash (centos-stream9), so the name is split at the architecture.
 NAME_FORM = re.compile(
     rf"(?P<osvers>.+?)-(?P<osarch>{ARCHES})-(?P<provmethod>netboot|statelite|install)-(?P<profile>.+)"
 )
@@ -27,8 +27,8 @@ class OsImage:
     name: str
     attributes: Mapping[str, str] = field(hash=False)
     origin: str = ""
-    damaged: str = ""  # why this definition cannot be trusted
-    os_names: OsNames = field(default=(), compare=False)  # what the site calls its distributions
+    damaged: str = ""  # why this definition cannot be used
+    os_names: OsNames = field(default=(), compare=False)  # the site's own names of distributions
 
     def _attribute(self, key: str) -> str:
         value = self.attributes.get(key, "")
@@ -69,7 +69,7 @@ class OsImage:
     def rootimgdir(self, installdir: Path) -> Path:
         """Where xCAT serves this image; unset means INSTALLDIR/netboot/OSVERS/ARCH/PROFILE."""
         value = self.attributes.get("rootimgdir", "")
-        # Path drops slashes at the end and in the middle, but keeps two at the beginning.
+        # Path drops superfluous slashes, except a second one at the beginning.
         return Path("/" + value.lstrip("/")) if value.startswith("/") else installdir / self.store_path
 
     def paths(self, attribute: str) -> tuple[Path, ...]:
@@ -150,7 +150,7 @@ class Tag:
     date: str  # UTC, ISO 8601
     author: str
     message: str
-    real: str = ""  # who that was to the system
+    real: str = ""  # the user, uid and host that the system knows
 
 
 def check_tag_name(name: str) -> str:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 from xcat_avs.errors import AvsError
 
-# A distribution, its release, and what a site or copycds puts behind that: rhels7.5-alternate, sles12sp5.
+# A distribution, its release, and what a site or copycds appends: rhels7.5-alternate, sles12sp5.
 OSVERS_FORM = re.compile(
     r"(?P<name>[A-Za-z][A-Za-z_-]*?)-?(?P<major>[0-9]+)(?:(?P<minor>(?:\.[0-9]+)+)|-?[sS][pP](?P<pack>[0-9]+))?"
     r"(?P<more>(?:[._+~-]?[A-Za-z]|[_+~-][0-9])[A-Za-z0-9_.+~-]*)?"
 )
 LAST_NUMBER = re.compile(r"(?P<major>[0-9]+)(?P<minor>(?:\.[0-9]+)*)$")
-# What becomes a directory, a Subversion path or a shell word of xCAT's must be plain.
+# An osvers becomes a directory, a Subversion path and a word in shell lines of xCAT, so it must be plain.
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*")
 
 # distribution (as xCAT spells it in osvers, lower case) -> family
@@ -28,7 +28,7 @@ DISTRIBUTIONS = {
 # family -> digits of a first number, and from which number on a release without dots is one: centos74, ubuntu2204
 WITHOUT_DOTS = {"el": (1, 30), "sles": (2, 100), "ubuntu": (2, 1000)}
 FAMILIES = tuple(dict.fromkeys(DISTRIBUTIONS.values()))
-# What a site calls its distributions: an osvers, or its beginning with "*", and what that is like.
+# A site's name for a distribution (an osvers, or the beginning of one with "*") and the known one it is like.
 OsNames = tuple[tuple[str, str], ...]
 
 
@@ -99,7 +99,7 @@ class OsVersion:
 
 
 def _like(osvers: str, names: OsNames) -> str:
-    """What a site says an osvers is like: by its own name, else by the longest beginning of it."""
+    """The known osvers that a site says this one is like: by its whole name, else by the longest matching beginning."""
     exact = dict(names).get(osvers)
     beginnings = [(name, like) for name, like in names if name.endswith("*") and osvers.startswith(name[:-1])]
     return exact or max(beginnings, key=lambda item: len(item[0]), default=("", ""))[1]
@@ -115,13 +115,13 @@ def _release(family: str, found: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _for_all(osvers: str) -> str:
-    """The advice for all releases of a distribution, where a family alone says enough."""
+    """Advice that covers all releases of a distribution, where naming a family is enough."""
     stem = LAST_NUMBER.sub("", osvers)
     return f", or for all its releases `{stem}* = el`" if stem not in ("", osvers) else ""
 
 
 def check_os_name(name: str, like: str) -> None:
-    """Refuse a line of [osvers] that can mean nothing: `mylinux9 = rocky9.4`, `mylinux* = el`."""
+    """Refuse a line of [osvers] that has not the form `mylinux9 = rocky9.4` or `mylinux* = el`."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*\*?", name):
         raise AvsError(f"{name!r} is no osvers, nor the beginning of one with * after it")
     if like not in FAMILIES:

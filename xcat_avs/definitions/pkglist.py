@@ -13,7 +13,7 @@ from xcat_avs.errors import AvsError
 
 KIND = "package list"
 ENVIRONMENT = re.compile(r"#ENV:([^#^]+)#")
-# apt and dnf take these as they are; anything else would be an option or a shell word.
+# apt and dnf take such names as packages; anything else could be an option or a shell word.
 PACKAGE = re.compile(r"@?[A-Za-z0-9^*?][A-Za-z0-9_.+:~^*?=/-]*")
 
 
@@ -67,7 +67,7 @@ def read(paths: Iterable[Path], variables: Mapping[str, str], strip_directory: b
 
 
 def _words(line: str) -> list[str]:
-    """The names of a line: what is left without directives and a comment at its end."""
+    """The package names of a line, without directives and the comment at its end."""
     return re.split(r"(?:^|\s)#", includes.DIRECTIVE.sub(" ", line))[0].replace(",", " ").split()
 
 

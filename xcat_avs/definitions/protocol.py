@@ -56,6 +56,11 @@ class Definitions(Protocol):
         """Every node, by name."""
 
 
+def chdef(definitions: Definitions, image: OsImage, change: str) -> str:
+    """How the admin changes an osimage: `attribute=value`."""
+    return f"`chdef -t osimage {image.name} {change}`" if definitions.xcat else f"{change} in {image.origin}"
+
+
 @dataclass(frozen=True)
 class NamedDefinitions:
     """Another source, with the names handed to each osimage of it.

@@ -87,10 +87,10 @@ class StanzaDefinitions:
         return images
 
     def reload(self, timeout: float = 0, bypass: bool = False) -> None:
-        pass  # read anew each time
+        pass  # the file is read at every call
 
     def nodes(self) -> Mapping[str, Node]:
-        return {}  # without xCAT there is nobody to ask
+        return {}  # nodes are known to xCAT only
 
     def _files(self) -> list[Path]:
         if not self.path.is_dir():

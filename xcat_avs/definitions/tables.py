@@ -28,7 +28,7 @@ OBJECT = re.compile(r"(\S.*):")
 ATTRIBUTE = re.compile(r" {4}([A-Za-z][A-Za-z0-9_.]*)=(.*)")
 COMPACT = re.compile(r"(\S+): ([A-Za-z][A-Za-z0-9_.]*)=(.*)")
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-# table -> what lsdef is asked of it
+# table -> the arguments of lsdef that print it
 QUESTIONS = {
     "osimage": ("-t", "osimage", "-z"),
     "site": ("-t", "site", "clustersite", "-i", "installdir,installloc,master,sharedtftp,tftpdir", "-c"),
@@ -48,7 +48,7 @@ def parse(text: str) -> dict[str, OsImage]:
     said = [line.strip() for line in lines if line.strip()]
     if len(said) == 1 and said[0] in EMPTY:
         return {}
-    # A module that does not load is told of before the answer.
+    # A plug-in that does not load is reported before the answer.
     while lines[0].startswith("Error loading module"):
         lines.pop(0)
     if lines[0] != HEADER:
@@ -61,7 +61,7 @@ def parse(text: str) -> dict[str, OsImage]:
         header, attribute = OBJECT.fullmatch(line), ATTRIBUTE.fullmatch(line)
         if header and lines[number - 1] == "" and lines[number + 1].startswith("    objtype="):
             name = header.group(1)
-            damaged |= {name} & tables.keys()  # there cannot be two
+            damaged |= {name} & tables.keys()  # a second object of that name is part of some value
             tables[name] = {}
         elif attribute and name:
             damaged |= {name} if attribute.group(1) in tables[name] else set()
@@ -79,7 +79,7 @@ def parse(text: str) -> dict[str, OsImage]:
 
 
 def _ends_stanza(lines: list[str], number: int) -> bool:
-    """Whether an empty line is one between stanzas, or at the end."""
+    """Whether an empty line ends a stanza: another one follows, or nothing."""
     following = [line for line in lines[number + 1 :] if line]
     return not following or (lines[number + 1] != "" and OBJECT.fullmatch(lines[number + 1]) is not None)
 
@@ -110,7 +110,7 @@ def _ask(program: str, questions: Sequence[Sequence[str]], timeout: float = 0,
 
 def _good(words: Sequence[str], output: Output) -> str:
     """The text of an answer. Raises AvsError where it is none."""
-    # What stands in a good answer is somebody's text, and no message.
+    # With exit code 0 only the first line can be a message; the rest are values.
     said = f"{output.text}\n{output.stderr}" if output.code else output.text.split("\n")[0]
     lines = [line for line in said.splitlines() if line.strip()]
     problem = _problem(said, output.code)
@@ -122,12 +122,12 @@ def _good(words: Sequence[str], output: Output) -> str:
 
 
 def _problem(said: str, code: int) -> str:
-    """What is wrong with xCAT, and what to do about it, by what its client said; "" for what nobody knows."""
+    """Explain a message of xCAT's client: what is wrong and what to do about it; "" for an unknown message."""
     who = "root" if os.geteuid() == 0 else "this user"
     setup = "XCATROOT/share/xcat/scripts/setup-local-client.sh USER"
     if "certificates under" in said:
         return f"{who} has no certificate for xcatd in ~/.xcat; root makes one with {setup}"
-    # Of another certificate authority: xcatd refuses it, or ends the connection without a word.
+    # A certificate of another authority: xcatd refuses it, or closes the connection without a message.
     if "certificate verify failed" in said or "ended prematurely" in said:
         return (f"xcatd refuses the certificate that {who} has in ~/.xcat, or ended meanwhile; where `systemctl status xcatd` is well, "
                 f"make the certificate anew with {setup} (see xcat(3))")  # fmt: skip
@@ -144,7 +144,7 @@ def _problem(said: str, code: int) -> str:
 
 
 def service_copies(site: Mapping[str, str]) -> tuple[str, ...]:
-    """Which directories service nodes have copies of, as the site table says: those that they do not mount."""
+    """The directories that service nodes copy and do not mount, by the site table."""
     own_tftp = site.get("sharedtftp", "").lower() in ("0", "no")
     own_install = not site.get("installloc")
     return (*(["INSTALLDIR"] if own_install else []), *(["TFTPDIR"] if own_tftp else []))
@@ -159,7 +159,7 @@ def parse_nodes(text: str, site: Mapping[str, str]) -> dict[str, Node]:
     for name, values in table.items():
         service = ",".join(name for name in values.get("servicenode", "").split(",") if name not in here)
         master = values.get("xcatmaster", "")
-        # What xcatmaster names is a service node only where it is a node, and not the management node itself.
+        # xcatmaster names a service node only if that is a node, and not the management node itself.
         if not service and master in table and master not in here:
             service = master
         own = copies if service else ()
@@ -171,7 +171,7 @@ def parse_nodes(text: str, site: Mapping[str, str]) -> dict[str, Node]:
 class XcatDefinitions:
     """The xCAT tables. program: the lsdef to use. Each table but that of the nodes is read at most once.
 
-    together: the tables that will be asked for; with the first all of them are, and none waits for another.
+    together: tables that will be needed; the first question asks for all of them at the same time.
     """
 
     program: str
@@ -212,11 +212,11 @@ class XcatDefinitions:
 
     def reload(self, timeout: float = 0, bypass: bool = False) -> None:
         text = lsdef(self.program, *QUESTIONS["osimage"], timeout=timeout, env={"XCATBYPASS": "1"} if bypass else None)
-        if bypass:  # what xcatd would make of it
+        if bypass:  # what xcatd does before it answers
             text = NOT_ASCII.sub(lambda match: "?" * len(match.group().encode("utf-8", "surrogateescape")), text)
         self.__dict__["_images"] = parse(text)
 
     def nodes(self) -> Mapping[str, Node]:
         found = parse_nodes(self._table("node"), self._site)
-        self._answers.pop("node")  # nodeset changes them
+        self._answers.pop("node")  # read anew at each call, since nodeset changes it
         return found

@@ -1,1 +1,1 @@
-"""What differs between two versions, and how it is told."""
+"""Compute the differences between two versions, and put them into words."""

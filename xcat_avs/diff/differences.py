@@ -40,7 +40,7 @@ class FileChange(NamedTuple):
 
 
 class PrivilegeChange(NamedTuple):
-    """A file that gives other rights to who runs it than before: setuid, setgid, capabilities, in words."""
+    """A file whose setuid, setgid or capabilities changed; old and new in words."""
 
     path: str
     old: str
@@ -92,7 +92,7 @@ def shown(path: str) -> str:
 
 def stored(path: str) -> str:
     """A path of a version from what people call it."""
-    whole = posixpath.normpath("/" + path.lstrip("/"))  # with no `..` that would lead out
+    whole = posixpath.normpath("/" + path.lstrip("/"))  # a `..` cannot lead above the top
     return (ROOT + whole).rstrip("/") if path.startswith("/") else whole[1:]
 
 
@@ -183,7 +183,7 @@ def _divided(changes: Iterable[FileChange], directories: Iterable[str]) -> Diffe
 def _input(path: str, change: str) -> list[InputChange]:
     top, _, rest = path.partition("/")
     if path == "osimage.stanza":
-        return []  # its attributes are compared
+        return []  # its attributes are compared one by one
     if top in ("files", "procedures"):
         return [InputChange(*(("file", "/" + rest) if top == "files" else ("procedure", rest)), change)]
     return [InputChange("recipe", path, change)]
@@ -199,7 +199,7 @@ def _privileges(changes: Iterable[FileChange]) -> list[PrivilegeChange]:
 
 
 def privileges(entry: Optional[Entry]) -> str:
-    """What rights a file gives to who runs it, in words; empty for none, and for what is no file."""
+    """setuid, setgid and capabilities of a file in words; empty for none, and for what is no file."""
     if entry is None or entry.type != "file":
         return ""
     return rights(entry.mode, entry.uid, entry.gid, entry.xattrs)

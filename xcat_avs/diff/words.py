@@ -10,13 +10,13 @@ from xcat_avs.clock import local
 from xcat_avs.diff import differences
 from xcat_avs.diff.differences import Differences, FileChange
 from xcat_avs.escape import printable
-from xcat_avs.report import LEFT, RIGHT, Table, as_lines, mebibytes
-from xcat_avs.request import EVERY_FILE
+from xcat_avs.report import LEFT, RIGHT, Table, as_lines, short_size
 from xcat_avs.store.protocol import Version
 from xcat_avs.tree.manifest import Entry
 from xcat_avs.tree.packages import Package, PackageChanges, PackageList
 
 SHOWN = 40  # files in a report that was not asked for files
+EVERY_FILE = "*"  # what --files means without a pattern
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def file_blocks(files: Sequence[FileChange], limit: int, pattern: str) -> list[o
     taken = files[:limit] if limit else files
     lines = [f"  {item.change:<7}  {item.path}" + _details(item) for item in taken]
     if len(taken) < len(files):
-        lines.append(f"  and {len(files) - len(taken)} more; --files lists all, --files PATTERN some, --content one")
+        lines.append(f"  and {len(files) - len(taken)} more; --files lists all, --match PATTERN some, --content one")
     return [as_lines([heading, *lines])]
 
 
@@ -120,7 +120,7 @@ def _texts(entry: Entry) -> dict[str, str]:
 def _size_table(found: Differences) -> Table:
     sizes = {name: pair for name, pair in (found.sizes or {}).items() if any(pair)}
     sizes["TOTAL"] = (sum(pair[0] for pair in sizes.values()), sum(pair[1] for pair in sizes.values()))
-    rows = [(name, mebibytes(old), mebibytes(new), mebibytes(new - old)) for name, (old, new) in sizes.items()]
+    rows = [(name, short_size(old), short_size(new), short_size(new - old)) for name, (old, new) in sizes.items()]
     return Table(("SIZE OF", "OLD", "NEW", "+/-"), rows, [LEFT, RIGHT, RIGHT, RIGHT])
 
 

@@ -18,18 +18,18 @@ from xcat_avs.tree import kernels, packages
 
 KERNEL, INITRD, newest_kernel = kernels.KERNEL, kernels.INITRD, kernels.newest_kernel
 rpm_database = packages.rpm_database
-# The build is a function of its inputs: what takes a time from the clock takes this one.
+# Programs of a build write this time instead of the clock's, so that the same inputs give the same tree.
 SOURCE_DATE_EPOCH = "1000000000"
 LISTS = ("pkglist", "otherpkglist", "exlist")
-# Where dracut, as far as it is a new one, reads that the same files are to give the same initrd.
+# A newer dracut reads here that it is to make the same initrd of the same files.
 DRACUT_SETTING = "etc/dracut.conf.d/avs-reproducible.conf"
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What avs.conf says of all packages of an image. locales: languages, none for all.
+class InstallOptions:
+    """How packages are installed into an image, as avs.conf sets it. locales: languages to keep, () for all.
 
-    arguments: more of them for the package manager. base: the list of what rinse unpacks first.
+    arguments: further arguments of the package manager. base: the list of packages that rinse unpacks first.
     """
 
     docs: bool = True
@@ -38,13 +38,13 @@ class Wishes:
     base: Optional[Path] = None
 
     def identity(self) -> str:
-        """What is added to that of a generator; nothing where nothing is wished."""
-        wished = [] if self.docs else ["without documentation"]
-        wished += [f"languages {','.join(self.locales)}"] if self.locales else []
-        return "".join(f" {item}" for item in [*wished, *self.arguments])
+        """The part of a generator's identity that these options add; "" for the defaults."""
+        found = [] if self.docs else ["without documentation"]
+        found += [f"languages {','.join(self.locales)}"] if self.locales else []
+        return "".join(f" {item}" for item in [*found, *self.arguments])
 
 
-NO_WISHES = Wishes()
+DEFAULT_INSTALL_OPTIONS = InstallOptions()
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Generator(Protocol):
         """What a build depends on besides the definition."""
 
 
-def choose(image: OsImage, setting: str, wishes: Wishes = NO_WISHES) -> Generator:
+def choose(image: OsImage, setting: str, install_options: InstallOptions = DEFAULT_INSTALL_OPTIONS) -> Generator:
     """The generator that a setting names, or that fits the osvers of the image."""
     from xcat_avs.generate.dnf import Dnf
     from xcat_avs.generate.mmdebstrap import Mmdebstrap
@@ -110,14 +110,14 @@ def choose(image: OsImage, setting: str, wishes: Wishes = NO_WISHES) -> Generato
             raise AvsError(
                 f"{image.name}: there is no generator for osvers {image.osvers}; bring a tree with --from DIR, or set [image] generator"
             )
-    kinds: dict[str, Callable[[Wishes], Generator]] = {"mmdebstrap": Mmdebstrap, "dnf": Dnf, "rinse": Rinse}
+    kinds: dict[str, Callable[[InstallOptions], Generator]] = {"mmdebstrap": Mmdebstrap, "dnf": Dnf, "rinse": Rinse}
     if version.packages != ("deb" if setting == "mmdebstrap" else "rpm") or (
         setting == "rinse" and version.family != "el"
     ):
         raise AvsError(
             f"{image.name}: generator {setting} cannot build osvers {image.osvers}; set [image] generator = auto"
         )
-    return kinds[setting](wishes)
+    return kinds[setting](install_options)
 
 
 @dataclass(frozen=True)
@@ -190,13 +190,13 @@ def explain_unknown(job: Job, log: Path, pattern: re.Pattern[str], err: AvsError
 
 @contextmanager
 def reproducible_initrds(root: Path) -> Iterator[None]:
-    """Have the dracut of an image make the same initrd of the same files, for the length of a block."""
+    """Have the image's dracut make the same initrd of the same files during the block."""
     path = root / DRACUT_SETTING
     missing = [parent for parent in (path.parent.parent, path.parent) if not os.path.lexists(parent)]
     if not missing and os.path.realpath(path.parent) != os.path.join(
         os.path.realpath(root), os.path.dirname(DRACUT_SETTING)
     ):
-        yield  # a link of the image's, which may lead anywhere
+        yield  # the directory is a link of the image, which may lead anywhere
         return
     for directory in missing:
         directory.mkdir(mode=0o755)
@@ -206,6 +206,6 @@ def reproducible_initrds(root: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         if not any((root / place / "dracut").is_dir() for place in ("usr/lib", "usr/share")):
-            for directory in reversed(missing):  # with dracut, the directory is its package's
+            for directory in reversed(missing):  # where dracut is installed its package owns the directory
                 if directory.is_dir() and not os.listdir(directory):
                     directory.rmdir()

@@ -1,4 +1,4 @@
-"""Where a Debian or Ubuntu image gets its packages: pkgdir, or the machine's own apt configuration."""
+"""Package sources of a Debian or Ubuntu image: pkgdir, or the machine's own apt configuration."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ARCHITECTURES = {
     "i486": "i386",
 }
 COMPONENTS = {"debian": "main", "ubuntu": "main universe"}
-# What of the machine's apt settings decides whether a mirror can be reached.
+# The apt settings that decide whether a mirror can be reached.
 NETWORK_SETTING = re.compile(r"Acquire::(?:http|https|ftp|Retries|ForceIPv[46]|Check-Valid-Until)\b.*")
 ETC_APT = Path("/etc/apt")
 
@@ -67,7 +67,7 @@ def sources(image: OsImage, work: Path) -> list[str]:
                 f"{image.name} names no pkgdir, and this machine's apt has no source for {suite}; set pkgdir in {image.origin}"
             )
     for item in directories(image, "otherpkgdir"):
-        # xCAT sets otherpkgdir for every image, mostly to a directory that is not there.
+        # xCAT sets otherpkgdir for every image, mostly to a directory that does not exist.
         if "://" in item or (Path(item) / "Packages").exists() or (Path(item) / "Packages.gz").exists():
             lines.append(_line(item, suite, components, image.name))
     return lines

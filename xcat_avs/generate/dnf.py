@@ -10,10 +10,10 @@ from pathlib import Path
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import (
-    NO_WISHES,
+    DEFAULT_INSTALL_OPTIONS,
     SOURCE_DATE_EPOCH,
+    InstallOptions,
     Job,
-    Wishes,
     directories,
     explain_unknown,
     list_files,
@@ -29,10 +29,10 @@ UNKNOWN = re.compile(
 )
 SCRIPTLET = re.compile(r"^.*(?:scriptlet failed|Error in \S+ scriptlet).*$", re.MULTILINE)
 HOST_REPOSITORIES = Path("/etc/yum.repos.d")
-# What package managers note of each of their runs: times, process numbers, command lines.
+# Histories in which package managers note times, process numbers and command lines of each run.
 HISTORIES = ("var/lib/dnf/history.sqlite*", "var/lib/dnf/repos", "usr/lib/sysimage/libdnf5/transaction_history.sqlite*",
              "var/lib/yum/history/*", "var/lib/yum/yumdb/*", "var/lib/yum/uuid")  # fmt: skip
-# What is covered while scripts of packages run; the package that owns them finds them there.
+# Mount points that are covered while scripts of packages run; the owning package expects them.
 ROOT = {"proc": 0o555, "sys": 0o555, "dev": 0o755, "run": 0o755}
 # Paths in a configuration file are taken below the root: "../../" keeps cache and logs out of the image.
 MAIN = """[main]
@@ -52,18 +52,18 @@ skip_if_unavailable=False
 
 
 class Dnf:
-    """The host's dnf, with none of the host's configuration but, where pkgdir is unset, its repositories."""
+    """The host's dnf without the host's configuration, except its repositories where pkgdir is unset."""
 
     name = "dnf"
 
-    def __init__(self, wishes: Wishes = NO_WISHES) -> None:
-        self.wishes = wishes
+    def __init__(self, install_options: InstallOptions = DEFAULT_INSTALL_OPTIONS) -> None:
+        self.install_options = install_options
 
     def programs(self) -> tuple[str, ...]:
         return ("dnf", "rpm")
 
     def identity(self) -> str:
-        return self.name + self.wishes.identity()
+        return self.name + self.install_options.identity()
 
     def generate(self, job: Job, more: Sequence[str] = ()) -> None:
         """more: packages besides those of the definition."""
@@ -93,14 +93,18 @@ class Dnf:
         mounts.remove_tree(work)
         (work / "home").mkdir(parents=True, mode=0o700)
         try:
-            # Debian's rpm would put the database below $HOME.
-            (work / "home/.rpmmacros").write_text("%_dbpath /var/lib/rpm\n" + macros(self.wishes), encoding="ascii")
-            (work / "dnf.conf").write_text(MAIN + flags(self.wishes) + _repositories(job.image), encoding="utf-8")
+            # rpm of Debian puts the database below $HOME; a macro there says otherwise.
+            (work / "home/.rpmmacros").write_text(
+                "%_dbpath /var/lib/rpm\n" + macros(self.install_options), encoding="ascii"
+            )
+            (work / "dnf.conf").write_text(
+                MAIN + flags(self.install_options) + _repositories(job.image), encoding="utf-8"
+            )
             env = {**environment, "HOME": str(work / "home"), "TMPDIR": str(work), "DNF_DISABLE_ALIASES": "1",
                    "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}  # fmt: skip
             arch = {"ppc64el": "ppc64le", "amd64": "x86_64", "arm64": "aarch64"}.get(job.image.osarch, job.image.osarch)
             argv = ["dnf", "-y", "--config", str(work / "dnf.conf"), "--installroot", str(root),
-                    "--releasever", job.image.version.major, "--forcearch", arch, *self.wishes.arguments, *words]  # fmt: skip
+                    "--releasever", job.image.version.major, "--forcearch", arch, *self.install_options.arguments, *words]  # fmt: skip
             try:
                 with mounts.chroot_mounts(root), reproducible_initrds(root):
                     command.run(argv, log=job.log, env=env, timeout=job.timeout)
@@ -113,7 +117,7 @@ class Dnf:
 
 
 def settle(root: Path) -> None:
-    """Take away what differs from build to build: the database's write-ahead files, by folding them in, and histories."""
+    """Remove what differs from build to build: histories, and the write-ahead files of the database, merged into it."""
     database = rpm_database(root)
     if database and (root / database / "rpmdb.sqlite").is_file():
         connection = sqlite3.connect(root / database / "rpmdb.sqlite")
@@ -125,14 +129,14 @@ def settle(root: Path) -> None:
             mounts.remove_tree(path)
 
 
-def macros(wishes: Wishes) -> str:
+def macros(install_options: InstallOptions) -> str:
     """Lines of ~/.rpmmacros: which languages rpm installs."""
-    return f"%_install_langs {':'.join(wishes.locales)}\n" if wishes.locales else ""
+    return f"%_install_langs {':'.join(install_options.locales)}\n" if install_options.locales else ""
 
 
-def flags(wishes: Wishes) -> str:
+def flags(install_options: InstallOptions) -> str:
     """Lines for [main] of dnf.conf or yum.conf: what rpm leaves out."""
-    return "" if wishes.docs else "tsflags=nodocs\n"
+    return "" if install_options.docs else "tsflags=nodocs\n"
 
 
 def repositories(image: OsImage) -> list[tuple[str, str]]:
@@ -179,6 +183,6 @@ def _below(directory: Path, name: str, image: str) -> list[tuple[str, str]]:
 
 
 def warn_of_scripts(job: Job) -> None:
-    """A package manager says success after a package's script has failed."""
+    """Warn of failed scripts of packages, after which the package manager still exits with 0."""
     for match in SCRIPTLET.finditer(job.log.read_text(encoding="utf-8", errors="replace")):
         job.warn(match.group().strip())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xcat_avs import generate
 from xcat_avs.errors import AvsError
-from xcat_avs.generate import Job, Wishes
+from xcat_avs.generate import InstallOptions, Job
 from xcat_avs.system import command, mounts
 from xcat_avs.tree.inside import inside
 
@@ -71,14 +71,14 @@ def copy_tree(source: Path, target: Path, log: Path) -> None:
     )
 
 
-class _Copy:
+class Copy:
     """Stands for the generator where --from brings the tree."""
 
     name = "copy of a directory"
 
-    def __init__(self, source: Path, wishes: Wishes) -> None:
+    def __init__(self, source: Path, install_options: InstallOptions) -> None:
         self._root = source / "rootimg"
-        self._wishes = wishes
+        self._install_options = install_options
 
     def programs(self) -> tuple[str, ...]:
         counts = generate.rpm_database(self._root) and not (self._root / "usr/bin/rpm").exists()
@@ -91,10 +91,10 @@ class _Copy:
         raise AssertionError("--from is copied, not generated")
 
     def install(self, job: Job, names: Sequence[str]) -> None:
-        generate.choose(job.image, "auto", self._wishes).install(job, names)
+        generate.choose(job.image, "auto", self._install_options).install(job, names)
 
     def remove(self, job: Job, names: Sequence[str]) -> None:
-        generate.choose(job.image, "auto", self._wishes).remove(job, names)
+        generate.choose(job.image, "auto", self._install_options).remove(job, names)
 
     def upgrade(self, job: Job) -> None:
-        generate.choose(job.image, "auto", self._wishes).upgrade(job)
+        generate.choose(job.image, "auto", self._install_options).upgrade(job)

@@ -1,4 +1,4 @@
-"""xCAT's genimage, in the private namespace: nothing that is served sees it."""
+"""Build with xCAT's genimage in the private namespace, so that it changes nothing that is served."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xcat_avs.errors import AvsError
-from xcat_avs.generate import NO_WISHES, SOURCE_DATE_EPOCH, Job, Wishes, dnf, lists, reproducible_initrds
+from xcat_avs.generate import (
+    DEFAULT_INSTALL_OPTIONS,
+    SOURCE_DATE_EPOCH,
+    InstallOptions,
+    Job,
+    dnf,
+    lists,
+    reproducible_initrds,
+)
 from xcat_avs.system import command, mounts
 from xcat_avs.tree.scan import digest
 from xcat_avs.xcat import fitness, private, programs
@@ -22,7 +30,7 @@ INNER = re.compile(r"^cd (\S+); (\./genimage .*)$", re.MULTILINE)
 
 @contextmanager
 def _database_in_image(work: Path) -> Iterator[None]:
-    """Have this machine's rpm keep the database of an image at its place, also where it would take the user's home."""
+    """Have this machine's rpm write the database into the image, not into the user's home, as Debian's does."""
     if command.find("rpm") is None:
         yield
         return
@@ -30,7 +38,7 @@ def _database_in_image(work: Path) -> Iterator[None]:
     if place.startswith(("/var/", "/usr/")):
         yield
         return
-    # Not by another HOME, which the scripts of a site may count on: the macros are seen with one line more.
+    # Scripts of a site may need HOME as it is, so the macros file is mounted over with one line more.
     macros = Path(directory, "macros")
     (work / "macros").write_text(macros.read_text(encoding="utf-8") + "\n%_dbpath /var/lib/rpm\n", encoding="utf-8")
     with mounts.bind(work / "macros", macros, readonly=True):
@@ -52,7 +60,7 @@ class Genimage:
     """rootimgdir, tftpdir: where xCAT would write. minimal: a package list to build from instead of the image's own.
 
     provider: another directory of XCATROOT/share/xcat/netboot whose genimage builds. options: its own (-n, -i, -k, -l);
-    xCAT keeps what they say in the definition. wishes: for what procedures install.
+    xCAT keeps what they say in the definition. install_options: for what procedures install.
     """
 
     rootimgdir: Path
@@ -60,7 +68,7 @@ class Genimage:
     minimal: str = ""
     provider: str = ""
     options: tuple[str, ...] = ()
-    wishes: Wishes = NO_WISHES
+    install_options: InstallOptions = DEFAULT_INSTALL_OPTIONS
     name: str = "genimage"
 
     def programs(self) -> tuple[str, ...]:
@@ -86,9 +94,9 @@ class Genimage:
             stack.enter_context(
                 private.seen_at(job.work / "tftp", self.tftpdir / "xcat/osimage" / image.name, job.work / "above.tftp")
             )
-            argv, cwd = self._command(job)  # looked up before the directory is covered
+            argv, cwd = self._command(job)  # looked up before a mount covers the directory
             stack.enter_context(private.seen_at(tree, self.rootimgdir, job.work / "above"))
-            # After the overlays, which would hide it.
+            # Mounted after the overlays, which would hide it.
             if self.minimal:
                 for path in image.paths("pkglist"):
                     stack.enter_context(mounts.bind(Path(self.minimal), path, readonly=True))
@@ -122,7 +130,7 @@ class Genimage:
         return [str(directory / "genimage"), *shlex.split(match.group(2))[1:]], directory
 
     def _tidy(self, job: Job) -> None:
-        """Take out what genimage copies from, or leaves mounted of, the host: /dev/shm, /run."""
+        """Remove what genimage has copied from the host's /dev/shm and /run, and unmount what it left mounted there."""
         seen = os.path.join(os.path.realpath(self.rootimgdir.parent), self.rootimgdir.name)
         left = [point for point in mounts.mounts_below(Path(seen)) if point != seen]
         for point in sorted([*left, *mounts.mounts_below(job.root)], reverse=True):
@@ -136,14 +144,14 @@ class Genimage:
     def install(self, job: Job, names: Sequence[str]) -> None:
         from xcat_avs.generate import choose
 
-        choose(job.image, "auto", self.wishes).install(job, names)
+        choose(job.image, "auto", self.install_options).install(job, names)
 
     def remove(self, job: Job, names: Sequence[str]) -> None:
         from xcat_avs.generate import choose
 
-        choose(job.image, "auto", self.wishes).remove(job, names)
+        choose(job.image, "auto", self.install_options).remove(job, names)
 
     def upgrade(self, job: Job) -> None:
         from xcat_avs.generate import choose
 
-        choose(job.image, "auto", self.wishes).upgrade(job)
+        choose(job.image, "auto", self.install_options).upgrade(job)

@@ -1,4 +1,4 @@
-"""A package repository that is lent to an image for one installation."""
+"""Give an image another package repository for a single installation."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from xcat_avs.system.descent import write_file
 from xcat_avs.tree.inside import inside
 
 LIST = "etc/apt/sources.list.d/avs-lent.list"
-POINT = ".avs-lent"  # where an image of debs sees a directory of this machine
+POINT = ".avs-lent"  # where a directory of this machine is mounted in an image of debs
 
 
 @contextmanager
 def repository(image: OsImage, root: Path, where: str) -> Iterator[OsImage]:
-    """The definition to install by, with one more repository; nothing of it stays in the image.
+    """Yield the definition with one more repository; nothing of that stays in the image.
 
     where: a URL or a directory; for debs also `URL SUITE COMPONENT...`, or a whole line of sources.list. "" for none.
     Raises AvsError for a directory that is no repository.

@@ -15,10 +15,10 @@ from pathlib import Path
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.generate import (
-    NO_WISHES,
+    DEFAULT_INSTALL_OPTIONS,
     SOURCE_DATE_EPOCH,
+    InstallOptions,
     Job,
-    Wishes,
     directories,
     explain_unknown,
     list_files,
@@ -40,7 +40,7 @@ COMPLETE = "Installation complete."
 UNKNOWN = re.compile(
     r"^(?:No package (?=.* available)|No match for argument: |Unable to find a match: )(\S+)", re.MULTILINE
 )
-IN_IMAGE = "run/avs"  # in the image while yum runs; /run is an empty file system of its own then
+IN_IMAGE = "run/avs"  # directory in the image while yum runs, on the tmpfs that /run is then
 MAIN = f"""[main]
 cachedir=/{IN_IMAGE}/cache
 persistdir=/{IN_IMAGE}/persist
@@ -58,15 +58,15 @@ class Rinse:
 
     name = "rinse"
 
-    def __init__(self, wishes: Wishes = NO_WISHES) -> None:
-        self.wishes = wishes
+    def __init__(self, install_options: InstallOptions = DEFAULT_INSTALL_OPTIONS) -> None:
+        self.install_options = install_options
 
     def programs(self) -> tuple[str, ...]:
         return ("rinse", "rpm", "rpm2cpio", "cpio", "wget", "chroot")
 
     def identity(self) -> str:
-        base = self.wishes.base
-        return f"{self.name}{self.wishes.identity()} {digest(str(base)) if base and base.is_file() else ''}"
+        base = self.install_options.base
+        return f"{self.name}{self.install_options.identity()} {digest(str(base)) if base and base.is_file() else ''}"
 
     def generate(self, job: Job) -> None:
         packages = package_set(job.image)
@@ -85,7 +85,7 @@ class Rinse:
             base = [_name(path.name) for path in sorted((job.work / "base").iterdir())]
         finally:
             mounts.remove_tree(job.work)
-        Dnf(self.wishes).generate(job, base)
+        Dnf(self.install_options).generate(job, base)
 
     def install(self, job: Job, names: Sequence[str]) -> None:
         self._change(job, "install", names)
@@ -98,7 +98,7 @@ class Rinse:
 
     def _change(self, job: Job, verb: str, names: Sequence[str]) -> None:
         if not _has_yum(job.root):
-            dnf = Dnf(self.wishes)
+            dnf = Dnf(self.install_options)
             if verb == "update":
                 dnf.upgrade(job)
             else:
@@ -113,7 +113,7 @@ class Rinse:
 
     def _base(self, image: OsImage) -> list[list[str]]:
         """What to unpack: a package a line, or several of which one is enough."""
-        path = self.wishes.base
+        path = self.install_options.base
         if path is None or not path.is_file():
             raise AvsError(
                 f"{image.name}: there is no list of what rinse unpacks for osvers {image.osvers} ({path}); name one in [image] rinse_packages"
@@ -141,16 +141,16 @@ class Rinse:
                 "--arch", arch]  # fmt: skip
         mirror = self._mirror(job, argv, lines, work / "cache" / f"avs.{arch}")
         (work / "rinse.conf").write_text(f"[avs]\nmirror = {mirror}\n", encoding="ascii")
-        # What it would run after it, from the host's directories, is not wanted: /bin/true in place of it.
+        # rinse would then run a script of the host; it gets /bin/true instead.
         argv += ["--directory", str(root), "--cache-dir", str(work / "cache"), "--post-install", "/bin/true"]
         command.run(argv, log=job.log, timeout=job.timeout)
         if COMPLETE not in job.log.read_text(encoding="utf-8", errors="replace"):
             raise AvsError(f"{image.name}: rinse did not come to its end", command.tail(job.log), str(job.log))
         for path in root.glob("*.rpm"):
             path.rename(work / "base" / path.name)
-        # It has the image's rpm, where there is one, write its database without running scripts: begin anew.
+        # rinse lets the image's rpm write a database without running scripts; _register makes a new one.
         mounts.remove_tree(root / "var/lib/rpm")
-        mounts.remove_tree(root / "dev/urandom")  # made for that
+        mounts.remove_tree(root / "dev/urandom")  # rinse has made it for rpm
 
     def _mirror(self, job: Job, argv: list[str], lines: list[list[str]], cache: Path) -> str:
         """The directory that has the packages, as rinse reads it; those of a local one are put into its cache.
@@ -183,7 +183,7 @@ class Rinse:
                         (cache / path.rsplit("/", 1)[1]).symlink_to(Path("/", path))
                 return mirror
         raise AvsError(
-            f"{image.name}: none of the packages of {self.wishes.base} is in pkgdir; looked in {', '.join(tried)}"
+            f"{image.name}: none of the packages of {self.install_options.base} is in pkgdir; looked in {', '.join(tried)}"
         )
 
     def _register(self, job: Job) -> None:
@@ -195,7 +195,7 @@ class Rinse:
             base.mkdir()
             stack.enter_context(mounts.bind(job.work / "base", base, readonly=True))
             names = [f"/{IN_IMAGE}/base/{path.name}" for path in sorted((job.work / "base").iterdir())]
-            docs = [] if self.wishes.docs else ["--excludedocs"]
+            docs = [] if self.install_options.docs else ["--excludedocs"]
             self._inside(job, ["rpm", "-i", "--force", "--nodeps", *docs, *names], {})
 
     def _yum(self, job: Job, commands: Sequence[Sequence[str]], environment: dict[str, str]) -> None:
@@ -215,9 +215,9 @@ class Rinse:
                     url = f"file:///{IN_IMAGE}/{name}"
                 seen.append((name, url))
             (top / "none").mkdir()
-            (top / "yum.conf").write_text(MAIN + flags(self.wishes) + "\n" + sections(seen), encoding="utf-8")
+            (top / "yum.conf").write_text(MAIN + flags(self.install_options) + "\n" + sections(seen), encoding="utf-8")
             for words in commands:
-                argv = ["yum", "-y", "-c", f"/{IN_IMAGE}/yum.conf", *self.wishes.arguments, *words]
+                argv = ["yum", "-y", "-c", f"/{IN_IMAGE}/yum.conf", *self.install_options.arguments, *words]
                 try:
                     self._inside(job, argv, environment)
                 except CommandError as err:
@@ -227,15 +227,15 @@ class Rinse:
                 raise explain_unknown(job, job.log, UNKNOWN, AvsError("", command.tail(job.log), str(job.log)))
             warn_of_scripts(job)
         for path in (job.root / "var/lib/rpm").glob("__db.*"):
-            path.unlink()  # shared memory of the processes that are gone
+            path.unlink()  # shared memory that ended processes have left
 
     def _enter(self, job: Job, stack: ExitStack) -> Path:
-        """Mount what programs in the image expect; returns a directory of theirs that is gone afterwards."""
+        """Mount what programs in the image expect; returns a directory for them that vanishes with the mounts."""
         stack.enter_context(mounts.chroot_mounts(job.root))
         top = job.root / IN_IMAGE
         top.mkdir(mode=0o700)
         (top / "home").mkdir()
-        (top / "home/.rpmmacros").write_text("%_dbpath /var/lib/rpm\n" + macros(self.wishes), encoding="ascii")
+        (top / "home/.rpmmacros").write_text("%_dbpath /var/lib/rpm\n" + macros(self.install_options), encoding="ascii")
         return top
 
     def _inside(self, job: Job, words: Sequence[str], environment: dict[str, str]) -> None:

@@ -33,7 +33,8 @@ STANZA = f"{INPUTS}/osimage.stanza"
 
 
 def run(request: Request, site: Site) -> Report:
-    if request.content and (request.packages or request.files):
+    of_files = bool(request.files or request.match)
+    if request.content and (request.packages or of_files):
         raise UsageError("--content shows one file; give it without --packages and --files")
     image = site.image(request)
     store = site.store()
@@ -41,7 +42,7 @@ def run(request: Request, site: Site) -> Report:
     document: dict[str, Any] = {"osimage": image.name, "old": asdict(old), "new": asdict(new)}
     if request.content:
         return _content(store, image, old, new, request.content, document)
-    wants_packages, wants_files = request.packages or not request.files, request.files or not request.packages
+    wants_packages, wants_files = request.packages or not of_files, of_files or not request.packages
     # What a commit by other means left unchanged in build_info is not of that commit.
     whole = {side: store.brought(image, side.revision, MANIFEST) for side in (old, new)}
     found = Differences()
@@ -56,10 +57,11 @@ def run(request: Request, site: Site) -> Report:
         document["packages"] = words.packages_document(kind, lists[0], lists[1], found.packages)
         if not (wants_files and found.identical):
             blocks += words.package_blocks(found.packages, kind)
-    if request.files:
+    if of_files:
         # What was asked for is files: the rest of the report would be in their way.
-        found = replace(differences.matching(found, request.files), packages=found.packages)
-        blocks += [*words.privilege_blocks(found), *words.file_blocks(found.files, 0, request.files)]
+        pattern = request.match or words.EVERY_FILE
+        found = replace(differences.matching(found, pattern), packages=found.packages)
+        blocks += [*words.privilege_blocks(found), *words.file_blocks(found.files, 0, pattern)]
     elif wants_files:
         blocks += words.all_blocks(found, old, new)
         document.update(words.facts_document(found), identical=found.identical)
@@ -229,10 +231,6 @@ def _lines(text: str) -> list[str]:
 
 MODE = Mode(
     "diff", "show what changed between two tags or revisions", run,
-    {
-        "tag": "two tags; without NEW: the tag and trunk", "revision": "two revisions; without NEW: that one and the newest",
-        "packages": "only the packages", "files": "only the files (that match PATTERN), all of them",
-        "content": "the contents of one file: /etc/passwd, kernel, build_info/report",
-    },
+    {"tag": "two tags; without NEW: the tag and trunk", "revision": "two revisions; without NEW: that one and the newest"},
     values={"tag": "OLD:[NEW]", "revision": "OLD:[NEW]"},
 )  # fmt: skip

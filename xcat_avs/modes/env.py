@@ -19,7 +19,7 @@ def run(request: Request, site: Site) -> Report:
         "AVS_OSVERS": image.osvers,
         "AVS_ARCH": image.osarch,
         "AVS_PROFILE": image.profile,
-        "AVS_ROOTIMGDIR": str(image.rootimgdir(definitions.installdir)),
+        "AVS_ROOTIMGDIR": str(site.target(image).rootimgdir),
         "AVS_BUILD": str(settings.state / "builds" / image.name / "tree"),
         "AVS_LOGS": str(settings.logs / image.name),
         "AVS_STORE": settings.store,
@@ -31,4 +31,4 @@ def run(request: Request, site: Site) -> Report:
     return Report([Raw("\n".join(lines))], values)
 
 
-MODE = Mode("env", "print the image's settings as `export NAME=value` lines", run, {})
+MODE = Mode("env", "print the image's settings as `export NAME=value` lines", run)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from xcat_avs.clock import local
-from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, RIGHT, Report, Table
 from xcat_avs.request import Request
-from xcat_avs.serve.sets import read_record
+from xcat_avs.serve.sets import packed_as
 from xcat_avs.site import Site
 
 
 def run(request: Request, site: Site) -> Report:
     image = site.image(request)
     tags = site.store().tags(image)
-    packed = packed_as(image, site)
+    packed = packed_as(image, site.targets())
     rows, documents = [], []
     for tag in tags:
         served = packed.get(tag.name, [])
@@ -30,14 +29,4 @@ def run(request: Request, site: Site) -> Report:
     return Report([block], {"osimage": image.name, "tags": documents})
 
 
-def packed_as(image: OsImage, site: Site) -> dict[str, list[str]]:
-    """Tag of the image -> profiles (or names) of the osimages that serve it now."""
-    found: dict[str, list[str]] = {}
-    for other in site.definitions.osimages().values():
-        record = read_record(other.rootimgdir(site.definitions.installdir))
-        if record is not None and record.source == image.name and record.osimage == other.name:
-            found.setdefault(record.tag, []).append(other.profile or other.name)
-    return {tag: sorted(names) for tag, names in found.items()}
-
-
-MODE = Mode("list-tags", "list the tags: date, author, revision, what is served where", run, {}, alias="list_tags")
+MODE = Mode("list-tags", "list the tags: date, author, revision, what is served where", run, alias="list_tags")

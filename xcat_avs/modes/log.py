@@ -9,7 +9,7 @@ from typing import Any, Optional
 from xcat_avs.clock import local
 from xcat_avs.definitions.osimage import OsImage, Tag
 from xcat_avs.modes import Mode
-from xcat_avs.report import LEFT, RIGHT, Report, Table, mebibytes
+from xcat_avs.report import LEFT, RIGHT, Report, Table, short_size
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 from xcat_avs.store.protocol import Revision, Store
@@ -24,7 +24,7 @@ def run(request: Request, site: Site) -> Report:
             local(item["date"]),
             item["author"],
             _or_dash(item["packages"]),
-            "-" if item["bytes"] is None else mebibytes(item["bytes"]),
+            "-" if item["bytes"] is None else short_size(item["bytes"]),
             ", ".join(item["tags"]) or "-",
             item["message"].partition("\n")[2].strip() or item["message"].strip(),
         )
@@ -71,4 +71,4 @@ def _or_dash(value: Optional[int]) -> str:
     return "-" if value is None else str(value)
 
 
-MODE = Mode("log", "list the revisions: date, author, packages, size, tags, message", run, {})
+MODE = Mode("log", "list the revisions: date, author, packages, size, tags, message", run)

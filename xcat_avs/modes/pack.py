@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from xcat_avs.modes import Mode
-from xcat_avs.pack.job import check_tools, publish_tag
+from xcat_avs.pack.job import prepare
+from xcat_avs.pack.packing import Tagged
+from xcat_avs.pack.serving import serve
 from xcat_avs.report import Report
 from xcat_avs.request import Request
 from xcat_avs.site import Site
@@ -12,19 +14,12 @@ from xcat_avs.store.tags import find_tag
 
 def run(request: Request, site: Site) -> Report:
     image = site.own_image(request)
-    target = site.resolve(request.masquerade, request) if request.masquerade else image
-    check_tools(request, site, target)
+    job = prepare(request, site, site.resolve(request.masquerade, request) if request.masquerade else image)
     store = site.store()
-    tag = find_tag(request.tag, store, image)
-    return Report(*publish_tag(request, site, store, image, tag, target))
+    return serve(request, site, job, Tagged(store, image, find_tag(request.tag, store, image)))
 
 
 MODE = Mode(
     "pack", "check a tag out, verify it, pack it, and serve it in one step", run,
-    {
-        "tag": "the tag to pack", "masquerade": "serve it as another osimage (test nodes)", "user": "who packs it (default: who is logged in)",
-        "method": "auto, cpio, tar or squashfs", "compress": "auto, gzip, pigz, zstd or xz",
-        "force": "pack it again though it is served already", "nodeset": "run the nodeset that is due",
-    },
-    needs=("tag",), private=True,
+    {"tag": "the tag to pack", "user": "who packs it (default: who is logged in)"}, needs=("tag",), private=True,
 )  # fmt: skip

@@ -3,54 +3,70 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 from xcat_avs.clock import local
-from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, NotFoundError, nearest
 from xcat_avs.modes import Mode
-from xcat_avs.pack.job import after_publish, check_nodeset, check_place, record_publish, warn_altered
-from xcat_avs.report import Report, as_lines
+from xcat_avs.pack.serving import Result, conclude
+from xcat_avs.report import Report
 from xcat_avs.request import Request
-from xcat_avs.serve import place, publish, sets
+from xcat_avs.serve import journal, nodeset, place, publish, sets
+from xcat_avs.serve.journal import Change
+from xcat_avs.serve.sets import Target
 from xcat_avs.site import Site
 
 
 def run(request: Request, site: Site) -> Report:
-    image = site.image(request)
-    rootimgdir = image.rootimgdir(site.definitions.installdir)
-    check_nodeset(request, site)
-    check_place(site, image)
+    target = site.target(site.image(request))
+    image, rootimgdir = target.image, target.rootimgdir
+    if request.nodeset:
+        nodeset.need(site.definitions)
+    site.check_place(target)
     with site.lock(image, "pack"), site.image_lock(rootimgdir):
         publish.finish_interrupted(rootimgdir)
-        before = sets.current(rootimgdir)
-        if before is None:
-            raise NotFoundError(f"{image.name}: {rootimgdir} was not published by avsimage; pack a tag first")
-        served = sets.read_record(rootimgdir)
-        if served is not None and served.osimage != image.name:
-            raise AvsError(f"{image.name}: what {rootimgdir} serves was packed as {served.osimage}; roll that one back")
-        wanted = _wanted(request, image, rootimgdir, before)
-        warn_altered(site, image, rootimgdir)
+        before = _served(target)
+        wanted = _wanted(request.tag, target, before)
+        publish.warn_altered(target, site.progress.warn)
         if wanted == before:
-            more, document, code = after_publish(request, site, image, changed=False)
-            return Report(
-                [as_lines([f"{image.name} serves {wanted} already; nothing was changed", *more])],
-                {"osimage": image.name, "directory": wanted, **document, "changed": False}, code,
-            )  # fmt: skip
-        _refuse_damaged(request, image, rootimgdir, wanted)
+            lines, facts = (
+                [f"{image.name} serves {wanted} already; nothing was changed"],
+                {"osimage": image.name, "directory": wanted},
+            )
+            return conclude(request, site, Result(image, lines, facts, changed=False))
+        _refuse_damaged(target, wanted, fast=request.fast)
         publish.switch(rootimgdir, wanted, site.progress.warn)
-        record = sets.read_record(rootimgdir)  # None: a directory that genimage and packimage left
-        record_publish(site, image, "rollback", record, wanted, before, request.message)
+        with publish.served(site.progress.say, f"{image.name} serves {wanted} again"):
+            record = sets.read_record(rootimgdir)  # None: a directory that genimage and packimage left
+            change = Change(image.name, "rollback", wanted, before, record=record)
+            problem = journal.record(site.journal_file(image), site.identity, change, request.message)
     packed = f", packed {local(record.date)} by {record.user}," if record else ""
     lines = [f"Serving {wanted} again{packed} in place of {before}"]
-    more, document, code = after_publish(request, site, image)
-    facts = {"osimage": image.name, "directory": wanted, "before": before, "packed": asdict(record) if record else {}}
-    return Report([as_lines([*lines, *more])], {**facts, **document, "changed": True}, code)
+    document = {
+        "osimage": image.name,
+        "directory": wanted,
+        "before": before,
+        "packed": asdict(record) if record else {},
+    }
+    with publish.served(site.progress.say, f"{image.name} serves {wanted} again"):
+        return conclude(request, site, Result(image, lines, document, problem=problem))
 
 
-def _wanted(request: Request, image: OsImage, rootimgdir: Path, before: str) -> str:
-    """The name of the set to serve. before: the one that is served."""
-    if not request.tag:
+def _served(target: Target) -> str:
+    """The name of the set that is served, where it is one of this osimage."""
+    image, rootimgdir = target.image, target.rootimgdir
+    before = sets.current(rootimgdir)
+    if before is None:
+        raise NotFoundError(f"{image.name}: {rootimgdir} was not published by avsimage; pack a tag first")
+    record = sets.read_record(rootimgdir)
+    if record is not None and record.osimage != image.name:
+        raise AvsError(f"{image.name}: what {rootimgdir} serves was packed as {record.osimage}; roll that one back")
+    return before
+
+
+def _wanted(tag: str, target: Target, before: str) -> str:
+    """The name of the set to serve: the newest of a tag, without one that of before. before: the one that is served."""
+    image, rootimgdir = target.image, target.rootimgdir
+    if not tag:
         wanted = sets.previous(rootimgdir)
         if not wanted:
             raise NotFoundError(f"{image.name}: no set was served before {before}; choose one with -t")
@@ -59,14 +75,15 @@ def _wanted(request: Request, image: OsImage, rootimgdir: Path, before: str) -> 
     kept = {
         found[name].tag: name for name in sorted(found, key=lambda name: found[name].date)
     }  # the newest of each tag
-    if request.tag not in kept:
-        hint = nearest(request.tag, kept) or f"; there is {', '.join(sorted(kept)) or 'none'}"
-        raise NotFoundError(f"{image.name}: no packed set of tag {request.tag!r} is kept{hint}; or pack it again")
-    return kept[request.tag]
+    if tag not in kept:
+        hint = nearest(tag, kept) or f"; there is {', '.join(sorted(kept)) or 'none'}"
+        raise NotFoundError(f"{image.name}: no packed set of tag {tag!r} is kept{hint}; or pack it again")
+    return kept[tag]
 
 
-def _refuse_damaged(request: Request, image: OsImage, rootimgdir: Path, wanted: str) -> None:
+def _refuse_damaged(target: Target, wanted: str, fast: bool) -> None:
     """Refuse to serve what is not what was packed, or of another osimage, or no image at all."""
+    image, rootimgdir = target.image, target.rootimgdir
     directory = rootimgdir.parent / wanted
     record = sets.read_record(directory)
     if record is None and not place.is_image(directory):
@@ -77,7 +94,7 @@ def _refuse_damaged(request: Request, image: OsImage, rootimgdir: Path, wanted: 
         raise AvsError(
             f"{image.name}: {directory} was packed as {record.osimage}; choose a set of this osimage with -t"
         )
-    text = sets.altered(rootimgdir, wanted, sums=not request.fast)
+    text = sets.altered(rootimgdir, wanted, sums=not fast)
     if record is not None and text:
         raise AvsError(
             f"{image.name}: {text}; nothing was changed. Pack it again with `avsimage -c pack {image.name} -t {record.tag}`, or choose another "
@@ -87,8 +104,5 @@ def _refuse_damaged(request: Request, image: OsImage, rootimgdir: Path, wanted: 
 
 MODE = Mode(
     "rollback", "serve the set that was served before again, in seconds", run,
-    {
-        "tag": "another tag whose set is still kept", "message": "why, for the journal", "user": "who does it (default: who is logged in)",
-        "nodeset": "run the nodeset that is due", "fast": "compare names and sizes only, and no checksums",
-    },
+    {"tag": "another tag whose set is still kept", "message": "why, for the journal"},
 )  # fmt: skip

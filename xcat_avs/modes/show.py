@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from xcat_avs.clock import local
-from xcat_avs.definitions.osimage import OsImage
+from xcat_avs.definitions.osimage import OsImage, Tag
 from xcat_avs.errors import NotFoundError, UsageError
 from xcat_avs.modes import Mode
-from xcat_avs.modes.list_tags import packed_as
 from xcat_avs.report import LEFT, Report, Table, as_lines
 from xcat_avs.request import Request
+from xcat_avs.serve.sets import packed_as
 from xcat_avs.site import Site
-from xcat_avs.store.protocol import Store, Version
+from xcat_avs.store.protocol import Revision, Store, Version
 from xcat_avs.store.tags import find_revision, find_tag
 from xcat_avs.store.trees import INPUTS, stored_manifest
 from xcat_avs.system import records
@@ -28,36 +29,18 @@ def run(request: Request, site: Site) -> Report:
     document: dict[str, Any] = {"osimage": image.name}
     if request.tag:
         tag = find_tag(request.tag, store, image)
-        version = Version(tag=tag.name)
-        served = packed_as(image, site).get(tag.name, [])
-        document["tag"] = {**asdict(tag), "packed": served}
-        facts += [("Tag:", f"{tag.name}, made {local(tag.date)} by {tag.author}" + (f" ({tag.real})" if tag.real else "")),
-                  ("Packed as:", ", ".join(served) or "-")]  # fmt: skip
-        history = [entry for entry in site.journals() if (entry.source, entry.tag) == (image.name, tag.name)]
-        document["history"] = [asdict(entry) for entry in history]
-        facts += [("Served:", f"as {entry.osimage} since {local(entry.date)} ({entry.action} by {entry.user}){': ' + entry.message if entry.message else ''}")
-                  for entry in history]  # fmt: skip
-        why = tag.message.partition("\n")[2].strip()
-        facts += [("Tagged because:", why)] if why else []
-        revision = store.revision(image, tag.source)
+        version, revision = Version(tag=tag.name), store.revision(image, tag.source)
+        document.update(_tag_document(tag, image, site))
+        facts += _tag_facts(tag, document)
     else:
         revision = find_revision(request.revision, store, image)
         version = Version(revision=revision.number)
-    message = revision.message.partition("\n")[2].strip() or revision.message
     document["revision"] = asdict(revision)
-    facts += [
-        ("Revision:", str(revision.number)),
-        ("Date:", local(revision.date)),
-        ("Author:", revision.author),
-        ("Message:", message),
-    ]
+    facts += _revision_facts(revision)
     provenance = _json(store, image, version, "build_info/provenance.json")
     if provenance:
         document["provenance"] = provenance
-        said = {key: str(provenance.get(key, "?")) for key in ("uid", "host", "generator", "avsimage", "definition")}
-        sudo = f", through sudo from {provenance['sudo_user']}" if provenance.get("sudo_user") else ""
-        facts += [("Built by:", f"uid {said['uid']} on {said['host']}{sudo}, with {said['generator']}, avsimage {said['avsimage']}"),
-                  ("Definition:", said["definition"])]  # fmt: skip
+        facts += _build_facts(provenance)
     inputs = _inputs(store, image, version)
     document["inputs"] = inputs
     blocks: list[object] = [Table(("", ""), facts, [LEFT, LEFT], bare=True)]
@@ -70,6 +53,45 @@ def run(request: Request, site: Site) -> Report:
     except NotFoundError:
         blocks.append("(no report stored)")
     return Report(blocks, document)
+
+
+def _tag_document(tag: Tag, image: OsImage, site: Site) -> dict[str, Any]:
+    """The tag, where it is served, and where and when it was."""
+    served = packed_as(image, site.targets()).get(tag.name, [])
+    history = [asdict(entry) for entry in site.journals() if (entry.source, entry.tag) == (image.name, tag.name)]
+    return {"tag": {**asdict(tag), "packed": served}, "history": history}
+
+
+def _tag_facts(tag: Tag, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    real = f" ({tag.real})" if tag.real else ""
+    yield "Tag:", f"{tag.name}, made {local(tag.date)} by {tag.author}{real}"
+    yield "Packed as:", ", ".join(document["tag"]["packed"]) or "-"
+    for entry in document["history"]:
+        because = f": {entry['message']}" if entry["message"] else ""
+        yield (
+            "Served:",
+            f"as {entry['osimage']} since {local(entry['date'])} ({entry['action']} by {entry['user']}){because}",
+        )
+    why = tag.message.partition("\n")[2].strip()
+    if why:
+        yield "Tagged because:", why
+
+
+def _revision_facts(revision: Revision) -> Iterator[tuple[str, str]]:
+    yield "Revision:", str(revision.number)
+    yield "Date:", local(revision.date)
+    yield "Author:", revision.author
+    yield "Message:", revision.message.partition("\n")[2].strip() or revision.message
+
+
+def _build_facts(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    said = {key: str(provenance.get(key, "?")) for key in ("uid", "host", "generator", "avsimage", "definition")}
+    sudo = f", through sudo from {provenance['sudo_user']}" if provenance.get("sudo_user") else ""
+    yield (
+        "Built by:",
+        f"uid {said['uid']} on {said['host']}{sudo}, with {said['generator']}, avsimage {said['avsimage']}",
+    )
+    yield "Definition:", said["definition"]
 
 
 def _json(store: Store, image: OsImage, version: Version, path: str) -> dict[str, Any]:

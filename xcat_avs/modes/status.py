@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ LIVE_TIMEOUT = 60.0  # seconds for all nodes
 # What a node says: its tag, or that it has no such file.
 ANSWER = re.compile(r"^(\S+): (?:AVS_TAG='([^']*)'|.*avs-release.*)$", re.MULTILINE)
 OTHER = "something else"
+HEADERS = ("OSIMAGE", "TAG", "PACKED", "BY", "PREVIOUS", "COHERENT", "NODES", "NODERANGE", "NODESET", "NEWEST TAG")
 
 
 def run(request: Request, site: Site) -> Report:
@@ -35,48 +36,23 @@ def run(request: Request, site: Site) -> Report:
     installdir, tftpdir = site.definitions.installdir, site.definitions.tftpdir
     states = [nodes.look(image, installdir, tftpdir, table) for image in images]
     newest = _newest(states, site)
-    rows, documents, notes = [], [], []
-    for image, state in zip(images, states):
-        document = _document(state, image, site, newest[image.name])
-        live = _live(state) if request.live and state.nodes else {}
+    documents, notes = list[dict[str, Any]](), list[str]()
+    for state in states:
+        document = _document(state, site, newest[state.image.name])
         if request.live:
-            document["live"] = live
-            notes += _live_lines(state, live)
-        last = document["last"]
-        if last.get("action") == "rollback":
-            why = f": {last['message']}" if last["message"] else ""
-            notes.append(f"{image.name} was rolled back {local(last['date'])} by {last['user']}{why}")
-        if document["altered"]:
-            notes.append(f"{image.name}: {document['altered']}; pack it again")
-        if state.nodeset_due:
-            notes.append(f"Due: {' '.join(state.nodeset)}")
-        notes += nodes.service_lines(state)
-        rows.append((
-            image.name, document["tag"] or "-", local(document["date"]) or "-", document["user"] or "-", document["previous"] or "-",
-            state.coherent, str(len(state.nodes)), state.noderange or "-", "due" if state.nodeset_due else "-", document["newest"] or "-",
-        ))  # fmt: skip
+            document["live"] = _live(state) if state.nodes else {}
         documents.append(document)
-    headers = (
-        "OSIMAGE",
-        "TAG",
-        "PACKED",
-        "BY",
-        "PREVIOUS",
-        "COHERENT",
-        "NODES",
-        "NODERANGE",
-        "NODESET",
-        "NEWEST TAG",
-    )
+        notes += _notes(state, document)
     align = [LEFT, LEFT, LEFT, LEFT, LEFT, LEFT, RIGHT, LEFT, LEFT, LEFT]
-    return Report([Table(headers, rows, align), *([as_lines(notes)] if notes else [])], {"osimages": documents})
+    overview = Table(HEADERS, [_row(state, document) for state, document in zip(states, documents)], align)
+    return Report([overview, *([as_lines(notes)] if notes else [])], {"osimages": documents})
 
 
 def _managed(request: Request, site: Site) -> list[OsImage]:
     """The osimages that were published here, and those whose nodes boot what was published of another."""
     found = []
     for image in site.definitions.osimages().values():
-        record = sets.read_record(image.rootimgdir(site.definitions.installdir)) if image.profile else None
+        record = sets.read_record(site.target(image).rootimgdir) if image.profile else None
         shares = record is not None and nodes.boots(image)
         published = shares or record.osimage == image.name if record else bool(site.journal(image))
         if published and request.osvers in ("", image.osvers) and request.osarch in ("", image.osarch):
@@ -100,9 +76,31 @@ def _newest(states: Sequence[Served], site: Site) -> dict[str, str]:
     return {name: tags[source.name] for name, source in sources.items()}
 
 
-def _document(state: Served, image: OsImage, site: Site, newest: str) -> dict[str, Any]:
-    record = state.record
-    rootimgdir = image.rootimgdir(site.definitions.installdir)
+def _row(state: Served, document: Mapping[str, Any]) -> tuple[str, ...]:
+    facts = (document["tag"], local(document["date"]), document["user"], document["previous"])
+    due = "due" if state.nodeset_due else ""
+    cells = (*facts, state.coherent, str(len(state.nodes)), state.noderange, due, document["newest"])
+    return (state.image.name, *(cell or "-" for cell in cells))
+
+
+def _notes(state: Served, document: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be said of an osimage below the table."""
+    name, last = state.image.name, document["last"]
+    if "live" in document:
+        yield from _live_lines(state, document["live"])
+    if last.get("action") == "rollback":
+        why = f": {last['message']}" if last["message"] else ""
+        yield f"{name} was rolled back {local(last['date'])} by {last['user']}{why}"
+    if document["altered"]:
+        yield f"{name}: {document['altered']}; pack it again"
+    if state.nodeset_due:
+        yield f"Due: {' '.join(state.nodeset)}"
+    yield from nodes.service_lines(state)
+
+
+def _document(state: Served, site: Site, newest: str) -> dict[str, Any]:
+    record, image = state.record, state.image
+    rootimgdir = site.target(image).rootimgdir
     history = site.journal(image)
     return {
         "osimage": image.name, "rootimgdir": str(rootimgdir), "tag": record.tag if record else "", "date": record.date if record else "",
@@ -145,20 +143,10 @@ def _live(state: Served) -> Mapping[str, list[str]]:
     return found
 
 
-def _live_lines(state: Served, live: Mapping[str, list[str]]) -> list[str]:
-    lines = []
+def _live_lines(state: Served, live: Mapping[str, list[str]]) -> Iterator[str]:
     for tag, names in sorted(live.items()):
         what = f"run {tag}" if tag else "did not answer"
-        lines.append(
-            f"{state.image.name}: {len(names)} of {counted(len(state.nodes), 'node')} {what}: {noderange.collapse(names)}"
-        )
-    return lines
+        yield f"{state.image.name}: {len(names)} of {counted(len(state.nodes), 'node')} {what}: {noderange.collapse(names)}"
 
 
-MODE = Mode(
-    "status",
-    "show what every osimage serves, and whether nodeset is due",
-    run,
-    {"live": "ask the nodes, by xdsh, what they run"},
-    image=False,
-)
+MODE = Mode("status", "show what every osimage serves, and whether nodeset is due", run, image=False)

@@ -14,10 +14,10 @@ from xcat_avs.store.tags import default_name, find_revision, make_tag
 
 def run(request: Request, site: Site) -> Report:
     image = site.own_image(request)
-    name = check_tag_name(request.tag or default_name(image, site))
+    name = check_tag_name(request.tag or default_name(image, site.identity))
     store = site.store()
     revision = find_revision(request.revision, store, image)
-    tag = make_tag(store, image, name, revision, site, request.message)
+    tag = make_tag(store, image, name, revision, site.identity, request.message)
     return Report(
         [f"Tagged revision {tag.source} of {image.name} as {tag.name}"], {"osimage": image.name, **asdict(tag)}
     )
@@ -27,6 +27,6 @@ MODE = Mode(
     "tag", "make an immutable tag of the newest, or of any, revision", run,
     {
         "tag": "its name (default: YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER)", "revision": "the revision to tag (default: the newest)",
-        "message": "why, for the history", "user": "who tags it (default: who is logged in)",
+        "user": "who tags it (default: who is logged in)",
     },
 )  # fmt: skip

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Optional
 
 from xcat_avs.definitions.osimage import OsImage
@@ -15,7 +14,7 @@ from xcat_avs.modes import Mode
 from xcat_avs.report import Report, as_lines
 from xcat_avs.request import Request
 from xcat_avs.serve import sets
-from xcat_avs.serve.sets import PackedSet
+from xcat_avs.serve.sets import PackedSet, Target
 from xcat_avs.site import Site
 from xcat_avs.store.protocol import MANIFEST, Store, Version
 from xcat_avs.store.tags import find_revision, find_tag
@@ -71,7 +70,7 @@ def _version(request: Request, site: Site, store: Store, image: OsImage) -> Vers
     if request.tag:
         return Version(tag=find_tag(request.tag, store, image).name)
     tags = [tag.name for tag in store.tags(image)]
-    record = sets.read_record(image.rootimgdir(site.definitions.installdir))
+    record = sets.read_record(site.target(image).rootimgdir)
     if record is not None and record.source == image.name and record.tag in tags:
         return Version(tag=record.tag)
     return Version(tag=tags[-1]) if tags else Version(revision=find_revision("", store, image).number)
@@ -102,46 +101,43 @@ def _tree(version: Version, site: Site, store: Store, image: OsImage) -> Finding
 
 def _published(site: Site, store: Store, image: OsImage) -> Iterator[Finding]:
     """Every osimage that serves a tag of the image, by the record of what it serves or by the journal."""
-    for other in site.definitions.osimages().values():
-        directory = other.rootimgdir(site.definitions.installdir)
+    for other in site.targets():
         finding: Optional[Finding] = None
         for _ in range(ATTEMPTS):  # a pack may come between, and put another set there
-            record = sets.read_record(directory)
+            record = sets.read_record(other.rootimgdir)
             with suppress(FileNotFoundError):
-                finding = _set(record, other, directory, site, store, image)
-            if sets.read_record(directory) == record:
+                finding = _set(record, other, site, store, image)
+            if sets.read_record(other.rootimgdir) == record:
                 break
         if finding is not None:
             yield finding
 
 
-def _set(
-    record: Optional[PackedSet], other: OsImage, directory: Path, site: Site, store: Store, image: OsImage
-) -> Optional[Finding]:
-    """What is served from a directory, where that is something of the image."""
-    doubt = _doubt(record, other, directory, site, image)
+def _set(record: Optional[PackedSet], other: Target, site: Site, store: Store, image: OsImage) -> Optional[Finding]:
+    """What is served of an osimage, where that is something of the image."""
+    doubt, name, directory = _doubt(record, other, site, image), other.image.name, other.rootimgdir
     if doubt:
-        return Finding(FAIL, f"{other.name}: {doubt}; pack it again with --force")
-    if record is None or (record.source, record.osimage) != (image.name, other.name):
+        return Finding(FAIL, f"{name}: {doubt}; pack it again with --force")
+    if record is None or (record.source, record.osimage) != (image.name, name):
         return None
     site.progress.begin(f"reading {directory}")
     wrong = tuple(_wrong(record, sets.describe_files(directory), _manifest(store, image, record.tag)))
     site.progress.end()
-    what = f"{other.name} serves tag {record.tag} in {directory}"
+    what = f"{name} serves tag {record.tag} in {directory}"
     if wrong:
         text = f"{len(wrong)} of its files are not as they were packed; pack it again with --force"
         return Finding(FAIL, f"{what}: {text}", wrong)
     return Finding(OK, f"{what}: {len(record.files)} files are as they were packed")
 
 
-def _doubt(record: Optional[PackedSet], other: OsImage, directory: Path, site: Site, image: OsImage) -> str:
+def _doubt(record: Optional[PackedSet], other: Target, site: Site, image: OsImage) -> str:
     """Why it cannot be said what an osimage serves, where it should be something of the image; else ""."""
-    history = site.journal(other)
+    history, directory = site.journal(other.image), other.rootimgdir
     last = history[-1] if history and history[-1].tag else None
     ours = last is not None and last.source == image.name
     if record is None:
         damaged = os.path.lexists(directory / sets.RECORD)
-        if not ours and not (damaged and other.name == image.name):
+        if not ours and not (damaged and other.image.name == image.name):
             return ""
         what = f"the record {directory / sets.RECORD} of what was packed is {'damaged' if damaged else 'gone'}"
         return what + (f"; by the journal it is tag {last.tag}" if last else "")
@@ -187,6 +183,5 @@ def _store(site: Site, store: Store) -> Finding:
 
 MODE = Mode(
     "verify", "compare a tag, and what is published of it, with its manifest", run,
-    {"tag": "the tag (default: the one that is served, or the newest)", "deep": "verify the whole store as well"},
-    private=True,
+    {"tag": "the tag (default: the one that is served, or the newest)"}, private=True,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a pack adds to the tree of a tag, each by `put`: what is not added here is in the archive as it is in the tag."""
+"""Files that a pack adds to the tree of a tag, each by `put`; all other files are packed as the tag has them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def put(root: Path, name: str, text: str, image: str) -> str:
     Returns its path in the tree, or the first directory that had to be made for it.
     Raises AvsError where a link of the image leads to somewhere on this machine.
     """
-    # Links are the image's; what xCAT's packimage writes goes where they lead on this machine.
+    # Links of the image are resolved in it; packimage would follow them on this machine.
     directory = inside(root, os.path.dirname(name), follow=True)
     if os.path.realpath(root / os.path.dirname(name)) != os.path.realpath(directory):
         raise AvsError(f"{image}: /{os.path.dirname(name)} of the image leads out of it")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xcat_avs.definitions import exlist
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import SOURCE_DATE_EPOCH
 from xcat_avs.system import command
+from xcat_avs.system.descent import Descent
 from xcat_avs.system.scratch import own_directory
 from xcat_avs.tree import manifest, scan
 from xcat_avs.tree.manifest import Entry
@@ -73,6 +76,22 @@ def refuse_large(form: Form, entries: Iterable[Entry]) -> None:
             )
         if form.method == "cpio" and entry.size > CPIO_LIMIT:
             raise AvsError(f"{entry.path} is larger than 4 GiB, which cpio cannot hold; take --method tar or squashfs")
+
+
+def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
+    """Remove from a disposable tree what an exlist leaves out; returns how many paths."""
+    if not excluded:
+        return 0
+    paths = [path for path, _ in scan.walk(str(root))]
+    left_out = set(paths) - exlist.with_parents(exlist.select(paths, excluded, included))
+    with Descent(str(root)) as tree:
+        for path in sorted(left_out, reverse=True):  # what is in a directory before the directory
+            directory, last = tree.parent(path)
+            if stat.S_ISDIR(os.stat(last, dir_fd=directory, follow_symlinks=False).st_mode):
+                os.rmdir(last, dir_fd=directory)
+            else:
+                os.unlink(last, dir_fd=directory)
+    return len(left_out)
 
 
 def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, onto: bool = False) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xcat_avs.errors import AvsError
 from xcat_avs.pack.archive import Form
+
+PACKIMAGE = ("auto", "gzip", "pigz", "xz")  # how packimage compresses
 
 
 def choose(method: str, packer: str, lossy: bool) -> str:
@@ -22,6 +25,14 @@ def choose(method: str, packer: str, lossy: bool) -> str:
 def own(method: str, compress: str) -> Form:
     """What our own packer makes of what was asked for."""
     return Form("cpio" if method == "auto" else method, {"auto": "gzip", "pigz": "gzip"}.get(compress, compress))
+
+
+def refuse_compress(compress: str) -> None:
+    """Refuse a compression that packimage does not know."""
+    if compress not in PACKIMAGE:
+        raise AvsError(
+            f"packimage compresses by {', '.join(PACKIMAGE[1:])}, not by {compress}; for that, set [pack] packer = own"
+        )
 
 
 def how_to_boot(rootimgdir: Path, archive: str) -> str:

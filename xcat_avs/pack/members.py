@@ -135,16 +135,16 @@ def _tar(stream: IO[bytes]) -> Manifest:
     found: Manifest = {}
     same: dict[str, list[str]] = {}
     forward = _Forward(stream)
-    # tarfile takes anything that reads, tells and seeks.
+    # tarfile works with any object that has read, tell and seek.
     with tarfile.TarFile(fileobj=forward, encoding="utf-8", errors="surrogateescape") as archive:  # type: ignore[arg-type]
         while (member := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined]  # or it keeps them all
+            archive.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps all members in memory
             path = _plain(member.name)
             if member.islnk():
                 first = _plain(member.linkname)
                 if first not in found:
                     raise ValueError(f"{path!a} is a hard link to {first!a}, which is not there")
-                if path != first:  # a name that was listed twice
+                if path != first:  # tar may list a name twice
                     same.setdefault(found[first].hardlink or first, [first]).append(path)
                     found[path] = found[first]._replace(path=path, hardlink=first)
             else:
@@ -175,7 +175,7 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, forwar
 
 
 def _tar_xattrs(words: Mapping[str, str]) -> Xattrs:
-    """The extended attributes among the extended headers of a member; tar writes two bytes of a name otherwise."""
+    """The extended attributes of a tar member, from its pax headers; tar escapes two bytes in their names."""
     return in_order((key[len(TAR_XATTR) :].replace("%3D", "=").replace("%25", "%"), value.encode("utf-8", "surrogateescape"))
                     for key, value in words.items() if key.startswith(TAR_XATTR))  # fmt: skip
 

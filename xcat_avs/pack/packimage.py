@@ -1,4 +1,4 @@
-"""xCAT's packimage, in the private namespace, and a look at what its exit code hides."""
+"""Pack with xCAT's packimage in the private namespace, and check what its exit code hides."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.pack import proof
 from xcat_avs.pack.archive import MARK, Form
+from xcat_avs.pack.job import PackJob
 from xcat_avs.system import command
 from xcat_avs.tree.manifest import Manifest
-from xcat_avs.xcat import fitness, private, programs
+from xcat_avs.xcat import private, programs
 
-COMPRESS = ("auto", "gzip", "pigz", "xz")
 # What packimage leaves out by itself: the statelite form of the image.
 ITS_OWN = ("./etc/init.d/statelite", "./etc/rc.sysinit.backup", "./.statelite*", "./.default*", "./.statebackup*")
-# What it writes into the tree, through any link that is there.
+# packimage writes these into the tree, through any link that is there.
 WRITTEN = ("etc", "etc/shadow", "opt/xcat", "opt/xcat/xcatinfo", "opt/xcat/xcatdsklspost", "xcatpost", ".statebackup")
-DEFAULT_PASSWORD = "cluster"  # what packimage writes without an entry in the passwd table
+DEFAULT_PASSWORD = "cluster"  # packimage sets it where the passwd table has no entry
 SHADOW, LOCALTIME, ZONES = "etc/shadow", "etc/localtime", "usr/share/zoneinfo/"
 # What packimage changes in every image, and why.
 BY_DESIGN = {
@@ -30,14 +30,14 @@ BY_DESIGN = {
     "opt/xcat/xcatinfo": "the name of the image", "opt/xcat/xcatdsklspost": "xCAT's start of the postscripts",
     "usr/lib/dracut/modules.d/97xcat/install": "xCAT's dracut module", "etc/rc.sysinit": "the one from before statelite",
 }  # fmt: skip
-XDCP = "var/xcat"  # where what puts synclists into the tree keeps its own data
-# Runs for cpio inside packimage, which lets it cut the numbers of files to 32 bits: two files may get the same one,
-# and are then hard links of each other.
+XDCP = "var/xcat"  # xdcp, which copies the files of synclists, keeps its data there
+# Replaces cpio inside packimage. cpio truncates inode numbers to 32 bits, so that two files may get the same one and
+# become hard links of each other.
 CPIO = """#!/bin/sh
 case " $* " in *" -o "*) exec {cpio} --reproducible "$@" ;; esac
 exec {cpio} "$@"
 """
-# Runs for uuidgen inside packimage, which writes its answer between quotes to /opt/xcat/xcatinfo.
+# Replaces uuidgen inside packimage, which writes its answer between quotes to /opt/xcat/xcatinfo.
 UUIDGEN = """#!/bin/sh
 cat /proc/sys/kernel/random/uuid | tr -d '\\n'
 cat <<'EOF'
@@ -46,19 +46,17 @@ EOF
 """
 
 
-def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: str, facts: Mapping[str, str], work: Path,
-          log: Path, timeout: float = 0) -> Path:  # fmt: skip
-    """Have packimage archive tree/rootimg, a disposable checkout, as image; returns the one archive that it made, in tree.
+def write(tree: Path, job: PackJob, method: str, facts: Mapping[str, str]) -> Path:
+    """Have packimage archive tree/rootimg, a disposable checkout; returns the one archive that it made, in tree.
 
     method: cpio, tar, squashfs, or empty for xCAT's default.
-    facts: NAME -> plain value, for /opt/xcat/xcatinfo. work: a private directory.
+    facts: NAME -> plain value, for /opt/xcat/xcatinfo.
     """
-    fitness.refuse_incomplete(image, rootimgdir, build=False)
-    fitness.refuse_unsafe(image)
+    image, work, log = job.target.image, job.staging, job.log
     root = tree / "rootimg"
     argv = [programs.need("packimage")]
     argv += ["-m", method] if method else []
-    argv += ["-c", compress] if compress else []
+    argv += ["-c", job.compress] if job.compress != "auto" else []
     for stale in tree.glob(MARK + "*"):
         stale.unlink()
     _lend(work / "bin", facts)
@@ -68,8 +66,8 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
     (root / "opt/xcat").mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(private.private_locks(work / "locks"))
-        stack.enter_context(private.seen_at(tree, rootimgdir, work / "above"))
-        command.run([*argv, image.name], log=log, env=env, cwd=Path("/"), timeout=timeout)
+        stack.enter_context(private.seen_at(tree, job.target.rootimgdir, work / "above"))
+        command.run([*argv, image.name], log=log, env=env, cwd=Path("/"), timeout=job.timeout)
     found = sorted(path.name for path in tree.glob(MARK + "*"))
     if len(found) != 1:
         raise AvsError(f"{image.name}: packimage ended well and left {', '.join(found) or 'no archive'}; one was expected",
@@ -78,7 +76,7 @@ def write(tree: Path, image: OsImage, rootimgdir: Path, method: str, compress: s
 
 
 def _refuse_ways_out(root: Path, image: OsImage) -> None:
-    """packimage writes by paths of this machine: through an image's link it would write files of this machine."""
+    """Refuse links of the image through which packimage, which is not in a chroot, would write to this machine."""
     top = os.path.realpath(root)
     for name in WRITTEN:
         real = os.path.realpath(root / name)
@@ -89,16 +87,8 @@ def _refuse_ways_out(root: Path, image: OsImage) -> None:
             )
 
 
-def refuse_compress(compress: str) -> None:
-    """Refuse a compression that packimage does not know."""
-    if compress not in COMPRESS:
-        raise AvsError(
-            f"packimage compresses by {', '.join(COMPRESS[1:])}, not by {compress}; for that, set [pack] packer = own"
-        )
-
-
 def _lend(directory: Path, facts: Mapping[str, str]) -> None:
-    """Programs that packimage finds before the machine's own.
+    """Write the programs that packimage finds before the machine's own.
 
     It writes IMAGEUUID='`uuidgen`' over what is in xcatinfo: the answer holds our facts as well.
     """
@@ -108,30 +98,29 @@ def _lend(directory: Path, facts: Mapping[str, str]) -> None:
     lent.chmod(0o755)
     lines = "'\n" + "".join(f"{name}='{value}'\n" for name, value in facts.items())
     script = directory / "uuidgen"
-    # The last quote is packimage's own.
+    # packimage adds the last quote itself.
     script.write_text(UUIDGEN.format(lines=lines.rstrip("\n").removesuffix("'")), encoding="utf-8")
     script.chmod(0o755)
 
 
-def check(file: Path, before: Path, wanted: Manifest, image: OsImage, log: Path, timeout: float = 0) -> dict[str, str]:
+def check(file: Path, before: Path, wanted: Manifest, job: PackJob) -> dict[str, str]:
     """Prove the archive that packimage made, beside the tree. Returns path -> why, for what it changed by design.
 
     before: the root of the image as the tag has it. wanted: the manifest of what packimage was given.
     Raises AvsError, also where packimage said that all is well and it is not.
     """
-    root = file.with_name("rootimg")
+    root, image = file.with_name("rootimg"), job.target.image
     _refuse_default_password(root, image)
     synced = [path for path in _synced(image, root) if not path.startswith("..")]
     reasons = {
         proof.place(root, path): why for path, why in {**BY_DESIGN, **dict.fromkeys(synced, "a synclist")}.items()
     }
-    # Directories are made on the way to what was not there.
+    # packimage also makes the parent directories of what it adds.
     tops = {_first_new(path, wanted) for path in reasons if os.path.lexists(root / path) or path in wanted}
     wanted, others = proof.look_again(wanted, root, tops)
     if SHADOW not in synced and _without_root(root / SHADOW) != _without_root(before / SHADOW):
         raise AvsError(f"{image.name}: packimage changed more in /{SHADOW} than the password of root")
-    excluded, included = exlist.read(image.paths("exlist"), {})
-    kept = set(exlist.select(sorted(wanted), [*excluded, *ITS_OWN], included))
+    kept = set(exlist.select(sorted(wanted), [*job.excluded, *ITS_OWN], job.included))
     form = Form.of(file.name)
     if form.method == "squashfs":
         kept.discard(".")  # which packimage makes anew, with mode 0755
@@ -139,7 +128,7 @@ def check(file: Path, before: Path, wanted: Manifest, image: OsImage, log: Path,
     zone = os.readlink(root / LOCALTIME).lstrip("./") if (root / LOCALTIME).is_symlink() else ""
     optional = exlist.with_parents(kept) | exlist.with_parents([zone] if zone.startswith(ZONES) else []) | {"."}
     try:
-        proof.prove(file, form, proof.chosen(wanted, kept), log, timeout, optional)
+        proof.prove(file, form, proof.chosen(wanted, kept), job.log, job.timeout, optional)
     except AvsError as err:
         raise err.prefixed(
             f"{image.name}: nothing was published, for what packimage made is not what was given to it: "

@@ -1,4 +1,4 @@
-"""Whether an archive holds just what a version's manifest says, and what its form cannot hold."""
+"""Prove that an archive holds exactly what the manifest says, and say what its form cannot hold."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def chosen(entries: Mapping[str, Entry], paths: Collection[str]) -> Manifest:
     found: Manifest = {}
     for path in sorted(paths):
         entry = entries[path]
-        # By its path in the whole manifest, which may be longer than this one.
+        # The hard link is a path in the whole manifest; this part may begin further down.
         name = first.setdefault(entry.hardlink or entry.path, path)
         found[path] = entry._replace(path=path, hardlink="" if name == path else name)
     return found
@@ -101,16 +101,16 @@ def _some(paths: list[str]) -> str:
 
 
 def _plain(entry: Entry) -> Entry:
-    """Without the label of SELinux, which a node gives anew."""
+    """The attributes without the SELinux label, which a node sets itself."""
     kept = tuple(item for item in entry.xattrs if item[0] != SELINUX) if entry.xattrs else ()
     return entry if kept == entry.xattrs else entry._replace(xattrs=kept)
 
 
 def _held(entry: Entry, form: Form, own: bool) -> Entry:
-    """An entry as an archive has it that kept all that its form can hold."""
+    """The entry that a perfect archive of this form would have."""
     entry = _plain(entry)
     if entry.xattrs and form.method != "tar":
-        own_squashfs = form.method == "squashfs" and own  # packimage's goes through cpio
+        own_squashfs = form.method == "squashfs" and own  # packimage makes its squashfs from a cpio archive
         kept = tuple(item for item in entry.xattrs if item[0].startswith(SQUASHED)) if own_squashfs else ()
         entry = entry._replace(xattrs=kept)
     entry = _apart(entry, form)
@@ -129,7 +129,7 @@ def prove(file: Path, form: Form, wanted: Mapping[str, Entry], log: Path, timeou
           optional: Optional[Collection[str]] = None) -> None:  # fmt: skip
     """Read an archive back and compare it with what it is to hold. Raises AvsError that names the paths.
 
-    optional: of an archive of packimage, paths that it may hold besides; times are then its own affair.
+    optional: given for an archive of packimage, paths that it may hold besides; then times are not compared.
     """
     if not wanted.keys() - {"."}:
         raise AvsError("the exlist leaves out the whole image: there is nothing to pack")
@@ -144,7 +144,7 @@ def prove(file: Path, form: Form, wanted: Mapping[str, Entry], log: Path, timeou
 
 
 def compare(found: Mapping[str, Entry], wanted: Mapping[str, Entry], times: bool) -> None:
-    """Refuse an archive that is not what was wanted: the worst kind of difference first."""
+    """Raise AvsError for an archive that differs, naming the worst kind of difference first."""
     merged = [path for path in sorted(found.keys() & wanted.keys()) if _merged(path, found, wanted)]
     if merged:
         raise AvsError("unrelated files became hard links of each other in the archive, because cpio keeps only 32 bits of the numbers "
@@ -161,7 +161,7 @@ def compare(found: Mapping[str, Entry], wanted: Mapping[str, Entry], times: bool
 
 
 def _merged(path: str, found: Mapping[str, Entry], wanted: Mapping[str, Entry]) -> bool:
-    """Whether two files of the tag are one in the archive."""
+    """Whether two files of the tag are hard links of each other in the archive."""
     first = found[path].hardlink
     return bool(first) and first in wanted and (wanted[path].hardlink or path) != (wanted[first].hardlink or first)
 

@@ -6,25 +6,41 @@ import ast
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from xcat_avs.errors import AvsError, NotFoundError, nearest
 from xcat_avs.system import trust
 
 STEP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-# A declared option of an executable: `# OPTION name=default   help`
-SHELL_OPTION = re.compile(r"#\s*OPTION\s+([a-z_][a-z0-9_]*)=(\S*)\s*(.*)")
+# A declared option of an executable: `# OPTION name=default   help`, or `# OPTION name=default  (default|other) help`
+SHELL_OPTION = re.compile(r"#\s*OPTION\s+([a-z_][a-z0-9_]*)=(\S*)\s*(?:\(([^\s()|]*(?:\|[^\s()|]*)+)\)\s*)?(.*)")
 
 
 @dataclass(frozen=True)
 class Option:
-    """A typed option: its type is that of its default (bool, int, str, or tuple for a list)."""
+    """A typed option: its type is that of its default (bool, int, str, or tuple for a list).
+
+    choices: the texts that it, or each item of a list, may be; empty for any.
+    """
 
     name: str
     default: Any
     help: str
+    choices: tuple[str, ...] = ()
+
+    def fits(self) -> bool:
+        """Whether the declaration is one: a default of a known type, and choices that it is one of."""
+        if not self.choices:
+            return isinstance(self.default, (bool, int, str, tuple, list))
+        items = self.default if isinstance(self.default, (tuple, list)) else (self.default,)
+        return all(isinstance(item, str) and item in self.choices for item in items)
+
+    def over(self, below: Optional[Option]) -> Option:
+        """This option in place of one that it overrides: with its choices, where it changes the default alone."""
+        kept = replace(self, choices=below.choices) if below is not None and not self.choices else self
+        return kept if kept.fits() else self
 
 
 @dataclass(frozen=True)
@@ -65,8 +81,12 @@ def load(path: Path, layer: Layer, overridden: Any = None) -> Procedure:
             raise AvsError(f"{path} is not executable; chmod 755 {path}")
         doc, options = _read_executable(source)
     if overridden is not None:
-        options = {**overridden.options, **options}  # it may call the one it overrides
-    return Procedure(path.stem, path, layer.name, doc, options, source, overridden)
+        own = {name: option.over(overridden.options.get(name)) for name, option in options.items()}
+        options = {**overridden.options, **own}  # it may call the one it overrides
+    for option in options.values():
+        if not option.fits():
+            raise AvsError(f"{path}: the default of the option {option.name} is none of its choices")
+    return Procedure(path.stem, path, layer.name, doc, options=options, source=source, overridden=overridden)
 
 
 def _read_python(path: Path, source: bytes) -> tuple[str, dict[str, Option]]:
@@ -87,14 +107,21 @@ def _read_python(path: Path, source: bytes) -> tuple[str, dict[str, Option]]:
             assert isinstance(node, (ast.Assign, ast.AnnAssign))
             try:
                 table = ast.literal_eval(node.value or ast.Constant(None))
-                options = {name: Option(name, default, text) for name, (default, text) in table.items()}
-                if not all(isinstance(option.default, (bool, int, str, tuple, list)) for option in options.values()):
-                    raise TypeError
+                options = {name: _option(name, *fields) for name, fields in table.items()}
             except (ValueError, TypeError, AttributeError):
                 raise AvsError(
-                    f'{path}: OPTIONS must be a plain {{"name": (default, "help")}}, a default a truth value, a whole number, a text or a list of texts'
+                    f'{path}: OPTIONS must be a plain {{"name": (default, "help")}}, a default a truth value, a whole number, a text or a list of '
+                    'texts; with choices, of which the default is one, {"name": (default, "help", ("a", "b"))}'
                 ) from None
     return doc, options
+
+
+def _option(name: str, default: Any, text: str, choices: Sequence[str] = ()) -> Option:
+    """An option as OPTIONS declares it. Raises TypeError."""
+    option = Option(name, default, text, choices=tuple(choices))
+    if isinstance(choices, str) or not option.fits():
+        raise TypeError
+    return option
 
 
 def _read_executable(source: bytes) -> tuple[str, dict[str, Option]]:
@@ -103,7 +130,8 @@ def _read_executable(source: bytes) -> tuple[str, dict[str, Option]]:
     for line in source.decode("utf-8", "replace").split("\n")[:100]:
         match = SHELL_OPTION.fullmatch(line.strip())
         if match:
-            options[match.group(1)] = Option(match.group(1), match.group(2), match.group(3))
+            name, default, choices, text = match.groups()
+            options[name] = Option(name, default, text, choices=tuple(choices.split("|")) if choices else ())
         elif line.startswith("#") and not line.startswith("#!") and not doc:
             doc = line.lstrip("# ").strip()
     return doc, options

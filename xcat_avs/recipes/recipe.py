@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -12,13 +12,11 @@ from xcat_avs import settings
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, NotFoundError, nearest
 from xcat_avs.recipes import procedure
+from xcat_avs.recipes.files import RecipeFile, recipe_files
 from xcat_avs.recipes.procedure import Layer, Option, Procedure
-from xcat_avs.settings import Settings, overlay_settings, sections, share_dir
-from xcat_avs.system import trust
+from xcat_avs.settings import Settings, overlay_settings
 
-DEFAULT = "default"  # the recipe of every image
 KEYS = ("base", "steps", "steps_remove", "steps_add", "addons")
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 PLACE = re.compile(r"(\S+)\s+(after|before)\s+(\S+)")
 ADDON = "addon "  # what the section of an add-on's options begins with
 # What every add-on can be told besides its own options.
@@ -84,77 +82,20 @@ def procedure_layers(image: OsImage, installdir: Path, addons: bool = False) -> 
     return [*layers, Layer(f"image {image.profile}", own / "addons" if addons else own)]
 
 
-def homes(installdir: Path) -> tuple[Path, Path]:
-    """The directories of recipes: as shipped, and the site's."""
-    return share_dir() / "recipes", installdir / "custom/avs/recipes"
-
-
-def named_files(name: str, image: OsImage, installdir: Path) -> list[Path]:
-    """The files of a recipe that are there, the most general first: NAME.conf, NAME.FAMILY.conf, ...
-
-    Those of the default recipe after the first are called FAMILY.conf, ...
-    """
-    chain = [
-        f"{name}.conf",
-        *(f"{item}.conf" if name == DEFAULT else f"{name}.{item}.conf" for item in image.version.chain),
-    ]
-    paths = [home / item for home in homes(installdir) for item in chain]
-    return [path for path in paths if path.is_file()]
-
-
-def recipe_files(image: OsImage, installdir: Path) -> list[Path]:
-    """The recipe files of an image, the most general first; those of a base stand before the file that names it.
-
-    Raises AvsError for a base that is not there, or that comes back to itself.
-    """
-    own = installdir / "custom/avs/images" / image.profile / "recipe.conf"
-    found: list[Path] = []
-
-    def add(path: Path, names: tuple[str, ...]) -> None:
-        _refuse_if_writable(path)
-        base = sections(settings.read_ini(path)).get("recipe", {}).get("base", "").strip()
-        if base:
-            if base in names:
-                circle = " -> ".join([*names[names.index(base) :], base])
-                raise AvsError(f"{path}: the recipe {base} is its own base: {circle}")
-            files = named_files(base, image, installdir) if NAME.fullmatch(base) else []
-            if not files:
-                there = known_recipes(image, installdir)
-                raise NotFoundError(
-                    f"{path}: unknown recipe {base!r} as base{nearest(base, there)}; there are {', '.join(there)}"
-                )
-            for file in files:
-                add(file, (*names, base))
-        found.append(path)
-
-    for path in named_files(DEFAULT, image, installdir):
-        add(path, (DEFAULT,))
-    if own.is_file():
-        add(own, (image.profile + "/recipe.conf",))
-    return found
-
-
-def known_recipes(image: OsImage, installdir: Path) -> list[str]:
-    """The recipes that can be a base for an image."""
-    stems = {path.name.split(".")[0] for home in homes(installdir) for path in home.glob("*.conf")}
-    return sorted(name for name in stems - {DEFAULT, *image.version.chain} if named_files(name, image, installdir))
-
-
 def image_settings(image: OsImage, installdir: Path, base: Settings) -> Settings:
     """base with what the recipe of an image changes in it; the steps are not looked at."""
     try:
         _ = image.version
     except AvsError:
         return base  # an osvers that nothing can build, yet a tag of it can be packed
-    for path in recipe_files(image, installdir):
-        found = sections(settings.read_ini(path))
-        base = overlay_settings(base, {name: found[name] for name in CHANGEABLE if name in found}, str(path))
+    return _changed_settings(recipe_files(image, installdir), base)
+
+
+def _changed_settings(files: Sequence[RecipeFile], base: Settings) -> Settings:
+    for file in files:
+        changed = {name: file.sections[name] for name in CHANGEABLE if name in file.sections}
+        base = overlay_settings(base, changed, str(file.path))
     return base
-
-
-def _refuse_if_writable(path: Path) -> None:
-    if not path.is_relative_to(share_dir()):
-        trust.refuse(path)
 
 
 Named = dict[str, Path]  # step -> the recipe that names it, in order
@@ -170,14 +111,11 @@ def load(image: OsImage, installdir: Path, base: Settings) -> Recipe:
     steps: Named = {}
     addons: Named = {}
     options: Texts = {}
-    for path in files:
-        for section, items in sections(settings.read_ini(path)).items():
+    for file in files:
+        path = file.path
+        for section, items in file.sections.items():
             if section == "recipe":
-                for name in items:
-                    if name not in KEYS:
-                        raise AvsError(
-                            f"{path}: unknown setting {name!r} in [recipe]{nearest(name, KEYS)}; there are {', '.join(KEYS)}"
-                        )
+                _refuse_unknown(items, path)
                 steps = _changed(steps, items, path)
                 if "addons" in items:
                     addons = _listed(items["addons"], path, "add-on")
@@ -189,7 +127,7 @@ def load(image: OsImage, installdir: Path, base: Settings) -> Recipe:
                 options.setdefault(section, {}).update({name: (text, path) for name, text in items.items()})
     if not steps:
         raise AvsError("no recipe names any steps")
-    changed = image_settings(image, installdir, base)
+    changed = _changed_settings(files, base)
     parts = {name: texts for name, texts in options.items() if not name.startswith(ADDON)}
     extras = {name[len(ADDON) :].strip(): texts for name, texts in options.items() if name.startswith(ADDON)}
     layers, addon_layers = (procedure_layers(image, installdir, addons=kind) for kind in (False, True))
@@ -198,7 +136,15 @@ def load(image: OsImage, installdir: Path, base: Settings) -> Recipe:
         raise AvsError(f"{path}: [{section}] is the section of a step, and {section} is an add-on: [{ADDON}{section}]")
     found = _found(steps, parts, layers, "procedure")
     added = _found(addons, extras, addon_layers, "add-on")
-    return Recipe(found, changed, tuple(files), added)
+    return Recipe(found, changed, tuple(file.path for file in files), added)
+
+
+def _refuse_unknown(items: Iterable[str], path: Path) -> None:
+    for name in items:
+        if name not in KEYS:
+            raise AvsError(
+                f"{path}: unknown setting {name!r} in [recipe]{nearest(name, KEYS)}; there are {', '.join(KEYS)}"
+            )
 
 
 def _listed(text: str, path: Path, kind: str) -> Named:
@@ -236,6 +182,18 @@ def _changed(steps: Named, items: Mapping[str, str], path: Path) -> Named:
     return steps
 
 
+def _value(text: str, option: Option, what: str) -> Any:
+    """The text of a recipe as the option's type, and one of its choices."""
+    value = settings.typed(text, option.default, what)
+    for item in value if isinstance(value, tuple) else (value,):
+        if option.choices and item not in option.choices:
+            words = [choice or "nothing" for choice in option.choices]
+            raise AvsError(
+                f"{what} is {text.strip()!r}; it takes {', '.join(words[:-1])} or {words[-1]}{nearest(item, option.choices)}"
+            )
+    return value
+
+
 def _found(named: Named, options: Texts, layers: list[Layer], kind: str) -> tuple[Step, ...]:
     """The procedures of the names, with their options."""
     steps = []
@@ -253,7 +211,8 @@ def _found(named: Named, options: Texts, layers: list[Layer], kind: str) -> tupl
                 raise AvsError(
                     f"{path}: {kind} {name!r} has no option {key!r}{nearest(key, found.options)}; it has {there}"
                 )
-            values[key] = settings.typed(text, found.options[key].default, f"{path}: [{name}] {key}")
+            section = f"{ADDON if kind == 'add-on' else ''}{name}"
+            values[key] = _value(text, found.options[key], f"{path}: [{section}] {key}")
         steps.append(Step(name, found, values, origin))
     # A section for a step that this recipe leaves out is fine; one for a procedure that does not exist is a typo.
     known = procedure.known(layers)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Optional
 
+from xcat_avs.clock import utc_precise
+from xcat_avs.identity import Identity
+from xcat_avs.serve.sets import PackedSet
 from xcat_avs.system import records
 
 
@@ -28,26 +33,65 @@ class JournalEntry:
     message: str
 
 
+@dataclass(frozen=True)
+class Change:
+    """What a publish has changed. action: pack or rollback. record: of the set that is served since, where it has one."""
+
+    osimage: str
+    action: str
+    directory: str
+    before: str
+    record: Optional[PackedSet]
+
+
+def record(path: Path, identity: Identity, change: Change, message: str) -> str:
+    """Write down who had what served since when and why.
+
+    Returns what is to be told of a journal that cannot be written, or "": what it is about is served all the same.
+    """
+    source = (change.record.source, change.record.tag, change.record.revision) if change.record else ("", "", 0)
+    entry = JournalEntry(
+        osimage=change.osimage, action=change.action, date=utc_precise(), user=identity.user, real=identity.real(),
+        source=source[0], tag=source[1], revision=source[2], directory=change.directory, before=change.before, message=message,
+    )  # fmt: skip
+    try:
+        append(path, entry)
+    except OSError as err:
+        reason = "the disk is full" if err.errno == errno.ENOSPC else err.strerror
+        return (
+            f"{change.osimage}: the journal {path} cannot be written: {reason}; {change.directory} is served all the same, "
+            f"and only the history will lack this {change.action}"
+        )
+    return ""
+
+
 def append(path: Path, entry: JournalEntry) -> None:
     """Add a line, whole, and have it on disk."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     line = json.dumps(asdict(entry), sort_keys=True) + "\n"
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        # After a line that was cut off, a new one begins.
+        # An interrupted run may have left a line without its end; the new entry begins a line of its own.
         end = os.fstat(descriptor).st_size
         torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
-        os.write(descriptor, (b"\n" if torn else b"") + line.encode())
+        data = (b"\n" if torn else b"") + line.encode()
+        while data:  # a disk that is nearly full takes a part, and says so only of the rest
+            data = data[os.write(descriptor, data) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def read(path: Path) -> Sequence[JournalEntry]:
-    """All entries, the oldest first; a line that was cut off is left out."""
+    """All entries, the oldest first; an incomplete line is left out."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return ()
     entries = (records.load(JournalEntry, line) for line in lines)
     return [entry for entry in entries if entry is not None]
+
+
+def mentions(entries: Iterable[JournalEntry]) -> Iterator[str]:
+    """What journals say of a store, a sentence each."""
+    return (f"the journal knows tag {entry.tag} of {entry.source}" for entry in entries if entry.tag)

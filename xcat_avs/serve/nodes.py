@@ -12,8 +12,8 @@ from typing import Any, Optional
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.definitions.protocol import Definitions, Node
 from xcat_avs.errors import counted
-from xcat_avs.generate import INITRD, KERNEL
 from xcat_avs.serve.sets import PackedSet, read_record
+from xcat_avs.tree.kernels import INITRD, KERNEL
 from xcat_avs.xcat import noderange
 
 # noderes.netboot up to its first dash -> where below TFTPDIR that boot loader has a file for each node.
@@ -99,7 +99,8 @@ def look(image: OsImage, installdir: Path, tftpdir: Path, table: Mapping[str, No
             behind.setdefault(node.service, []).append(name)
     kinds = next((node.copies for node in mine.values() if node.copies), ())  # the site says it, for all of them
     return Served(
-        image, record, bool(names), coherent, tuple(differing), tuple(mine), stale, tuple(unset), behind, kinds, installdir,
+        image=image, record=record, bootable=bool(names), coherent=coherent, differing=tuple(differing), nodes=tuple(mine),
+        stale=stale, unset=tuple(unset), behind=behind, copies=kinds, installdir=installdir,
     )  # fmt: skip
 
 

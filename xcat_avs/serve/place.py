@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xcat_avs.definitions.osimage import OsImage
+from xcat_avs.definitions.protocol import Definitions, chdef
 from xcat_avs.errors import AvsError
-from xcat_avs.serve.sets import read_record
+from xcat_avs.serve.sets import Target, read_record
 from xcat_avs.system import mounts
 
 # What genimage, liteimg, packimage, imgimport and avs_image_mgr put into a rootimgdir, and what is published there.
@@ -36,11 +37,29 @@ class Surroundings:
     advice: str
 
 
-def refuse(image: OsImage, rootimgdir: Path, around: Surroundings) -> None:
+def around(target: Target, definitions: Definitions, private: Mapping[str, Path]) -> Surroundings:
+    """What is around an osimage. private: directories in which none may lie, by what they are called."""
+    image, installdir = target.image, definitions.installdir
+    others = {
+        name: other.rootimgdir(installdir)
+        for name, other in definitions.osimages().items()
+        if name != image.name
+        and other.provmethod != "install"
+        and (other.attributes.get("rootimgdir") or (other.osvers and other.osarch and other.profile))
+    }
+    public = {"INSTALLDIR": installdir, "TFTPDIR": definitions.tftpdir}
+    default = installdir / image.store_path
+    better = "DIRECTORY" if default == target.rootimgdir else default
+    advice = f"Give the osimage a directory of its own: {chdef(definitions, image, f'rootimgdir={better}')}"
+    return Surroundings(public, private, others, advice)
+
+
+def refuse(target: Target, around: Surroundings) -> None:
     """Refuse a rootimgdir that is no place for an image, before anything is moved aside there.
 
     Raises AvsError that says what was found, and what to do.
     """
+    image, rootimgdir = target.image, target.rootimgdir
     problem = _place(rootimgdir, around) or _neighbours(rootimgdir, around.others)
     problem = problem or _content(image, rootimgdir, around.others)
     if problem:

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, NamedTuple, Optional
 
-from xcat_avs.errors import AvsError
+from xcat_avs.errors import AvsError, Interrupted
 from xcat_avs.serve.contents import changes
 from xcat_avs.serve.sets import MARK, RECORD, PackedSet, _previous_link, altered, current, kept, previous
+from xcat_avs.serve.sets import MARK, RECORD, PackedSet, Target, _previous_link, altered, current, kept, previous
 from xcat_avs.system import mounts
 
 AT_FDCWD = -100
@@ -28,8 +29,32 @@ Warn = Callable[[str], None]
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class Published(NamedTuple):
+    """directory: the name of the set that is served. moved: where a real directory found at rootimgdir was moved to, or ""."""
+
+    directory: str
+    moved: str
+
+
 def _silent(text: str) -> None:
     """Nobody is told."""
+
+
+def warn_altered(target: Target, warn: Warn) -> None:
+    """Say that what is served is not what was packed: somebody has packed over it by hand, or it is damaged."""
+    text = altered(target.rootimgdir)
+    if text:
+        warn(f"{target.image.name}: {text}; it is kept as it is")
+
+
+@contextmanager
+def served(say: Warn, text: str) -> Iterator[None]:
+    """What comes after the switch: an interrupt there does not hide what is served already."""
+    try:
+        yield
+    except Interrupted:
+        say(text)
+        raise
 
 
 @contextmanager
@@ -63,12 +88,11 @@ def _try_modes(directory: Path) -> None:
 
 def publish(
     staging: Path, rootimgdir: Path, record: PackedSet, reserved: Collection[Path] = (), warn: Warn = _silent
-) -> tuple[str, str]:
+) -> Published:
     """Serve the set in staging at rootimgdir from one moment to the next.
 
     Until the rename nodes get the old set, from it on the new one. The set always gets a directory of its own, so
     that the one before stays whole, of the same tag as well. reserved: the rootimgdirs of all osimages.
-    Returns the name of the set, and where a real directory found at rootimgdir was moved to, or "".
     """
     (staging / RECORD).write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for path in [*sorted(staging.rglob("*"), reverse=True), staging]:  # what is in a directory before the directory
@@ -89,7 +113,7 @@ def publish(
             os.rename(final, staging)
         raise
     _remove_superseded(rootimgdir, record, warn)
-    return name, moved
+    return Published(name, moved)
 
 
 def _known_name(rootimgdir: Path, tag: str, reserved: Collection[Path]) -> Optional[Path]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.serve import contents
 from xcat_avs.serve.contents import changes
 from xcat_avs.system import records
@@ -19,6 +21,14 @@ SHOWN = 5  # changed files that a line names
 # Neither a profile nor a tag may hold it, so no osimage is ever served from the name of a set.
 MARK = "@"
 RECORD = contents.RECORD
+
+
+@dataclass(frozen=True)
+class Target:
+    """An osimage, and the directory that nodes get it from."""
+
+    image: OsImage
+    rootimgdir: Path
 
 
 @dataclass(frozen=True)
@@ -109,3 +119,19 @@ def kept(rootimgdir: Path, osimage: str, tag: str = "") -> dict[str, PackedSet]:
         if record is not None and record.osimage == osimage and tag in ("", record.tag):
             found[path.name] = record
     return {names.get(name, name): record for name, record in found.items()}
+
+
+def packed_as(image: OsImage, targets: Iterable[Target]) -> dict[str, list[str]]:
+    """Tag of an image -> profiles (or names) of the osimages that serve it now."""
+    found: dict[str, list[str]] = {}
+    for target in targets:
+        record, other = read_record(target.rootimgdir), target.image
+        if record is not None and record.source == image.name and record.osimage == other.name:
+            found.setdefault(record.tag, []).append(other.profile or other.name)
+    return {tag: sorted(names) for tag, names in found.items()}
+
+
+def mentions(directories: Iterable[Path]) -> Iterator[str]:
+    """What the records of directories say of a store, a sentence each."""
+    records = ((directory, read_record(directory)) for directory in directories)
+    return (f"{where} serves tag {record.tag} of {record.source}" for where, record in records if record)

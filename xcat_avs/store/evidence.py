@@ -9,9 +9,6 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from xcat_avs.serve.journal import JournalEntry
-from xcat_avs.serve.sets import read_record
-
 SHOWN = 2  # things that say so which an error names
 NOTE = "stores.json"  # in the state directory: URL of a store -> UUID of the repository that was used there
 
@@ -37,16 +34,14 @@ def note(state: Path, url: str, uuid: str) -> None:
             new.unlink(missing_ok=True)
 
 
-def of_a_store(state: Path, journal: Iterable[JournalEntry], served: Iterable[Path]) -> str:
-    """What says that there was a store, in words; "" where nothing does. served: the rootimgdirs of all osimages."""
-    return " and ".join(islice(_found(state, journal, served), SHOWN))
+def of_a_store(state: Path, *others: Iterable[str]) -> str:
+    """What says that there was a store, in words; "" where nothing does. others: what else says so, each a kind of its own."""
+    return " and ".join(islice(_found(state, others), SHOWN))
 
 
-def _found(state: Path, journal: Iterable[JournalEntry], served: Iterable[Path]) -> Iterator[str]:
+def _found(state: Path, others: Iterable[Iterable[str]]) -> Iterator[str]:
     """One of each kind."""
     yield from islice((f"{state / NOTE} names {url}" for url in noted(state)), 1)
-    tags = (f"the journal knows tag {entry.tag} of {entry.source}" for entry in journal if entry.tag)
-    yield from islice(tags, 1)
-    records = ((directory, read_record(directory)) for directory in served)
-    yield from islice((f"{where} serves tag {record.tag} of {record.source}" for where, record in records if record), 1)
+    for sentences in others:
+        yield from islice(sentences, 1)
     yield from islice((f"{path} is a checkout" for path in state.glob("checkouts/*/tree")), 1)

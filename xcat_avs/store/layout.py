@@ -1,4 +1,4 @@
-"""What a version has to be at its top, where root copies files out of it and writes into it."""
+"""The types that the top of a version may have, since root copies files out of it and writes into it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from xcat_avs.errors import AvsError
 from xcat_avs.tree.manifest import Entry
 
-# A whole path -> the types that it may have. avs_image_mgr stored a plain file build_info, and add-ons of its own form.
+# path -> the types that it may have. avs_image_mgr stored build_info as a plain file, and add-ons in its own form.
 RULES = (
     (re.compile(r"kernel|initrd[^/]*|addons/[^/]+/(?:removed|packages)", re.DOTALL), ("file",)),
     (re.compile(r"rootimg|addons|addons/[^/]+/rootimg", re.DOTALL), ("dir",)),
@@ -18,10 +18,10 @@ WORDS = {"file": "a regular file", "dir": "a directory", "char": "a device", "bl
 
 
 def check(found: Mapping[str, Entry], what: str) -> None:
-    """Raise AvsError, which begins with what, where a part of a version would lead root to something else.
+    """Raise AvsError, beginning with `what`, where a file or directory that root uses is of another type.
 
-    Links, devices and FIFOs are an image's own affair; the kernel that nodes load, and the directories that packing
-    writes into, are not.
+    Inside the image links, devices and FIFOs are allowed. The kernel that nodes load and the directories that a pack
+    writes into must be what they seem, or root would read or write elsewhere on this machine.
     """
     for path, entry in found.items():
         if path.startswith("rootimg/"):

@@ -1,4 +1,4 @@
-"""The versioned store: what every store can do. trees.py puts whole trees in and takes them out proven."""
+"""The interface of a versioned store. trees.py commits whole trees to one and checks them out proven."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xcat_avs.definitions.osimage import OsImage, Tag
 from xcat_avs.tree.manifest import Manifest
 
 MANIFEST = "build_info/manifest"
-PLAIN = ".plain."  # how the directory beside a tree begins that has a copy without names no store takes
+PLAIN = ".plain."  # prefix of the directory beside a tree that holds a copy without the names no store can take
 PROVENANCE = "build_info/provenance.json"
 
 
@@ -28,7 +28,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Version:
-    """Something that can be read: a tag, or trunk at a revision (None: the newest)."""
+    """A version to read: a tag, or trunk at a revision (None: the newest)."""
 
     tag: str = ""
     revision: Optional[int] = None
@@ -41,10 +41,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Content:
-    """A tree that is to be stored. entries: what of it a store has to hold, by path.
+    """A tree that is to be stored. entries: the part of it that the store has to hold, by path.
 
-    before: the same of the revision that it follows, None for the first one.
-    aside: paths of the tree that are no entries and that a store must not look at.
+    before: the entries of the revision that it follows; None for the first revision.
+    aside: paths that are in the tree and not in entries; the store must skip them.
     """
 
     tree: Path
@@ -57,26 +57,26 @@ class Content:
 class Store(Protocol):
     """Keeps versions of the trees of images. Every method raises AvsError when the store fails.
 
-    Those that read raise NoStoreError where there is none: that nothing is in it would be another answer.
+    Methods that read raise NoStoreError where there is no store, so that it is never taken for an empty one.
     """
 
     def identity(self) -> str:
-        """What tells this store from any other at the same URL; "" where there is none."""
+        """An identifier (UUID) that no other store has, at whatever URL; "" where there is no store."""
 
     def url(self, image: OsImage, version: Optional[Version] = None) -> str:
         """Where an image, or one version of it, is kept."""
 
     def prepare(self, image: OsImage, author: str, anew: bool = False) -> None:
-        """Make the store and the image's place in it, where they are not there yet.
+        """Make the store, and the image's directories in it, where they do not exist yet.
 
-        anew: also where something says that there was a store already; else that is an error.
+        anew: make a store even where there are signs of an earlier one, which is an error otherwise.
         """
 
     def head(self, image: OsImage) -> Optional[Revision]:
         """The newest revision of trunk, or None before the first commit."""
 
     def revision(self, image: OsImage, number: int) -> Revision:
-        """The revision that trunk was at, at that number. Raises NotFoundError."""
+        """The last change of trunk up to that revision number. Raises NotFoundError."""
 
     def commit(self, image: OsImage, content: Content, author: str, message: str) -> Revision:
         """Make the tree the newest revision of trunk, whole or not at all.
@@ -88,7 +88,7 @@ class Store(Protocol):
         """Write a version into the empty directory target. Raises DamageError where the store is found damaged."""
 
     def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
-        """Make an immutable tag of trunk at a revision; real: who that is to the system.
+        """Make an immutable tag of trunk at a revision. real: who makes it, as the system knows them.
 
         Raises AvsError if the name is taken.
         """
@@ -97,7 +97,7 @@ class Store(Protocol):
         """All tags, the oldest first."""
 
     def newest_tags(self, images: Sequence[OsImage]) -> dict[str, str]:
-        """Name of an image -> its newest tag, "" where it has none; the cost is that of one question."""
+        """Name of an image -> its newest tag, "" where it has none. Costs as much as asking for one image."""
 
     def read(self, image: OsImage, version: Version, path: str) -> bytes:
         """One file of a version. Raises NotFoundError."""
@@ -112,13 +112,13 @@ class Store(Protocol):
         """The revisions of trunk that hold an image, the newest first."""
 
     def provenance(self, image: OsImage) -> dict[int, dict[str, Any]]:
-        """Revision of trunk -> what its build_info/provenance.json says, for those that brought one."""
+        """Revision of trunk -> its build_info/provenance.json, for the revisions that have changed that file."""
 
     def brought(self, image: OsImage, number: int, path: str) -> bool:
-        """Whether the last change of trunk up to a revision changed this file of it as well."""
+        """Whether the last change of trunk up to revision number changed the file at path too."""
 
     def check(self) -> str:
-        """Check all that the store keeps by its own means; a line that says what was checked.
+        """Check the whole store with its own tools; returns a line that says what was checked.
 
         Raises DamageError for damage, NotFoundError where this store cannot be checked from here, AvsError where
         the check itself fails.

@@ -1,4 +1,4 @@
-"""Tags and revisions by the names that people give."""
+"""Find tags and revisions by the names on the command line, and make tags."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from xcat_avs.clock import parse_utc
 from xcat_avs.definitions.osimage import OsImage, Tag, check_tag_name
 from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
-from xcat_avs.site import Site
+from xcat_avs.identity import Identity
 from xcat_avs.store.protocol import Revision, Store
 
 LONGEST = 18  # digits of a revision number
 
 
-def default_name(image: OsImage, site: Site) -> str:
+def default_name(image: OsImage, identity: Identity) -> str:
     """YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER, in local time."""
-    date = parse_utc(site.identity.started).astimezone().strftime("%Y-%m-%d-%H-%M-%S")
-    user = re.sub(r"[^A-Za-z0-9._+-]", "-", site.identity.user)
+    date = parse_utc(identity.started).astimezone().strftime("%Y-%m-%d-%H-%M-%S")
+    user = re.sub(r"[^A-Za-z0-9._+-]", "-", identity.user)
     return f"{date}-{image.osvers}-by-{user}"
 
 
@@ -42,7 +42,7 @@ def find_tag(name: str, store: Store, image: OsImage) -> Tag:
 
 
 def find_tags(names: Sequence[str], store: Store, image: OsImage) -> list[Tag]:
-    """The tags of these names, the store asked once. Raises NotFoundError with the nearest names."""
+    """The tags of these names, with a single question to the store. Raises NotFoundError with the nearest names."""
     for name in names:
         check_tag_name(name)
     tags = {tag.name: tag for tag in store.tags(image)}
@@ -53,10 +53,10 @@ def find_tags(names: Sequence[str], store: Store, image: OsImage) -> list[Tag]:
     return [tags[name] for name in names]
 
 
-def make_tag(store: Store, image: OsImage, name: str, revision: Revision, site: Site, message: str) -> Tag:
+def make_tag(store: Store, image: OsImage, name: str, revision: Revision, identity: Identity, message: str) -> Tag:
     """Make the tag and return it as the store has it."""
-    first = f"{site.identity.user}; Tag of revision {revision.number}"
-    store.tag(image, name, revision.number, site.identity.user, f"{first}\n{message}".rstrip(), site.identity.real())
+    first = f"{identity.user}; Tag of revision {revision.number}"
+    store.tag(image, name, revision.number, identity.user, f"{first}\n{message}".rstrip(), identity.real())
     for tag in store.tags(image):
         if tag.name == name:
             return tag

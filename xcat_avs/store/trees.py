@@ -1,4 +1,4 @@
-"""How a whole tree goes into a store and comes out of it proven."""
+"""Commit a whole tree to a store, and check one out and prove it by its manifest."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from xcat_avs.tree import initrd, manifest, restore, scan
 from xcat_avs.tree.manifest import Entry, Manifest
 
 INFO = "build_info"
-# What says how a version was built, and is a part of it: a change of these is a change.
+# The recipe, definition and lists that a version was built from: where one of them changed, so has the image.
 INPUTS = f"{INFO}/inputs"
-# Contents that Subversion cannot keep under their own name, by SHA-256.
+# Files whose names or kinds Subversion cannot store are stored here, each named by its SHA-256.
 CARRIED = f"{INFO}/carried"
-OWN = (MANIFEST, CARRIED)  # written after the tree is known
-NAME_LIMIT = 248  # bytes; FSVS makes a longer one of a file's while it checks out
-PATH_LIMIT = 3000  # bytes; FSVS writes whole paths
-MINOR_LIMIT = 1 << 19  # FSVS makes devices from 32 bits with a sign, and fails at those of higher minor numbers
-BEFORE = ".before."  # how the directory beside a tree begins that a commit checks out to
-DEPTH_LIMIT = 200  # directories in one another; a commit of 1,300 takes FSVS minutes
+OWN = (MANIFEST, CARRIED)  # a commit writes these into the tree, after it has scanned it
+NAME_LIMIT = 248  # bytes; FSVS checks a file out under a longer, temporary name
+PATH_LIMIT = 3000  # bytes; FSVS opens files by their whole paths
+MINOR_LIMIT = 1 << 19  # FSVS keeps device numbers in 32 signed bits and fails where the minor number is higher
+BEFORE = ".before."  # prefix of the directory beside a tree into which a commit checks out the previous revision
+DEPTH_LIMIT = 200  # nested directories; FSVS takes minutes to commit 1,300
 SHOWN = 10  # differing paths that an error lists
 
 Warn = Callable[[str], None]
@@ -54,7 +54,7 @@ def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[
 
 
 def volatile(path: str) -> bool:
-    """Whether a path changes with every build and says nothing about the image: reports, logs."""
+    """Whether a path is a report or a log, which changes with every build and says nothing about the image."""
     return path == INFO or (path.startswith(f"{INFO}/") and path != INPUTS and not path.startswith(f"{INPUTS}/"))
 
 
@@ -63,7 +63,7 @@ def _lasting(found: Mapping[str, Entry]) -> Manifest:
 
 
 def _fits(path: str, entry: Entry) -> bool:
-    """Whether Subversion and FSVS take the last part of a path."""
+    """Whether Subversion and FSVS can store this path under its own name."""
     name = path.rpartition("/")[2]
     try:
         size = len(path.encode("utf-8"))
@@ -80,7 +80,10 @@ def _fits(path: str, entry: Entry) -> bool:
 
 
 def carried(found: Mapping[str, Entry]) -> set[str]:
-    """The paths that the manifest alone brings back: names FSVS cannot store, what is below them, FIFOs, some devices."""
+    """The paths that the store cannot hold, so that a checkout makes them from the manifest alone.
+
+    These are names that FSVS cannot store, all that is below them, FIFOs, and some devices.
+    """
     aside: set[str] = set()
     for path, entry in sorted(found.items()):
         if path.rpartition("/")[0] in aside or not _fits(path, entry):
@@ -89,13 +92,13 @@ def carried(found: Mapping[str, Entry]) -> set[str]:
 
 
 def _contents(found: Mapping[str, Entry], aside: Iterable[str]) -> dict[str, Entry]:
-    """SHA-256 -> a path that has this content, for what is carried; not for later names of a file that is stored."""
+    """SHA-256 -> a path with this content, for each carried file whose content is not stored under another name."""
     files = (found[path] for path in aside if found[path].type == "file")
     return {entry.sha256: entry for entry in files if not entry.hardlink or entry.hardlink in aside}
 
 
 def _held(found: Mapping[str, Entry], own: Mapping[str, Entry]) -> Manifest:
-    """What of a tree the store itself holds. own: the manifest and what is carried."""
+    """The part of a tree that the store itself holds. own: the manifest and the carried contents."""
     aside = carried(found)
     return {**{path: entry for path, entry in found.items() if path not in aside}, **own}
 
@@ -112,12 +115,12 @@ def commit_tree(
     for prefix in (BEFORE, PLAIN):
         sweep(tree.parent, prefix)
     for path in OWN:
-        mounts.remove_tree(tree / path)  # of a commit that was cut off
+        mounts.remove_tree(tree / path)  # an interrupted commit may have left them
     present = _scan(image, tree, warn)
     layout.check(present, f"{image.name}, what was built")
     store.prepare(image, author)
     head = store.head(image)
-    # One that did not change with trunk is not that of what somebody else has put there since.
+    # A manifest that is older than the last commit to trunk does not describe it: another client made that commit.
     known = head is not None and store.brought(image, head.number, MANIFEST)
     stored = _head_manifest(store, image, head, warn) if head and known else None
     if head and stored is not None:
@@ -148,7 +151,7 @@ def commit_tree(
 
 
 def _wrongly_held(store: Store, image: OsImage, head: Revision, stored: Mapping[str, Entry]) -> Manifest:
-    """Devices that earlier versions of avsimage stored though FSVS cannot make them: they have to go from trunk."""
+    """Devices in trunk that FSVS cannot check out: earlier versions of avsimage stored them; a commit removes them."""
     names = carried({path: entry._replace(device=(0, 0)) for path, entry in stored.items()})
     found = {}
     for path in carried(stored) - names:
@@ -161,9 +164,9 @@ def _wrongly_held(store: Store, image: OsImage, head: Revision, stored: Mapping[
 
 
 def _head_manifest(store: Store, image: OsImage, head: Revision, warn: Warn) -> Optional[Manifest]:
-    """The manifest of the newest revision; None for a damaged one, which the next revision does not need.
+    """The manifest of the newest revision; None where it is damaged.
 
-    What trunk holds is learned by a checkout then, and the new revision has a whole manifest: nothing is lost by it.
+    The caller then checks trunk out to learn what it holds, and the new revision gets a whole manifest.
     """
     try:
         return stored_manifest(store, image, Version(revision=head.number))
@@ -181,7 +184,11 @@ def _own(tree: Path) -> Manifest:
 
 
 def _earlier(contents: Mapping[str, Entry]) -> Manifest:
-    """The same of an earlier commit: its manifest is never that of a later one, a carried content always."""
+    """Placeholder entries for the files that the previous commit added to its tree.
+
+    Its manifest is entered without a size and a checksum, so that it always counts as changed; a carried content is
+    entered as it is, so that it is not sent again.
+    """
     found = [Entry(MANIFEST, "file", 0, 0, 0, 0)]
     if contents:
         found.append(Entry(CARRIED, "dir", 0o755, 0, 0, 0))
@@ -220,9 +227,9 @@ def _some(items: Iterable[str]) -> str:
 
 
 def _same_times(present: Mapping[str, Entry], stored: Mapping[str, Entry]) -> Manifest:
-    """present as restore_times leaves it: all names of one file have the time of the first."""
+    """The manifest of present after restore_times: all names of one file have the time of the first."""
     found: Manifest = {}
-    for path, entry in present.items():  # the first name of a file before the others
+    for path, entry in present.items():  # in this order the first name of a file comes before the others
         before = stored.get(path)
         if entry.hardlink:
             entry = entry._replace(mtime=found[entry.hardlink].mtime)
@@ -235,7 +242,10 @@ def _same_times(present: Mapping[str, Entry], stored: Mapping[str, Entry]) -> Ma
 def _same_initrds(
     store: Store, image: OsImage, head: Revision, tree: Path, present: Manifest, stored: Mapping[str, Entry]
 ) -> Manifest:
-    """present, once initrds that only differ from the stored ones by times and inode numbers are the stored ones."""
+    """Write the stored bytes over each initrd that holds the same files as the stored one; returns the new manifest.
+
+    Such initrds differ by times and inode numbers only.
+    """
     found = dict(present)
     for path in filter(initrd.PATH.fullmatch, present):
         before, file = stored.get(path), tree / path
@@ -246,7 +256,7 @@ def _same_initrds(
         try:
             data = store.read(image, Version(revision=head.number), path)
         except AvsError:
-            continue  # then it is stored anew
+            continue  # without the stored one to compare with, the new one is stored
         if hashlib.sha256(data).hexdigest() == before.sha256 and initrd.same(data, file.read_bytes()):
             file.write_bytes(data)
             found[path] = present[path]._replace(size=before.size, sha256=before.sha256)
@@ -254,7 +264,7 @@ def _same_initrds(
 
 
 def _stored_tree(store: Store, image: OsImage, revision: Revision, beside: Path) -> Manifest:
-    """What a revision without a manifest holds: it is checked out, once."""
+    """The manifest of a revision that has none stored, made by checking it out."""
     with own_directory(beside, BEFORE) as directory:
         try:
             store.export(image, Version(revision=revision.number), directory)
@@ -266,9 +276,9 @@ def _stored_tree(store: Store, image: OsImage, revision: Revision, beside: Path)
 
 
 def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, warn: Warn) -> Manifest:
-    """Have a version in the directory target, proven against its manifest; one that is there already is only compared.
+    """Check a version out into the directory target and prove it by its manifest; returns that.
 
-    Raises AvsError that names the paths where the two differ.
+    A checkout that is there already is only compared. Raises AvsError that names the paths that differ.
     """
     wanted = stored_manifest(store, image, version)
     if wanted is not None and target.is_dir() and os.listdir(target):
@@ -299,7 +309,7 @@ def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, 
 
 
 def _prove(image: OsImage, version: Version, new: Path, wanted: Manifest) -> None:
-    """Make a checkout what its manifest says, as far as the store cannot. Raises AvsError where it is not that then."""
+    """Restore what the store cannot keep from the manifest, then compare. Raises AvsError where they still differ."""
     text = f"{image.name}: the checkout of {version} differs from its manifest"
     try:
         restore.restore(str(new), wanted, new / CARRIED)
@@ -314,18 +324,18 @@ def _prove(image: OsImage, version: Version, new: Path, wanted: Manifest) -> Non
 
 
 def _is_other(target: Path, wanted: Manifest) -> bool:
-    """Whether a checkout is one of another version, by a whole manifest that it came with, or by having none."""
+    """Whether a checkout is of another version: it has no manifest, or a valid one that is not the wanted one."""
     text = read_file(str(target), MANIFEST)
     if text is None:
         return True
     try:
         return manifest.load(text.decode("ascii"), MANIFEST) != wanted
     except (AvsError, UnicodeDecodeError):
-        return False  # damaged, whichever it was
+        return False  # a damaged manifest says nothing of the version, so the checkout was changed
 
 
 def _differences(target: Path, wanted: Manifest) -> list[str]:
-    """Where a checkout is not what its manifest says, the manifest that lies in it included."""
+    """The paths where a checkout differs from the manifest, a line each; the manifest file in it is compared too."""
     found = scan.scan(str(target), OWN)
     same = read_file(str(target), MANIFEST) == "".join(manifest.lines(wanted)).encode("ascii")
     return [*([] if same else [f"{MANIFEST}: not the stored one"]), *manifest.compare(wanted, found, times=True)]

@@ -1,4 +1,4 @@
-"""Down a tree from a descriptor of its top: no link on the way is followed, and a path may be of any depth."""
+"""Open paths of a tree from a descriptor of its top: no link is followed, and a path may be of any depth."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Optional
 
-KEEP = 32  # directories that stay open above the one in use, for what comes after it
+KEEP = 32  # parent directories that stay open, because the next path is likely below one of them
 CLOSED = -1
 LONG = 4000  # bytes of a path in one system call; the kernel takes no more than 4095
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# A FIFO must not block whoever expects a file, nor a terminal become ours.
+# Opening a FIFO must not block, nor a terminal become the controlling one.
 FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 NO_NAMES = ("", ".", "..")
 SYS_OPENAT2 = 437  # on every architecture
@@ -28,16 +28,16 @@ class _How(ctypes.Structure):
 
 
 class Descent:
-    """A place in a tree, which goes from path to path. Raises OSError, with the whole path, for a link on the way.
+    """The current directory of a walk through a tree. Raises OSError, with the whole path, for a link on the way.
 
-    Cheap where a path lies near the one before, as in a walk or in the order of a manifest. keep: how many
-    directories may be open at a time.
+    Going on is cheap where the next path is near the last one, as in a walk or in the order of a manifest.
+    keep: how many directories may be open at a time.
     """
 
     def __init__(self, top: str, keep: int = KEEP) -> None:
         self._top, self._keep, self._path = top, keep, ""
-        self._open = [os.open(top, DIRECTORY)]  # the top, and each directory down to the present one
-        self._above: dict[int, os.stat_result] = {}  # what those are that were closed, by their number
+        self._open = [os.open(top, DIRECTORY)]  # descriptors from the top down to the current directory
+        self._above: dict[int, os.stat_result] = {}  # number -> stat of a directory that was closed on the way down
 
     def __enter__(self) -> Descent:
         return self
@@ -48,7 +48,7 @@ class Descent:
         os.close(self._open[0])
 
     def directory(self, path: str) -> int:
-        """A descriptor of a directory ("": the top), which is good until the next call."""
+        """A descriptor of a directory ("": the top), valid until the next call."""
         while self._path and path != self._path and not path.startswith(f"{self._path}/"):
             self._leave()
         try:
@@ -62,7 +62,7 @@ class Descent:
         return self._open[-1]
 
     def parent(self, path: str) -> tuple[int, str]:
-        """A descriptor of the directory that a path lies in, good until the next call, and the last part of the path."""
+        """A descriptor of the parent directory of a path, valid until the next call, and the last part of the path."""
         directory, _, name = path.rpartition("/")
         if not path:
             return self.directory(""), "."
@@ -70,11 +70,14 @@ class Descent:
         return self.directory(directory), name
 
     def name(self, path: str) -> str:
-        """A name for a path that system calls take which know no descriptors; good until the next call."""
+        """A /proc name of a path, for system calls that take no descriptor; valid until the next call."""
         return "/proc/self/fd/{}/{}".format(*self.parent(path))
 
     def _enter(self, path: str, step_by_step: bool) -> None:
-        """step_by_step: who goes up will go on going up, and finds the way then."""
+        """Open the directories below the current one.
+
+        step_by_step: open each, not only the last ones; who came back up will go on up, and then needs them.
+        """
         parts = path.split("/")
         jump = 0 if step_by_step else len(parts) - self._keep // 2
         if jump > 0:
@@ -101,7 +104,7 @@ class Descent:
             return
         try:
             if number in self._above:
-                # The way up is taken only to where we came from.
+                # A directory may have been moved meanwhile: go up only where `..` is the one that we came from.
                 above = os.open("..", DIRECTORY, dir_fd=left)
                 self._open[number] = above
                 if not os.path.samestat(os.fstat(above), self._above.pop(number)):
@@ -110,7 +113,7 @@ class Descent:
             os.close(left)
 
     def _forget(self) -> None:
-        """Back to the top."""
+        """Close all but the top, and make that the current directory."""
         for number in range(1, len(self._open)):
             self._close(number)
         del self._open[1:]
@@ -129,7 +132,7 @@ def _check(name: str) -> None:
 
 
 def _open_beneath(directory: int, parts: Sequence[str]) -> int:
-    """A descriptor of a directory any number of parts below another one."""
+    """Open a directory any number of parts below another one; returns its descriptor."""
     names = []
     for part in parts:
         _check(part)
@@ -150,15 +153,15 @@ def _open_beneath(directory: int, parts: Sequence[str]) -> int:
 
 
 def _several(directory: int, names: Sequence[bytes]) -> int:
-    """In one system call where the kernel has it (5.6 and later), else part by part."""
+    """Open several parts by one openat2 where the kernel has it (5.6 and later), else part by part."""
     how = _How(DIRECTORY, 0, RESOLVE)
     descriptor = _openat2(directory, b"/".join(names), how)
     if descriptor >= 0:
         return descriptor
     code = ctypes.get_errno()
-    # EPERM is a filter of system calls that does not know it, EAGAIN a rename somewhere at that moment.
+    # EPERM: a seccomp filter that does not know openat2. EAGAIN: a rename at that moment.
     if code not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):
-        code = errno.ENOTDIR if code == errno.ELOOP else code  # as part by part
+        code = errno.ENOTDIR if code == errno.ELOOP else code  # the code that opening part by part gives
         raise OSError(code, os.strerror(code))
     descriptor = os.dup(directory)
     for name in names:
@@ -176,7 +179,7 @@ def _openat2(directory: int, path: bytes, how: _How) -> int:
 
 @contextmanager
 def reach(top: str, path: str) -> Iterator[str]:
-    """A name for one path below top that every system call takes, however deep it lies; no link leads to it."""
+    """A name for one path below top that every system call takes, however deep it is; no link is followed."""
     with Descent(top, keep=1) as tree:
         yield tree.name(path)
 
@@ -200,7 +203,7 @@ def open_file(top: str, path: str) -> int:
 
 
 def read_file(top: str, path: str) -> Optional[bytes]:
-    """The content of a regular file below top, or None where there is none, or something else."""
+    """The content of a regular file below top; None where there is none, or something else."""
     try:
         descriptor = open_file(top, path)
     except OSError:
@@ -210,7 +213,7 @@ def read_file(top: str, path: str) -> Optional[bytes]:
 
 
 def write_file(top: str, path: str, data: bytes, mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> None:
-    """Put a file below top in place of what is there, whole or not at all; directories that lack are made."""
+    """Replace a file below top, whole or not at all; missing directories are made."""
     with Descent(top) as tree:
         _make_directories(tree, path.rpartition("/")[0])
         directory, name = tree.parent(path)
@@ -245,7 +248,7 @@ def remove(top: str) -> None:
         while pending:
             path = pending[-1]
             inner = _empty(tree.directory(path))
-            if inner:  # and then this one again
+            if inner:  # its subdirectories first, then this one once more
                 pending += [f"{path}/{name}" if path else name for name in inner]
                 continue
             pending.pop()
@@ -256,7 +259,7 @@ def remove(top: str) -> None:
 
 
 def _empty(directory: int) -> list[str]:
-    """Remove what is no directory; returns those that are."""
+    """Remove everything in a directory but its subdirectories; returns these."""
     with os.scandir(directory) as found:
         entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
     for name, is_directory in entries:
@@ -266,9 +269,9 @@ def _empty(directory: int) -> list[str]:
 
 
 def link_tree(source: str, target: str, leave_out: Collection[str] = ()) -> None:
-    """Make target a copy of source whose files are hard links; owners, modes and times of directories are not kept.
+    """Copy source to target with hard links for files; owners, modes and times of directories are not kept.
 
-    leave_out: paths that are not in it, with all that is below them.
+    leave_out: paths that are not copied, nor what is below them.
     """
     os.mkdir(target, 0o700)
     aside = set(leave_out)

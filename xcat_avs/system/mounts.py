@@ -26,13 +26,13 @@ PR_SET_PDEATHSIG = 1
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 POINTS = ("proc", "sys", "dev", "run")  # what chroot_mounts covers
 ENDING = 5.0  # seconds for killed processes to be gone
-OCTAL = re.compile(rb"\\([0-7]{3})")  # how /proc/self/mounts writes a space
-SPECIAL = re.compile(r"[\\:,]")  # what parts the options of a mount, or its directories
-SPARE = 4  # what is taken of memory at most: one part in so many
+OCTAL = re.compile(rb"\\([0-7]{3})")  # /proc/self/mounts writes a space so
+SPECIAL = re.compile(r"[\\:,]")  # these separate the options of a mount, or the directories of an overlay
+SPARE = 4  # at most one part in so many of the free memory is used
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_private = False  # whether nobody else sees our mounts
+_private = False  # whether this process is in a mount namespace of its own
 
 
 def _check(result: int, what: str) -> None:
@@ -47,7 +47,7 @@ def _mount(source: str, target: str, fstype: str, flags: int, options: str = "")
 
 
 def _make_private() -> None:
-    """Stop what is mounted from now on from reaching the machine's own namespace."""
+    """Make all mounts of this namespace private, so that later ones do not propagate to the machine's own."""
     if _mount("none", "/", "", MS_REC | MS_PRIVATE) == 0:
         return
     # In a chroot "/" is no mount point, and the mount above it may be shared with the
@@ -82,7 +82,7 @@ def enter_private_namespace() -> Optional[int]:
     child = os.fork()
     if child == 0:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        # os.getppid() is always 0 in here; /proc is still that of the old namespace.
+        # os.getppid() is always 0 in the new PID namespace; /proc still shows the old one.
         if not _parent_alive(parent):
             os._exit(1)
         _make_private()
@@ -116,7 +116,7 @@ def mounted(source: str, target: Path, fstype: str, flags: int = 0, options: str
     try:
         yield target
     except BaseException:
-        _libc.umount2(os.fsencode(target), 0)  # the first error is the one to report
+        _libc.umount2(os.fsencode(target), 0)  # the error of the block is the one to report
         raise
     if _libc.umount2(os.fsencode(target), 0) != 0:
         code = ctypes.get_errno()
@@ -125,9 +125,9 @@ def mounted(source: str, target: Path, fstype: str, flags: int = 0, options: str
 
 @contextmanager
 def in_memory(target: Path, size: int) -> Iterator[None]:
-    """For this process and its children, keep what is written to the directory in memory, and drop it at the end.
+    """Mount a tmpfs over the directory for the block: what is written there is in memory, and dropped at the end.
 
-    size: bytes that will be written; where memory is short, or our mounts would be seen by others, nothing is done.
+    size: bytes that will be written. Does nothing where memory is short or this process has no private namespace.
     """
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields.get("MemAvailable", "0").split()[0]) * 1024
@@ -142,11 +142,11 @@ def in_memory(target: Path, size: int) -> Iterator[None]:
 def overlay(
     lower: Path, work: Path, name: str = "merged", settle: Optional[Callable[[Path], None]] = None
 ) -> Iterator[Path]:
-    """A view of lower that can be changed while lower stays as it is; yields where it is.
+    """Mount an overlay on lower, which itself stays unchanged; yields the path of the mount.
 
-    work: a private directory, emptied before; its upper/ has what is changed, as overlayfs keeps it. In memory
-    where the file system below can hold no such thing. name: of the view in work.
-    settle(upper): called once the view is gone again, unless the block has failed.
+    work: a private directory, emptied first; its upper/ holds the changes as overlayfs keeps them, in memory where
+    the file system of work cannot hold an upper directory. name: of the mount point in work.
+    settle(upper): called after the overlay is unmounted, unless the block has failed.
     """
     remove_tree(work)
     work.mkdir(parents=True, mode=0o700)
@@ -172,25 +172,25 @@ def _overlaid(lower: Path, work: Path, name: str) -> Iterator[Path]:
     os.utime(work / "upper", ns=(status.st_atime_ns, status.st_mtime_ns))
     places = {"lowerdir": lower, "upperdir": work / "upper", "workdir": work / "work"}
     options = [f"{key}={_quote(path)}" for key, path in places.items()]
-    # What is in upper/ is then all that there is to know of a path: no part of it stays in lower alone.
+    # With these off, upper/ has all of each changed path: no content or attribute is only in lower.
     options += ["redirect_dir=off", "metacopy=off", "index=off"]
     with mounted("overlay", work / name, "overlay", 0, ",".join(options)) as view:
         yield view
 
 
 def _quote(path: Path) -> str:
-    """A path among the options of an overlay."""
+    """Escape a path for the options of an overlay."""
     return SPECIAL.sub(r"\\\g<0>", str(path))
 
 
 def unmount(target: Path) -> None:
-    """Undo a mount that something else made and left."""
+    """Unmount what another program has mounted and left."""
     _check(_libc.umount2(os.fsencode(target), 0), f"cannot unmount {target}{_users(target)}")
 
 
 @contextmanager
 def bind(source: Path, target: Path, readonly: bool = False) -> Iterator[Path]:
-    """source seen at target as well."""
+    """Bind source at target for the block."""
     with mounted(str(source), target, "", MS_BIND):
         if readonly:
             flags = MS_BIND | MS_REMOUNT | MS_RDONLY
@@ -199,7 +199,7 @@ def bind(source: Path, target: Path, readonly: bool = False) -> Iterator[Path]:
 
 
 def _users(target: Path) -> str:
-    """Who holds a mount: the processes with their root, cwd or a file below it."""
+    """The processes that keep a mount busy: their root, cwd or an open file is below it. For an error message."""
     found = []
     for proc in Path("/proc").glob("[0-9]*"):
         for link in [proc / "root", proc / "cwd", *proc.glob("fd/*")]:
@@ -213,7 +213,7 @@ def _users(target: Path) -> str:
 
 
 def _end_processes_below(root: Path) -> None:
-    """End daemons that a package's scripts started in the image, or its mounts stay busy."""
+    """Kill daemons that scripts of packages started in the image; its mounts would stay busy."""
     deadline = time.monotonic() + ENDING
     while time.monotonic() < deadline:
         left = []
@@ -231,10 +231,10 @@ def _end_processes_below(root: Path) -> None:
 
 @contextmanager
 def chroot_mounts(root: Path) -> Iterator[None]:
-    """What programs expect when they run in an image root: /proc, /sys, a small /dev, an empty /run.
+    """Mount what programs expect in an image root for the block: /proc, /sys, a small /dev, an empty /run.
 
-    Nothing of the host's /dev or /run is seen in it, /sys can only be read, and nothing of it stays in the tree, but
-    for the mode and owner that a package gives to one of the four.
+    The host's /dev and /run are not visible in it, and /sys is read-only. Nothing of the mounts stays in the tree
+    except the mode and owner that a package gives to one of the four directories.
     """
     real = Path(os.path.realpath(root))
     with ExitStack() as stack:
@@ -246,7 +246,7 @@ def chroot_mounts(root: Path) -> Iterator[None]:
                 point.mkdir(mode=0o755)
                 stack.callback(point.rmdir)
         stack.enter_context(_covered(real / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC))
-        # A file system of our own, for the package that owns /sys sets its mode; of the host's only what is in it.
+        # The package that owns /sys sets its mode, so /sys is a tmpfs, and the host's entries are bound into it.
         sys = stack.enter_context(_covered(real / "sys", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC))
         for path in sorted(Path("/sys").iterdir()):
             if path.is_dir() and not path.is_symlink():
@@ -260,7 +260,7 @@ def chroot_mounts(root: Path) -> Iterator[None]:
 
 @contextmanager
 def _covered(point: Path, fstype: str, flags: int) -> Iterator[Path]:
-    """A file system over a directory; it has the directory's mode and owner, and what they are changed to stays."""
+    """Mount over a directory with its mode and owner; a change of these is copied back to the directory."""
     status = point.stat()
     with mounted(fstype, point, fstype, flags):
         _set_rights(point, status)
@@ -297,7 +297,7 @@ def mounts_below(directory: Path) -> list[str]:
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a tree, never through a mount: what is mounted below it is somebody else's."""
+    """Remove a tree. Refuses where anything is mounted below it, which is not ours to remove."""
     if not os.path.lexists(directory):
         return
     if not directory.is_symlink():
@@ -312,7 +312,7 @@ def remove_tree(directory: Path) -> None:
 
 @contextmanager
 def temporary_directory(beside: Optional[Path] = None, prefix: str = "avsimage.") -> Iterator[Path]:
-    """A private directory for the length of a block; what is in it at the end may be a tree of any depth."""
+    """A private directory for the block, removed at its end however deep the tree in it is."""
     directory = Path(tempfile.mkdtemp(dir=beside, prefix=prefix))
     try:
         yield directory

@@ -1,4 +1,4 @@
-"""What shows that work goes on. Handed to those who work; writes to stderr only."""
+"""Show progress on stderr. A Progress is handed to the functions that work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Progress:
         self._drawn = False
 
     def say(self, text: str) -> None:
-        """A line for the user that is no result."""
+        """Print a line for the user on stderr."""
         self._clear()
         self._stream.write(printable(text) + "\n")
         self._stream.flush()
@@ -39,7 +39,7 @@ class Progress:
             self.say(text)
 
     def begin(self, activity: str) -> None:
-        """What is done from now on; shown on a terminal, and with -V."""
+        """Set the activity that is shown on a terminal, and printed with -V."""
         self._activity, self._started, self._shown = activity, time.monotonic(), 0.0
         self.verbose(activity)
         self.tick(None)
@@ -56,7 +56,7 @@ class Progress:
         self._shown = now
         last = command.tail(log, 1) if log else []
         text = f"{self._activity}  {now - self._started:.0f}s  {last[0] if last else ''}"
-        # No longer than a line, or a terminal could not take it back.
+        # The terminal can only clear one line, so no more is written.
         shown = printable(text)[:78]
         self._stream.write(f"\r\033[K{shown}")
         self._stream.flush()

@@ -1,4 +1,4 @@
-"""Records of ours that were written as JSON, read back: the kind that was written, or nothing."""
+"""Read back the JSON records that avsimage has written; what is no such record is None."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def document(text: Union[str, bytes]) -> Optional[dict[str, Any]]:
-    """The JSON object that a text is; None for any other text."""
+    """Parse a text as a JSON object; None for any other text."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -20,7 +20,7 @@ def document(text: Union[str, bytes]) -> Optional[dict[str, Any]]:
 
 
 def load(kind: type[T], text: Union[str, bytes]) -> Optional[T]:
-    """The dataclass, of plain fields, that asdict and JSON made this text of; None for any other text."""
+    """Parse a text, written by asdict and JSON, as a dataclass of plain fields; None for any other text."""
     values = document(text)
     if values is None:
         return None

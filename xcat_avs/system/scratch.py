@@ -1,4 +1,4 @@
-"""Directories for one use by one run; what runs that were killed have left goes with the next one."""
+"""Private directories of one run; the next run removes those that killed runs have left."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from xcat_avs.system import mounts
 
 @contextmanager
 def own_directory(parent: Path, prefix: str) -> Iterator[Path]:
-    """A new directory PREFIX* in parent, for root only, that is removed at the end of the block.
+    """Yield a new directory PREFIX* in parent, for root only, and remove it at the end of the block.
 
-    The run holds a lock of the kernel's on it, so that others see that it lives. Nothing may be mounted over it.
+    The run holds a file lock on it, by which others see that the run lives. Nothing may be mounted over it.
     """
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with ExitStack() as stack:
@@ -24,12 +24,12 @@ def own_directory(parent: Path, prefix: str) -> Iterator[Path]:
             _sweep(parent, prefix)
             directory = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
             stack.enter_context(_locked(directory))
-            stack.callback(mounts.remove_tree, directory)  # before the lock goes, or a sweep would do the same
+            stack.callback(mounts.remove_tree, directory)  # removed before the lock is released
         yield directory
 
 
 def sweep(parent: Path, prefix: str) -> None:
-    """Remove what is in parent, begins with prefix, and is of no run that lives."""
+    """Remove the directories PREFIX* in parent whose run is gone."""
     if parent.is_dir():
         with _locked(parent):
             _sweep(parent, prefix)

@@ -1,4 +1,4 @@
-"""What root acts on may be changed by root alone: settings, recipes, procedures, lists, keys, and its own directories."""
+"""Refuse files and directories that others than root can change, where root would act on them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from xcat_avs.errors import AvsError
 
 LINKS = 40  # as many as the kernel follows
-# What a distribution lets a group of its own write (Ubuntu: syslog), and a member of which could do worse.
+# Distributions let a group write here (Ubuntu: syslog); its members could do worse already.
 EXEMPT = frozenset({Path("/var/log")})
 
 
 def refuse(path: Path) -> None:
     """Raise AvsError, with what to do, where others than root could change a file or directory, or put another in its place.
 
-    Every directory and link on the way is looked at. Who is not root acts with their own rights and is not held up.
-    What is not there is the reader's business.
+    Every directory and link on the way is checked. For a user who is not root nothing is refused, and neither is a
+    missing file, which whoever reads it will report.
     """
     if os.geteuid() != 0:
         return
@@ -32,9 +32,9 @@ def refuse(path: Path) -> None:
 
 
 def refuse_foreign(top: Path, names: Sequence[str] = ()) -> None:
-    """The same for a directory of our own, and for what is in it: there are no links among that.
+    """Check one of avsimage's own directories and its subdirectories, which must not be links either.
 
-    names: the directories in it that are looked at, all without, and what is in those as well.
+    names: the subdirectories to check, and their entries with them; without names all subdirectories are checked.
     """
     refuse(top)
     for directory in [top / name for name in names] or _directories(top):
@@ -71,7 +71,7 @@ def _way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
     while pending:
         part = pending.pop()
         if part == "..":
-            at = at.parent  # no link is in it
+            at = at.parent  # all links in it are resolved already
             continue
         here = at / part
         status = here.lstat()

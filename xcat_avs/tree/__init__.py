@@ -1,1 +1,1 @@
-"""A tree of files: what it is, path by path; making it that again; what it holds."""
+"""A tree of files: its manifest, restoring it, and the packages, kernels and initrds in it."""

@@ -1,4 +1,4 @@
-"""A tree as what it changes over another one: a plain tree of files, and a list of what it removes."""
+"""Express a tree as its difference from another one: a plain tree of files, and a list of removed paths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ESCAPE = re.compile(rb"\\0([0-7]{3})")
 
 
 def escape(path: str) -> str:
-    """A path as one word, as the %b of printf(1) takes it: `with\\0040space`."""
+    """A path as one word in the form that %b of printf(1) reads: `with\\0040space`."""
     return PLAIN.sub(lambda match: b"\\0%03o" % match.group()[0], os.fsencode(path)).decode("ascii")
 
 
@@ -40,7 +40,7 @@ def load(text: str) -> list[str]:
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Whether a pattern (as those of ctx.glob) matches a path or a directory that it lies in."""
+    """Whether a pattern, of the form that ctx.glob takes, matches a path or one of its parent directories."""
     return _matches(path.split("/"), pattern.strip("/").split("/"))
 
 
@@ -53,19 +53,19 @@ def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
 
 
 def settle(upper: str, lower: str, exclude: Sequence[str] = ()) -> list[str]:
-    """Make a plain tree of the upper directory of an overlay that is no more mounted; returns what it removes of lower.
+    """Make the upper directory of an unmounted overlay a plain tree; returns the paths of lower that it removes.
 
-    What was copied up and is still as in lower is dropped, and so are files that a pattern of exclude matches.
-    Directories that lead to what is left stay, with owner, mode, time and attributes. A path is removed, with all
-    that is below it, before the files are put in place: also where it is of another type, or was replaced as a whole.
+    Files that are the same as in lower are dropped, and so are those that a pattern of exclude matches. Parent
+    directories of what is left stay, with owner, mode, time and attributes. Whoever applies the tree first removes
+    each returned path with all below it; among them are paths whose type changed or that were replaced as a whole.
     """
     found = [("", os.lstat(upper)), *scan.walk(upper)]
-    below: dict[str, Optional[os.stat_result]] = {}  # what lower has at a path, as the overlay lets it be seen
+    below: dict[str, Optional[os.stat_result]] = {}  # path -> its status in lower; None where upper hides it
     removed: list[str] = []
     kept: dict[str, os.stat_result] = {}
     quiet: set[str] = set()  # directories in which something was excluded
     with Descent(upper) as tree, Descent(lower) as base:
-        for path, status in found:  # a directory before what is in it
+        for path, status in found:  # a directory comes before its entries
             parent = path.rpartition("/")[0]
             seen = not path or below[parent] is not None
             there = below[path] = _lstat(base, path) if seen else None
@@ -91,8 +91,8 @@ def settle(upper: str, lower: str, exclude: Sequence[str] = ()) -> list[str]:
 
 def _drop_same(tree: Descent, base: Descent, kept: dict[str, os.stat_result],
                below: dict[str, Optional[os.stat_result]], quiet: set[str]) -> None:  # fmt: skip
-    """Remove from the tree what is as in the base; give directories the time that they had."""
-    full_of: set[str] = set()  # directories with something kept in them
+    """Remove paths that are the same in the base, and set the times of the directories back."""
+    full_of: set[str] = set()  # directories in which something is kept
     for path, status in reversed(list(kept.items())):
         there = below[path]
         if stat.S_ISDIR(status.st_mode):
@@ -103,7 +103,7 @@ def _drop_same(tree: Descent, base: Descent, kept: dict[str, os.stat_result],
                 continue
             times = (status.st_atime_ns, status.st_mtime_ns)
             os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
-        # A file of several names was given another one here: without it they would be two files.
+        # A file with several names is kept under all of them, or they would become two files.
         elif there is not None and status.st_nlink == 1 and _same(tree, base, path, status, there):
             directory, name = tree.parent(path)
             os.unlink(name, dir_fd=directory)
@@ -125,7 +125,7 @@ def _is_whiteout(status: os.stat_result) -> bool:
 
 
 def _strip(full: str) -> bool:
-    """Remove what overlayfs has noted at a path; returns whether it hides all that is below."""
+    """Remove the extended attributes of overlayfs; returns whether the directory was opaque."""
     found = dict(scan.read_xattrs(full))
     for name in found:
         if name.startswith(OVERLAY):
@@ -136,7 +136,7 @@ def _strip(full: str) -> bool:
 def _same(
     tree: Descent, base: Descent, path: str, status: os.stat_result, there: os.stat_result, quiet: bool = False
 ) -> bool:
-    """Whether a path is in both trees what it is in the other. quiet: whatever its time."""
+    """Whether a path is the same in both trees. quiet: times are not compared."""
     facts = ("st_mode", "st_uid", "st_gid", "st_rdev", *(() if quiet else ("st_mtime_ns",)))
     if any(getattr(status, name) != getattr(there, name) for name in facts):
         return False

@@ -1,4 +1,4 @@
-"""What is in an initrd: the same files make other bytes each time, by the clock and by inode numbers."""
+"""Compare initrds by the files in them: times and inode numbers make other bytes of the same files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import NamedTuple, Protocol
 from xcat_avs.errors import AvsError
 from xcat_avs.system import command
 
-# Those that nodes boot, and those of the image's own kernels.
+# The initrds that nodes boot, and those of the image's own kernels.
 PATH = re.compile(r"(?:rootimg/boot/)?initr(?:d|amfs)[^/]*")
 HEADER, TRAILER = 110, b"TRAILER!!!"  # of cpio, newc
 MAGIC = (b"070701", b"070702")
-# Compressions that Python has none for: magic number -> program.
+# Magic number of a compression that Python cannot read -> the program that can.
 PROGRAMS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x02\x21\x4c\x18": "lz4", b"\x04\x22\x4d\x18": "lz4", b"\x89LZO": "lzop"}
-LIMIT = 1 << 31  # bytes that one part may hold
+LIMIT = 1 << 31  # bytes; a part that decompresses to more is refused
 
 
 class Member(NamedTuple):
@@ -45,7 +45,7 @@ class _Decompressor(Protocol):
 
 
 def same(one: bytes, other: bytes) -> bool:
-    """Whether two initrds hold the same files; False as well where one cannot be read."""
+    """Whether two initrds hold the same files; False where one of them cannot be read."""
     try:
         return contents(one) == contents(other)
     except (ValueError, IndexError, AvsError, zlib.error, lzma.LZMAError, OSError):
@@ -55,13 +55,13 @@ def same(one: bytes, other: bytes) -> bool:
 def contents(data: bytes) -> list[list[Member]]:
     """The archives that an initrd is made of (microcode, then the rest), each with its members by name.
 
-    Raises ValueError, or an error of what decompresses, for what is none.
+    Raises ValueError, or the error of the decompressor, for data that is no initrd.
     """
     return [sorted(_linked(archive)) for archive in _archives(data)]
 
 
 def _archives(data: bytes) -> Iterator[list[tuple[tuple[int, int, int], Member]]]:
-    """The members of each archive, with what tells one file from another."""
+    """The members of each archive, each with the device and inode number that identify its file."""
     while data := data.lstrip(b"\0"):
         if data[:6] in MAGIC:
             archive, end = _read(data)
@@ -95,7 +95,7 @@ def _read(data: bytes) -> tuple[list[tuple[tuple[int, int, int], Member]], int]:
 
 
 def _linked(archive: list[tuple[tuple[int, int, int], Member]]) -> Iterator[Member]:
-    """Members that are one file have its names and, as cpio keeps it with the last one only, its content."""
+    """Give members that are one file all its names, and its content, which cpio stores with the last name only."""
     files: dict[tuple[int, int, int], list[Member]] = {}
     for number, member in archive:
         files.setdefault(number, []).append(member)

@@ -1,4 +1,4 @@
-"""Paths in an image, which has links of its own."""
+"""Resolve paths in an image, whose links must not lead to the host."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from xcat_avs.errors import AvsError
 
-LINKS = 40  # as the kernel has it
+LINKS = 40  # as many as the kernel follows
 
 
 def inside(root: Path, path: str, follow: bool = False) -> Path:
-    """A path of the image at root as the host sees it: its links lead within the image, never to the host.
+    """The host's path of a path in the image at root. Links are resolved within the image, never on the host.
 
     follow: go through the last part as well, where it is a link. Raises AvsError for a circle of links.
     """

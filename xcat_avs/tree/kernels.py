@@ -1,4 +1,4 @@
-"""The kernels of an image: which there are, which one nodes boot, and whether its modules are there."""
+"""Find the kernels of an image, the one that nodes boot, and its modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xcat_avs.tree import packages
 from xcat_avs.tree.inside import inside
 
 KERNEL, INITRD = "kernel", "initrd-stateless.gz"
-NAMES = ("[Ii]mage-*", "vmlinux-*", "vmlinuz-*")  # in boot; where one release has several, the last one
+NAMES = ("[Ii]mage-*", "vmlinux-*", "vmlinuz-*")  # in /boot; of several files of one release the last one is taken
 NO_KERNEL = re.compile(r".+\.(?:bz2|gz|hmac|sig|xz|zst)")
 MODULE = re.compile(r"(.+)\.ko(?:\.(?:xz|zst|gz))?")
 ARCHITECTURE = (
@@ -22,7 +22,7 @@ ARCHITECTURE = (
     r"|s390x?|riscv64|loong(?:arch)?64|ia64|sparc64"
 )
 RPM_ARCHITECTURE = re.compile(rf"\.(?:{ARCHITECTURE})(?![A-Za-z0-9_])")
-# Words after the version that make no flavour: what Debian, Ubuntu and SUSE call the plain one, the origin of a build.
+# Words after the version that are no flavour: names of the plain kernel in Debian, Ubuntu and SUSE, or of a build.
 PLAIN = re.compile(rf"(?:{ARCHITECTURE}|generic|default|server|bpo|deb\d*|trunk|arch\d*|g[0-9a-f]{{7,}}|dirty|[\d.]+)?")
 # Flavours that stand within the version of an rpm: .rt7., .debug, el5xen, el9uek64k.
 INNER = re.compile(
@@ -32,19 +32,19 @@ CANDIDATE = re.compile(r"(?<=\d)[-._]?rc(?=\d)")
 RESCUE = re.compile(r"(?:^0-|[-._+])rescue\b")
 BACKUP = re.compile(r"(?:\.(?:old|bak|backup|orig|save|dpkg-\w+|rpm\w+)|~)$")
 BANNER = re.compile(rb"Linux version (\S+) ")
-LIMIT = 1 << 28  # bytes of a kernel that are looked through
+LIMIT = 1 << 28  # bytes of a kernel file that are searched for its release
 
 
 def flavour(release: str) -> str:
-    """What parts a kernel from the plain one of its distribution, such as `debug` or `cloud`; "" for the plain one.
+    """The flavour of a kernel, such as `debug` or `cloud`; "" for the plain one of its distribution.
 
-    `old` for a backup of `make install`, `rescue` for one that only rescues.
+    `old` is a backup of `make install`, `rescue` a rescue kernel.
     """
     if RESCUE.search(release):
         return "rescue"
     if BACKUP.search(release):
         return "old"
-    # 5.14.0-427.el9.x86_64+debug, 3.10.0-1160.el7.x86_64.debug: what follows an rpm's architecture
+    # In 5.14.0-427.el9.x86_64+debug and 3.10.0-1160.el7.x86_64.debug the flavour follows the architecture.
     version, *words = re.split(r"[-+]", RPM_ARCHITECTURE.sub("", CANDIDATE.sub("~rc", release).lower(), count=1))
     if words and words[0][:1].isdigit():
         version += f"-{words.pop(0)}"
@@ -53,10 +53,10 @@ def flavour(release: str) -> str:
 
 
 def _order(root: Path, release: str) -> tuple[int, object]:
-    """What sorts kernels: backups and rescue kernels, flavours, plain ones; each by the order of dpkg or rpm."""
+    """Sort key: backups and rescue kernels first, then flavours, then plain ones; each by the order of dpkg or rpm."""
     kind = flavour(release)
     rank = 2 if not kind else 0 if kind in ("old", "rescue") else 1
-    text = CANDIDATE.sub("~rc", release)  # older than its release
+    text = CANDIDATE.sub("~rc", release)  # with ~ a release candidate sorts before its release
     if (root / packages.DPKG_STATUS).is_file():
         return rank, packages.deb_key(text)
     version, _, rest = text.partition("-")
@@ -101,7 +101,7 @@ def kernel_file(root: Path, release: str) -> Path:
         there = ", ".join(found) or "none"
         raise AvsError(f"the image has no kernel {release or 'at all'} in boot or lib/modules; there is {there}")
     present = module_releases(root)
-    if present and release not in present:  # a kernel may have all that it needs built in
+    if present and release not in present:  # an image without any modules may have a kernel with all drivers built in
         raise AvsError(
             f"the image has no modules of kernel {release} in lib/modules; there are those of {', '.join(present)}"
         )
@@ -121,7 +121,7 @@ def take_kernel(root: Path, target: Path, release: str = "") -> str:
     boot = inside(root, "boot", follow=True)
     names = [f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}.img", f"initrd-{release}"]
     initrds = [boot / name for name in names if (boot / name).is_symlink() or (boot / name).is_file()]
-    if not initrds and (target / INITRD).exists():  # it would boot without the modules that it needs
+    if not initrds and (target / INITRD).exists():  # the initrd that is there has modules of another kernel
         raise AvsError(
             f"the image has no initrd of kernel {release} in boot; install what makes one, or another kernel"
         )
@@ -132,7 +132,7 @@ def take_kernel(root: Path, target: Path, release: str = "") -> str:
 
 
 def _copy_out(root: Path, path: Path, target: Path) -> None:
-    """Copy a file of the image, also where its name is a link within the image; what target is, or leads to, is not written."""
+    """Copy a file out of the image, through links within it. The copy replaces target; a link there is not followed."""
     source = inside(root, str(path.relative_to(root)), follow=True)
     if source.is_file():
         new = target.with_name(f".{target.name}.new")
@@ -159,14 +159,14 @@ def check_modules(tree: Path) -> None:
 
 
 def read_release(path: Path) -> str:
-    """The release that a kernel file says it is; "" for a form that is not read."""
+    """The release that is written in a kernel file; "" for a format that is not known here."""
     with open(path, "rb") as stream:
         data = stream.read(LIMIT)
     if data[0x202:0x206] == b"HdrS":  # Documentation/arch/x86/boot.rst: kernel_version
         start = int.from_bytes(data[0x20E:0x210], "little") + 0x200
         words = data[start : start + 256].split(b"\0")[0].split()
         return os.fsdecode(words[0]) if words else ""
-    if data[4:8] == b"zimg":  # an EFI program that unpacks the kernel: offset and size of what it holds
+    if data[4:8] == b"zimg":  # an EFI program that unpacks the kernel: its header has offset and size
         start, size = (int.from_bytes(data[at : at + 4], "little") for at in (8, 12))
         data = data[start : start + size]
     if data[:2] == b"\x1f\x8b":
@@ -184,7 +184,7 @@ def with_modules(root: Path, wanted: str = "") -> str:
     Raises AvsError where the image has no modules of it.
     """
     found = module_releases(root)
-    # A directory without a kernel is left of one that was removed, or was made by what is to be looked at.
+    # A directory without a kernel is left of a removed one, or was made by the modules that are to be checked.
     whole = [name for name in kernels(root) if name in found]
     names = [name for name in found if name == wanted] if wanted else whole or found
     if not names:

@@ -1,4 +1,4 @@
-"""What a tree is: one record a path, written, read and compared.
+"""The manifest of a tree: one record a path; writing, reading and comparing manifests.
 
 The format is avs-manifest(5): mtree(5), one line a path, with keywords for what mtree has none for:
 `./PATH type=file mode=0755 uid=0 gid=0 time=SECONDS.NANOSECONDS size=N sha256digest=HEX`, `link=TARGET`,
@@ -24,13 +24,13 @@ from xcat_avs.system.descent import NO_NAMES
 HEADER, END = "#mtree", "#end"
 TYPES = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link", stat.S_IFCHR: "char",
          stat.S_IFBLK: "block", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}  # fmt: skip
-KINDS = {kind: kind for kind in TYPES.values()}  # one string for all
+KINDS = {kind: kind for kind in TYPES.values()}  # so that all entries share one string a type
 PLAIN = re.compile(rb"[^A-Za-z0-9_./:,+@%~^-]")
 ESCAPE = re.compile(rb"\\([0-7]{3})")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-NOBODY = 0xFFFFFFFF  # as an owner: leave it as it is
+NOBODY = 0xFFFFFFFF  # no owner: chown(2) reads it as "leave it"
 SECONDS = 1 << 63
-LONGEST = 4093  # bytes of a path in an image that an archive can hold: the kernel takes it with a `./`
+LONGEST = 4093  # bytes of a path that an archive can hold: with `./` before it the kernel takes 4095
 CAPABILITY, SELINUX = "security.capability", "security.selinux"
 ACL = "system.posix_acl_access"
 MODE_ONLY = bytes((1, 4, 0x20))  # owner, group, others: the tags of its entries, eight bytes each after the first four
@@ -61,7 +61,7 @@ class Entry(NamedTuple):
     sparse: bool = False
 
     def differs(self, other: Entry, times: bool = False) -> list[str]:
-        """The names of the fields that differ; mtime only if asked, and holes never: they are the file system's."""
+        """The names of the fields that differ: mtime only if asked; holes never: the file system decides on them."""
         different = [name for name in COMPARED if getattr(self, name) != getattr(other, name)]
         if times and self.mtime != other.mtime:
             different.append("mtime")
@@ -149,9 +149,9 @@ def load(text: str, origin: str) -> Manifest:
 
 
 def _wrong(entry: Entry, before: Mapping[str, Entry]) -> str:
-    """Why no tree can have this path, or "". before: what stands above it, in whose order a directory comes first.
+    """Why no tree can have this path, or "". before: the entries above it; a directory stands before its contents.
 
-    Whoever may write into a store must not say by it where root is to write on this machine.
+    A manifest comes from a store that others may write to, and root makes files by it: no path may lead elsewhere.
     """
     parent, slash, name = entry.path.rpartition("/")
     if name in NO_NAMES or "\0" in entry.path:

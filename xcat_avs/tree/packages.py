@@ -19,10 +19,10 @@ RPM_DATABASES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 RPM_FILES = ("rpmdb.sqlite", "Packages", "Packages.db")
 DPKG_STATUS = "var/lib/dpkg/status"
 STORED = "build_info/packages"  # where a version keeps its list
-QUERY = r"%{NAME}\t%{EPOCH}\t%{VERSION}\t%{RELEASE}\t%{ARCH}\n"  # an old rpm has no EPOCHNUM
+QUERY = r"%{NAME}\t%{EPOCH}\t%{VERSION}\t%{RELEASE}\t%{ARCH}\n"  # an old rpm knows no EPOCHNUM
 HEADER = "#packages "
 KINDS = ("deb", "rpm", "none")  # none: an image without a database
-# What rpm says of a database that it cannot read, and ends well.
+# rpm prints this of a database that it cannot read, and exits with 0.
 UNREADABLE = re.compile(r"^error:|using dummy database")
 FIELD = re.compile(r"^(Package|Status|Version|Architecture): *(.*?) *$", re.MULTILINE)
 RPM_PART = re.compile(r"[0-9]+|[A-Za-z]+|~|\^")
@@ -74,13 +74,13 @@ def read(root: Path) -> PackageList:
     if directory is None:
         return PackageList("none")
     query = ["-qa", "--qf", QUERY]
-    # The image's own rpm knows its database best; a small image may have none.
+    # The image's own rpm reads its database best; a small image may have no rpm.
     if (root / "usr/bin/rpm").exists() and command.capture(
         ["chroot", str(root), "rpm", "--version"], check=False
     ).code == 0:
         output = command.capture(["chroot", str(root), "rpm", *query])
     else:
-        # It sees Packages.db only if told what that is, and many an rpm does not know.
+        # rpm reads Packages.db only with its backend named, and many versions do not know that backend.
         form = ["--define=_db_backend ndb"] if (root / directory / "Packages.db").is_file() else []
         output = command.capture(["rpm", *form, "--dbpath", str(root / directory), *query])
         errors = [line for line in output.stderr.splitlines() if UNREADABLE.search(line)]
@@ -90,7 +90,7 @@ def read(root: Path) -> PackageList:
 
 
 def examine(root: Path) -> tuple[PackageList, str]:
-    """As read, and what is wrong with the database, "" for nothing. One that cannot be read is as good as none."""
+    """The packages, and what is wrong with the database ("": nothing). One that cannot be read counts as none."""
     try:
         found = read(root)
     except CommandError as err:
@@ -216,7 +216,7 @@ def _order(package: Package, key: Callable[[str], Key]) -> tuple[int, Key, Key]:
 
 
 def rpm_key(text: str) -> Key:
-    """What sorts a version or release as rpmvercmp does.
+    """Sort key of a version or release in the order of rpmvercmp.
 
     Runs of digits and of letters are compared one by one, a number being newer than letters. What else
     stands between them only parts them, but for `~`, which is older than the end, and `^`, newer than the end.
@@ -235,13 +235,13 @@ def rpm_key(text: str) -> Key:
 
 
 def _number(digits: str) -> tuple[int, str]:
-    """What sorts numbers of any length."""
+    """Sort key of a number of any length."""
     digits = digits.lstrip("0")
     return len(digits), digits
 
 
 def deb_key(text: str) -> Key:
-    """What sorts a version or revision as dpkg does.
+    """Sort key of a version or revision in the order of dpkg.
 
     By turns what is no number, sign by sign (`~`, then the end, letters, all others), and a number.
     """
@@ -250,7 +250,7 @@ def deb_key(text: str) -> Key:
         order = [-1 if sign == "~" else ord(sign) if sign.isalpha() else ord(sign) + 256 for sign in signs]
         key.append(([*order, 0], _number(number)))
     end = ([0], _number(""))
-    while key and key[-1] == end:  # a last 0 is as good as none
+    while key and key[-1] == end:  # a trailing 0 compares as nothing
         key.pop()
     return [*key, end]
 

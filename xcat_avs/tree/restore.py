@@ -1,4 +1,4 @@
-"""Make a tree what its manifest says, in all that Subversion and FSVS do not bring back."""
+"""Restore from the manifest all of a tree that Subversion and FSVS do not keep."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_ACL = bytes.fromhex("0200000001000600ffffffff04000000ffffffff20000000ffffffff
 
 
 def unkept(directory: Path) -> list[str]:
-    """The kinds of extended attributes that the file system of a directory does not keep, in words."""
+    """The kinds of extended attributes, in words, that the file system of a directory cannot keep."""
     lost = []
     with tempfile.NamedTemporaryFile(dir=directory) as probe:
         for name, kind in ATTRIBUTES.items():
@@ -38,13 +38,13 @@ def unkept(directory: Path) -> list[str]:
 
 
 def restore(top: str, wanted: Mapping[str, Entry], contents: Path) -> None:
-    """Give every path owner, mode, xattrs, hard links, holes and time, and make those that are not there.
+    """Set owner, mode, xattrs, hard links, holes and time of every path, and make missing paths.
 
-    contents: a directory with the content of missing files, by SHA-256. What is there keeps its content.
+    contents: a directory with the contents of missing files, by SHA-256. Contents of files that exist stay as they are.
     Raises AvsError that names the path.
     """
     with Descent(top) as tree, Descent(top) as other:
-        for path, entry in wanted.items():  # a directory stands before what is in it
+        for path, entry in wanted.items():  # a directory comes before its entries
             try:
                 if entry.hardlink:
                     _link(tree.parent(path), other.parent(entry.hardlink))
@@ -67,7 +67,7 @@ def _link(place: tuple[int, str], first: tuple[int, str]) -> None:
             return
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
-        pass  # that of the original is said by link
+        pass  # a missing original is reported by os.link
     os.link(original, name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
 
 
@@ -84,11 +84,11 @@ def _restore(tree: Descent, path: str, entry: Entry, contents: Path) -> None:
         _make(directory, name, full, entry, contents)
         status = _lstat(directory, name)
     found_type = manifest.TYPES[stat.S_IFMT(status.st_mode)]
-    if found_type != entry.type:  # nothing may be changed through a link that leads to somewhere on this machine
+    if found_type != entry.type:  # a link here may lead anywhere on this machine
         raise AvsError(f"{path!a} is of type {found_type}, and {entry.type} by its manifest")
     if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
         os.chown(name, entry.uid, entry.gid, dir_fd=directory, follow_symlinks=False)
-        status = _lstat(directory, name)  # without setuid now
+        status = _lstat(directory, name)  # chown has cleared setuid and setgid
     if entry.type != "link" and stat.S_IMODE(status.st_mode) != entry.mode:
         _chmod(directory, name, entry.mode)
     found, xattrs = dict(scan.read_xattrs(full)), dict(entry.xattrs)
@@ -104,7 +104,7 @@ def _restore(tree: Descent, path: str, entry: Entry, contents: Path) -> None:
 
 
 def _chmod(directory: int, name: str, mode: int) -> None:
-    """Change the mode of just what was looked at: chmod itself follows a link."""
+    """Change the mode without following a link, which chmod would do."""
     descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         if stat.S_ISLNK(os.fstat(descriptor).st_mode):
@@ -136,7 +136,7 @@ def copy_content(source: str, target: str) -> None:
 
 
 def _name(stream: IO[bytes]) -> str:
-    """A name for an open file that can be handed to any program: real ones may not be UTF-8, or be too long."""
+    """A /proc name of an open file, for a program: its own path may be too long, or not UTF-8."""
     return f"/proc/{os.getpid()}/fd/{stream.fileno()}"
 
 
@@ -146,7 +146,7 @@ def restore_times(top: str, wanted: Mapping[str, Entry], present: Optional[Mappi
     present: what the tree is, to leave alone paths that differ in more than time.
     """
     with Descent(top) as tree:
-        for path in sorted(wanted, reverse=True):  # what is in a directory before the directory
+        for path in sorted(wanted, reverse=True):  # entries come before their directory
             entry = wanted[path]
             if present is not None and (path not in present or present[path].differs(entry)):
                 continue
@@ -154,6 +154,6 @@ def restore_times(top: str, wanted: Mapping[str, Entry], present: Optional[Mappi
                 directory, name = tree.parent(path)
                 status = _lstat(directory, name)
             except (FileNotFoundError, NotADirectoryError):
-                continue  # left out: the comparison says so
+                continue  # a missing path is reported by the comparison that follows
             if status.st_mtime_ns != entry.mtime:
                 os.utime(name, ns=(status.st_atime_ns, entry.mtime), dir_fd=directory, follow_symlinks=False)

@@ -17,13 +17,13 @@ from xcat_avs.system.descent import FILE, Descent
 from xcat_avs.tree.manifest import TYPES, Entry, Manifest, Xattrs, in_order
 
 CHUNK = 1 << 20
-BATCH, AHEAD = 256, 16  # paths that a thread takes at a time, and how many such batches may wait
-HOLE = 4096  # bytes; what a file lacks on disk before it counts as sparse
+BATCH, AHEAD = 256, 16  # paths in a batch for one thread, and how many batches may wait
+HOLE = 4096  # bytes that a file must lack on disk to count as sparse
 GETFLAGS, IMMUTABLE, APPEND_ONLY = 0x80086601, 0x10, 0x20  # linux/fs.h
 
 
 def walk(top: str, skip: Iterable[str] = ()) -> Iterator[tuple[str, os.stat_result]]:
-    """Every path below top, relative, with its lstat; other file systems are not entered."""
+    """Yield every path below top, relative, with its lstat. Other file systems are not entered."""
     skipped = set(skip)
     with Descent(top) as tree:
         device = os.fstat(tree.directory("")).st_dev
@@ -48,7 +48,7 @@ def digest(path: Union[str, int]) -> str:
 
 
 def _hash(descriptor: int, size: int) -> str:
-    """The SHA-256 of an open file, in hex. size: what it should have, so that a small one needs no large buffer."""
+    """The SHA-256 of an open file, in hex. size: the expected size; a small file then needs no large buffer."""
     sha = hashlib.sha256()
     step = min(size + 1, CHUNK)
     while chunk := os.read(descriptor, step):
@@ -61,10 +61,10 @@ def _hash(descriptor: int, size: int) -> str:
 def scan(top: str, skip: Iterable[str] = (), flagged: Optional[list[str]] = None) -> Manifest:
     """The manifest of the tree at top, without the paths in skip; read on all cores.
 
-    flagged: takes the paths that are immutable or append-only, which no archive and no store keeps.
+    flagged: is filled with the paths that are immutable or append-only; no archive and no store keeps these flags.
     """
     entries: Manifest = {}
-    same: dict[tuple[int, int], list[str]] = {}  # a file of several names -> its names
+    same: dict[tuple[int, int], list[str]] = {}  # (device, inode) of a file with several names -> these names
 
     def describe(batch: Sequence[tuple[str, os.stat_result]]) -> list[Entry]:
         with Descent(top) as tree:
@@ -79,7 +79,7 @@ def scan(top: str, skip: Iterable[str] = (), flagged: Optional[list[str]] = None
                     continue
             yield path, status
 
-    # hashlib and system calls let go of the interpreter's lock while they work, so threads use all cores.
+    # hashlib and system calls release the interpreter lock while they work, so threads use all cores.
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
         pending: deque[Future[list[Entry]]] = deque()
         batches = iter(alone())
@@ -103,7 +103,7 @@ def scan_with_top(top: str) -> Manifest:
 
 
 def look(top: str, path: str) -> Optional[Entry]:
-    """What is at one path of a tree, of however many names; None where nothing is."""
+    """The entry of one path, whatever other names its file has; None where nothing is there."""
     try:
         with Descent(top) as tree:
             directory, name = tree.parent(path)
@@ -143,12 +143,12 @@ def _flags(descriptor: int) -> int:
     try:
         return int.from_bytes(fcntl.ioctl(descriptor, GETFLAGS, b"\0" * 8)[:4], "little")
     except OSError:
-        return 0  # a file system without them
+        return 0  # this file system has no such flags
 
 
 def read_xattrs(path: Union[str, int]) -> Xattrs:
     """All extended attributes of a path, or of an open file, by name; a link is not followed."""
-    follow = isinstance(path, int)  # a descriptor allows no other
+    follow = isinstance(path, int)  # of a descriptor nothing else is allowed
     try:
         names = os.listxattr(path, follow_symlinks=follow)
         return in_order((name, os.getxattr(path, name, follow_symlinks=follow)) for name in names) if names else ()

@@ -1,4 +1,4 @@
-"""xCAT's locks, and our view of its directories."""
+"""Take xCAT's locks, and mount our own directories over xCAT's for the programs that we run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SHARED_LOCK_WAIT = 60.0  # seconds
 def image_lock(rootimgdir: Path, pid: int) -> Iterator[None]:
     """Hold the lock that genimage, packimage and rmimage take for an image directory.
 
-    pid: what they tell their users who holds it. Where the directory is not there yet, xCAT takes a lock of no name, the same
-    for all images, for what is soon over: that is waited for, and shared among ourselves.
+    pid: they name it to their users as the holder. While the directory does not exist, xCAT locks a file without a
+    name, the same for all images and for a short time: we wait for that one, and take it shared.
     """
     real = os.path.realpath(rootimgdir / "rootimg")
     with ExitStack() as stack:
@@ -35,7 +35,7 @@ def image_lock(rootimgdir: Path, pid: int) -> Iterator[None]:
 
 @contextmanager
 def _lock(real: str, kind: int, rootimgdir: Path, pid: int, deadline: float = 0) -> Iterator[None]:
-    """One lock file of xCAT's: its name is made of the path of a root image, as it was resolved."""
+    """Hold one lock file of xCAT. Its name is made of the resolved path of the root image."""
     name = real.replace("/", ".") + "." + hashlib.md5(real.encode()).hexdigest()
     LOCK_DIRECTORY.mkdir(parents=True, exist_ok=True)
     with open(LOCK_DIRECTORY / name, "a+", encoding="ascii", errors="replace") as stream:
@@ -61,10 +61,10 @@ def _lock(real: str, kind: int, rootimgdir: Path, pid: int, deadline: float = 0)
 
 @contextmanager
 def seen_at(private: Path, public: Path, work: Path) -> Iterator[None]:
-    """Have a private directory seen where xCAT writes, for this process and its children only.
+    """Mount a private directory where xCAT writes, for this process and its children only.
 
-    The directory above is overlaid, so that nothing is made in it, and no link in it moves while xCAT writes.
-    work: a private directory for the overlay's own data.
+    An overlay over the parent directory takes the mount point, so that nothing is created there and no link in it
+    changes while xCAT writes. work: a private directory for the data of the overlay.
     """
     above = public.parent
     while not above.is_dir():
@@ -87,7 +87,7 @@ def seen_at(private: Path, public: Path, work: Path) -> Iterator[None]:
 
 @contextmanager
 def private_locks(work: Path) -> Iterator[None]:
-    """Let genimage or packimage take its lock in a private directory: we hold, or do not need, the public one."""
+    """Mount a private directory over xCAT's locks for genimage or packimage, since we hold its lock, or need none."""
     LOCK_DIRECTORY.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True, mode=0o700)
     with mounts.bind(work, LOCK_DIRECTORY):

@@ -1,4 +1,4 @@
-"""xCAT's own programs: where they are, and how they are run in this process's namespace."""
+"""Find xCAT's own programs, and run them in the namespace of this process."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def need(name: str) -> str:
 
 
 def bypass() -> dict[str, str]:
-    """Environment to run an xCAT command in our own namespace instead of the daemon's."""
+    """The environment that has an xCAT command do its work itself, in our namespace, and not in the daemon's."""
     path = os.pathsep.join([str(root() / "bin"), str(root() / "sbin"), command.environment()["PATH"]])
     return {"XCATBYPASS": "1", "PATH": path, "PERL_BADLANG": "0"}

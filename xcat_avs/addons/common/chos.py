@@ -17,8 +17,8 @@ WORK = "usr/src/avs-module"
 def run(ctx):
     source, module = ctx.site_file(ctx.options["source"]), ctx.options["module"]
     if source is None or not source.is_dir():
-        raise ValueError(
-            f"there is no site file {ctx.options['source']}: put the source into INSTALLDIR/custom/avs/files"
+        ctx.fail(
+            f"[addon chos] source = {ctx.options['source']}: there is no such directory in INSTALLDIR/custom/avs/files; put the source there"
         )
     with ctx.repository(ctx.options["repository"]) as lent:
         lent.install_packages(*ctx.options["build"])
@@ -28,7 +28,7 @@ def run(ctx):
         for release in releases(ctx):
             ctx.chroot(["make", "-C", f"/lib/modules/{release}/build", f"M=/{WORK}", "modules"])
             if not (work / f"{module}.ko").exists():
-                raise ValueError(f"its Makefile made no module {module}.ko for kernel {release}")
+                ctx.fail(f"its Makefile made no module {module}.ko for kernel {release}")
             ctx.install_file(work / f"{module}.ko", f"lib/modules/{release}/extra/{module}.ko")
             ctx.chroot(["make", "-C", f"/lib/modules/{release}/build", f"M=/{WORK}", "clean"])
     finally:
@@ -51,7 +51,5 @@ def releases(ctx):
         if (path / "build").is_symlink() or (path / "build").is_dir()
     ]
     if not found:
-        raise ValueError(
-            "no kernel of the image has its headers (lib/modules/RELEASE/build); add them to the base image"
-        )
+        ctx.fail("no kernel of the image has its headers (lib/modules/RELEASE/build); add them to the base image")
     return found

@@ -3,7 +3,7 @@
 OPTIONS = {
     "version": ("", "a release of Lustre, for example 2.15.4; with it packages come from the project's repository"),
     "ofed": ("", "the version of the vendor's OFED that it has to be built against; default: that of the kernel"),
-    "backend": ("ldiskfs", "ldiskfs or zfs"),
+    "backend": ("ldiskfs", "ldiskfs or zfs", ("ldiskfs", "zfs")),
     "repository": ("", "a repository to take it from instead"),
     "base": ("https://downloads.whamcloud.com/public", "where the project's repositories are"),
     "e2fsprogs": ("", "the repository of Lustre's e2fsprogs, for ldiskfs; default: the project's, with version"),
@@ -16,9 +16,7 @@ def run(ctx):
     """The patched kernel that ldiskfs may need belongs to the base image: an add-on brings modules for the one there."""
     options, image = ctx.options, ctx.image.version
     if image.packages == "deb":
-        raise ValueError("Lustre's servers are only packaged for EL; take an EL image")
-    if options["backend"] not in ("ldiskfs", "zfs"):
-        raise ValueError(f"backend = {options['backend']}; it takes ldiskfs or zfs")
+        ctx.fail("Lustre's servers are only packaged for EL; take an EL image, or leave the add-on out of the recipe")
     backend = options["backend"]
     packages = ("lustre", "kmod-lustre", f"kmod-lustre-osd-{backend}", f"lustre-osd-{backend}-mount")
     release, tools = options["repository"], options["e2fsprogs"]

@@ -14,7 +14,7 @@ def run(ctx):
     where = options["repository"]
     if not where:
         if not options["version"]:
-            raise ValueError("[addon mlnx_ofed] needs version, or repository")
+            ctx.fail("[addon mlnx_ofed] needs version, or repository: set one in the recipe")
         osvers = f"rhel{image.major}.{image.minor}" if image.packages == "rpm" else ctx.image.osvers
         where = f"{options['base']}/{options['version']}/{osvers}/{ctx.image.osarch}"
         where += " ./" if image.packages == "deb" else ""

@@ -16,11 +16,14 @@ def run(ctx):
     with ctx.repository(ctx.options["repository"] or repository(ctx)) as lent:
         lent.install_packages(*ctx.options["packages"])
     text = ctx.read(CONFIG)
-    for key, value in (("dbPath", ctx.options["dbpath"]), ("bindIp", ctx.options["bind_ip"])):
+    for key, name in (("dbPath", "dbpath"), ("bindIp", "bind_ip")):
+        value = ctx.options[name]
         if value:
             text, count = re.subn(rf"^(\s+{key}:).*$", rf"\1 {value}", text, flags=re.MULTILINE)
             if count != 1:
-                raise ValueError(f"/{CONFIG} of the package has no one line {key}: to be set to {value}")
+                ctx.fail(
+                    f"/{CONFIG} of the package has no one line {key}: to be set to {value}; leave [addon mongodb] {name} empty"
+                )
     ctx.install_file(text, CONFIG)
     ctx.service("mongod")
 

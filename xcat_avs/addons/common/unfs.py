@@ -16,7 +16,7 @@ def run(ctx):
         directory, _, rest = item.partition(":")
         clients, _, words = rest.rpartition(":")
         if not directory.startswith("/") or not clients or not words:
-            raise ValueError(f"[addon unfs] exports has {item!r}; it takes DIRECTORY:CLIENTS:OPTIONS")
+            ctx.fail(f"[addon unfs] exports has {item!r}; it takes DIRECTORY:CLIENTS:OPTIONS")
         lines.append(f"{directory} {clients}({words.replace('+', ',')})\n")
     with ctx.repository(ctx.options["repository"]) as lent:
         lent.install_packages("unfs3", "rpcbind")

@@ -11,9 +11,7 @@ def run(ctx):
     deb = ctx.image.version.packages == "deb"
     core, dependencies = ctx.options["core"], ctx.options["dependencies"]
     if deb and core and dependencies:
-        raise ValueError(
-            "[addon xcat] with debs takes one of core and dependencies; have the other in the image's sources"
-        )
+        ctx.fail("[addon xcat] with debs takes one of core and dependencies; have the other in the image's sources")
     with ctx.repository(core) as one, one.repository(dependencies) as both:
         both.install_packages(*(ctx.options["packages"] or ("xcatsn" if deb else "xCATsn",)))
     # What was made when it was installed is of the machine that built the image: each node makes its own.

@@ -3,7 +3,7 @@
 OPTIONS = {
     "services": ((), "names of services or units"),
     "mask": (False, "keep them from being started by anything else as well"),
-    "missing": ("error", "what a service that is not there is: error, or ignore"),
+    "missing": ("error", "what a service that is not there is: error, or ignore", ("error", "ignore")),
 }
 
 

@@ -2,7 +2,7 @@
 
 OPTIONS = {
     "services": ((), "names of services or units"),
-    "missing": ("error", "what a service that is not there is: error, or ignore"),
+    "missing": ("error", "what a service that is not there is: error, or ignore", ("error", "ignore")),
 }
 
 

@@ -4,7 +4,11 @@ import re
 from fnmatch import fnmatch
 
 OPTIONS = {
-    "how": ("packages", "packages: remove them, and all that need them; files: remove files and leave the packages"),
+    "how": (
+        "packages",
+        "packages: remove them, and all that need them; files: remove files and leave the packages",
+        ("packages", "files"),
+    ),
     "packages": (
         ("python", "python[23]*", "python-*", "libpython*", "platform-python*"),
         "patterns of the names of packages that go",
@@ -35,8 +39,6 @@ def run(ctx):
             ctx.remove(str(path.relative_to(ctx.root)))
         ctx.say(f"removed {len(found)} files and directories" if found else "no Python in the image: nothing to remove")
         return
-    if ctx.options["how"] != "packages":
-        ctx.fail(f"[remove_python] how = {ctx.options['how']} in the recipe; it is packages or files")
     before = installed(ctx)
     if not before:
         ctx.fail("the image has no package database; build it without -b, or set [remove_python] how = files")

@@ -6,7 +6,11 @@ OPTIONS = {
         "its release, such as 5.14.0-427.el9.x86_64; default: [image] kernel, else kernelver of the definition, else the newest",
     ),
     "suffix": ("", "what that release ends in besides, such as +rt or .debug; alone: the newest one that ends so"),
-    "firmware": ("keep", "install: add the distribution's package of firmware; keep: leave it as it is"),
+    "firmware": (
+        "keep",
+        "install: add the distribution's package of firmware; keep: leave it as it is",
+        ("keep", "install"),
+    ),
     "ipv6": (True, "no: switch IPv6 off; yes: take that back"),
 }
 MODPROBE, SYSCTL = "/etc/modprobe.d/avs-ipv6.conf", "/etc/sysctl.d/90-avs-ipv6.conf"
@@ -33,8 +37,6 @@ def newest(ctx, suffix):
 
 def firmware(ctx, what):
     version = ctx.image.version
-    if what not in ("install", "keep"):
-        ctx.fail(f"[setup_kernel] firmware = {what}; it takes install or keep")
     if what == "install":
         old = version.family == "sles" or (version.family == "el" and int(version.major) <= 6)
         other = "firmware-linux-free" if version.family == "debian" else "linux-firmware"

@@ -4,9 +4,9 @@ import re
 
 OPTIONS = {
     "permit_root_login": ("", "PermitRootLogin, such as prohibit-password; empty, here and below: as the image has it"),
-    "password_authentication": ("", "PasswordAuthentication, yes or no"),
-    "x11_forwarding": ("", "X11Forwarding, yes or no"),
-    "use_dns": ("", "UseDNS, yes or no"),
+    "password_authentication": ("", "PasswordAuthentication, yes or no", ("", "yes", "no")),
+    "x11_forwarding": ("", "X11Forwarding, yes or no", ("", "yes", "no")),
+    "use_dns": ("", "UseDNS, yes or no", ("", "yes", "no")),
     "max_startups": ("", "MaxStartups, such as 100:30:300 for many connections at once"),
     "settings": ((), "KEYWORD=VALUE for any other keyword of sshd_config(5)"),
     "host_keys": (

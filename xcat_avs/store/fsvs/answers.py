@@ -1,4 +1,4 @@
-"""What Subversion's clients answer, taken apart."""
+"""Parse what Subversion's clients answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def summary(root: ElementTree.Element, url: str) -> list[tuple[str, str]]:
         if path.startswith(top):
             word = WORDS.get(element.get("item", ""), "properties")
             path = path[len(top) :]
-            # A path of another kind is removed and added.
+            # svn lists a path whose kind changed twice: as removed and as added.
             found[path] = "changed" if path in found else word
     return sorted(found.items())
 

@@ -1,4 +1,4 @@
-"""From one manifest to another: the exact changes, as one svnmucc transaction in FSVS's own form."""
+"""Compute the svnmucc transaction, in FSVS's own form, that makes one manifest into another."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SPECIAL = {"char": "cdev", "block": "bdev"}
 
 
 def actions(old: Mapping[str, Entry], new: Mapping[str, Entry], anew: Collection[str] = ()) -> Iterator[Sequence[str]]:
-    """What makes old into new, in the order that svnmucc needs: its words, the path of the store last.
+    """The svnmucc actions that make old into new, in the order that it needs; the last word is the path in the store.
 
-    `put` comes without the name of the content. anew: files that are removed and added even where they exist.
+    The caller adds the source file to a `put`. anew: files that are removed and added even where they exist.
     """
-    gone: set[str] = set()  # with all that was below
+    gone: set[str] = set()  # removed paths; svnmucc removes what is below them too
     for path in sorted(old.keys() | new.keys()):
         before, after = old.get(path), new.get(path)
         if path.rpartition("/")[0] in gone:
@@ -49,9 +49,9 @@ def actions(old: Mapping[str, Entry], new: Mapping[str, Entry], anew: Collection
 
 
 def uploads(old: Mapping[str, Entry], new: Mapping[str, Entry], tree: Path, directory: Path) -> dict[str, str]:
-    """Path of the store -> the file with its content, for each that gets another one.
+    """Path in the store -> the local file with its new content, for each path whose content changes.
 
-    directory: takes the texts that stand for links and devices.
+    directory: where the texts that stand for links and devices are written.
     """
     found: dict[str, str] = {}
     for word, *_, path in actions(old, new):
@@ -74,20 +74,20 @@ def content_differs(before: Entry, after: Entry) -> bool:
 
 
 def special_text(entry: Entry) -> str:
-    """What FSVS stores as the content of a link or a device; empty for a file."""
+    """The text that FSVS stores as the content of a link or a device; empty for a file."""
     if entry.type == "link":
         return f"link {entry.link}"
     if entry.type in SPECIAL:
         number = os.makedev(
             *entry.device
-        )  # FSVS takes it for one of 8 bits of minor number, and all above for the major
+        )  # FSVS reads the lowest 8 bits as the minor number and all above as the major
         return f"{SPECIAL[entry.type]} 0x{number >> 8:x}:0x{number & 0xFF:x}"
     return ""
 
 
 def properties(entry: Entry) -> dict[str, str]:
-    """The properties that FSVS keeps owner, mode and time in."""
-    # A time that has no year of four digits stands in the manifest alone.
+    """The Subversion properties in which FSVS keeps owner, mode and time."""
+    # FSVS cannot write a year that has not four digits; such a time is in the manifest only.
     time = EPOCH + timedelta(microseconds=min(max(entry.mtime // 1000, EARLIEST), LATEST))
     found = {
         "svn:owner": f"{entry.uid} {_user(entry.uid)}",
@@ -101,7 +101,7 @@ def properties(entry: Entry) -> dict[str, str]:
 
 @cache
 def _user(uid: int) -> str:
-    """The name FSVS puts beside a number; empty where this machine knows none."""
+    """The user or group name that FSVS writes beside the number; empty where this machine has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

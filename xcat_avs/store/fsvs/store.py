@@ -31,12 +31,12 @@ from xcat_avs.system.scratch import own_directory
 from xcat_avs.tree.restore import restore
 
 ATTEMPTS = 8
-MANY = 500  # targets of one command
-REAL = "avs:real"  # revision property: who asked, as the system knows them
+MANY = 500  # targets in one command line
+REAL = "avs:real"  # revision property: who made it, as the system knows them
 COMMITTED = re.compile(r"committed revision\s+(\d+)")
 FOLLOWS = "avs:follows"  # property of trunk: the revision that its last one was made from
-INCOMING = "branches/.avs-incoming"  # contents that go ahead of a commit
-SPARE_FILES = 256  # what a program has open besides the contents
+INCOMING = "branches/.avs-incoming"  # where contents are sent before a commit that has too many files to open at once
+SPARE_FILES = 256  # open files that svnmucc needs besides the contents
 STATE = 256  # bytes of memory that FSVS's own data take for a path
 PIPE = "fsvs:update-pipe"  # a command that FSVS puts the contents of a file through while it writes it
 SHOWN = 10  # paths that an error lists
@@ -54,7 +54,7 @@ class FsvsStore(Subversion):
         return "/".join(parts)
 
     def _peg(self, image: OsImage, version: Version, path: str = "") -> str:
-        """A Subversion target: what stands before the last @ is never read as a revision."""
+        """A Subversion target that ends in @REVISION, so that an @ in the path is not read as one."""
         url = self.url(image, version) + (f"/{quote(path)}" if path else "")
         return f"{url}@{'HEAD' if version.revision is None else version.revision}"
 
@@ -74,12 +74,12 @@ class FsvsStore(Subversion):
             try:
                 self._svn(["svn", "mkdir", "-q", "--parents", *self._as(author), "-m", message, *missing])
             except AvsError as err:
-                # Another first create may be making the directories above.
+                # Another create may be making the same directories; then look again.
                 if attempt == ATTEMPTS - 1 or not EXISTS.search(str(err)):
                     raise
 
     def _exists(self, url: str) -> bool:
-        """Whether a path is in the repository; of the store itself nothing may be there yet."""
+        """Whether a URL exists in the repository, which may be an empty one."""
         said = command.capture(["svn", "--non-interactive", "info", f"{url}@HEAD"], timeout=self.timeout, check=False)
         if said.code and not NO_PATH.search(said.stderr):
             raise self._unusable(said.stderr)
@@ -102,7 +102,7 @@ class FsvsStore(Subversion):
         return found
 
     def _at(self, image: OsImage, version: Version) -> Optional[Revision]:
-        """The revision that trunk was at; None for no trunk, or the empty one of a first commit that was cut off."""
+        """The last change of trunk up to a version; None without trunk, or where an interrupted first commit left it empty."""
         trunk = self._peg(image, version)
         listing = self._xml(["svn", "ls", "--xml", trunk])
         if listing is None or listing.find(".//entry") is None:
@@ -118,18 +118,18 @@ class FsvsStore(Subversion):
         except AvsError as err:
             if OUT_OF_DATE.search(str(err)):
                 raise AvsError(f"{image.name}: somebody else has committed to {self.url(image)}/trunk meanwhile, and no revision "
-                               "of this build was stored; `avsimage -c create` with -b goes on from there",
+                               "of this build was stored; `avsimage -c create` with -b resumes the build",
                                [err.text, *err.tail]) from None  # fmt: skip
-            # FSVS's log goes with its directory; the tail says what it said.
+            # FSVS's log is removed with its directory, so the error keeps the tail and not the path.
             raise AvsError(f"{image.name}: the commit failed, nothing was stored: {err.text}", err.tail) from None
         return self.revision(image, number)
 
     def _commit_whole(self, image: OsImage, content: Content, author: str, message: str) -> int:
-        """The first revision: FSVS in the tree itself. Returns its number."""
+        """Commit the first revision with FSVS, run in the tree itself. Returns the revision number."""
         with self._fsvs(len(content.entries)) as (env, log), self._without(content) as tree:
             options = ["-o", "empty_commit=no"]
-            if self._local():  # a server knows who it is, and has no account of another name
-                options += ["-o", "author=$AVS_AUTHOR"]  # FSVS would take a $ in the name for a variable
+            if self._local():  # a server takes the author from its own login
+                options += ["-o", "author=$AVS_AUTHOR"]  # by the environment: FSVS expands a $ in the value
             for words in (["initialize", self.url(image, Version())], ["sync-repos"], [*options, "ci", "-m", message]):
                 command.run(
                     ["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author}, log=log, timeout=self.timeout
@@ -141,30 +141,30 @@ class FsvsStore(Subversion):
 
     @contextmanager
     def _without(self, content: Content) -> Iterator[Path]:
-        """The tree without the names that FSVS would fail on: where it has such, a copy made of hard links."""
+        """Yield the tree, or a hard-linked copy of it without the paths that FSVS cannot store."""
         if not content.aside:
             yield content.tree
             return
         with own_directory(content.tree.parent, PLAIN) as directory:
             copy = directory / "tree"
             link_tree(str(content.tree), str(copy), content.aside)
-            # FSVS stores owner, mode and time of a directory as well.
+            # link_tree does not keep owner, mode and time of directories, which FSVS stores as well.
             found = {path: entry for path, entry in content.entries.items() if entry.type == "dir"}
             restore(str(copy), found, copy)
             yield copy
 
     def _commit_changes(self, image: OsImage, content: Content, author: str, message: str) -> int:
-        """A later revision: what changed by the manifests, exactly, as one transaction of svnmucc. Returns its number.
+        """Commit a later revision: the difference of the two manifests, as one svnmucc transaction. Returns its number.
 
-        FSVS itself misses changes (same size and second; owner where root's is stored; mode where 0600 is), cannot
-        turn a link or device into a file, and reads the whole tree.
+        FSVS is not used here: it misses changes (same size and second; owner where root's is stored; mode where 0600
+        is), cannot turn a link or device into a file, and reads the whole tree.
         """
         assert content.before is not None
         assert content.base is not None
         url, before, after = self.url(image), content.before, content.entries
         with self._scratch() as scratch, open_files() as limit:
             sources = uploads(before, after, content.tree, scratch)
-            # svnmucc opens all that it is to put at its start: contents beyond what that may be go ahead.
+            # svnmucc opens all files that it sends at its start. What is beyond the limit of open files is sent before.
             most = limit - SPARE_FILES
             ahead = {path: f"{url}/{INCOMING}/{number}" for number, path in enumerate(list(sources)[most:])}
             self._remove_incoming(url, author)
@@ -176,7 +176,7 @@ class FsvsStore(Subversion):
                 base = self._mucc(words, [], author, f"{author}; Contents that go ahead of a commit")
             if ahead and self._at(image, Version(revision=base)) != content.base:
                 raise AvsError("E160024: trunk was changed while contents went ahead")
-            # A property of the directory is refused where anything in it is newer, not only what is changed here.
+            # Subversion refuses this property where anything in trunk is newer than base, changed here or not.
             words = ["propset", FOLLOWS, str(content.base.number), f"{url}/trunk"]
             for word, *more, path in actions(before, after, ahead):
                 if word == "put":
@@ -186,7 +186,8 @@ class FsvsStore(Subversion):
             if ahead:
                 self._remove_incoming(url, author)
         if number > base + 1 and self._log(f"{url}/trunk@{number}", "-q", "-r", f"{base + 1}:{number - 1}"):
-            # What came in while ours was sent is mixed with it, and no manifest tells: the next commit looks.
+            # Another commit came in while ours was sent, so the manifest does not describe the mixed revision.
+            # Without a manifest the next commit checks trunk out.
             self._mucc(["rm", f"{url}/trunk/{MANIFEST}"], [], author, f"{author}; No manifest of a mixed revision")
             raise AvsError(f"E160024: revision {number} holds changes of others as well")
         return number
@@ -220,9 +221,9 @@ class FsvsStore(Subversion):
         return number
 
     def _damage(self, image: OsImage, version: Version) -> list[str]:
-        """A line that names what a second reading of a version finds corrupt; none where it finds no such thing.
+        """A line that names the path that is corrupt in the store; none where reading it once more finds nothing.
 
-        That FSVS failed says nothing of the store: the server may have died, or a disk be full.
+        A failure of FSVS alone does not prove damage: the server may have died, or a disk be full.
         """
         try:
             path = self._corrupt(image, version, "", "dir")
@@ -231,7 +232,7 @@ class FsvsStore(Subversion):
         return [] if path is None else [f"damaged in the store: {path or 'the directory of this version'}"]
 
     def _corrupt(self, image: OsImage, version: Version, path: str, kind: str) -> Optional[str]:
-        """The file below a path, or else the directory, whose reading fails as that of corrupt data does."""
+        """The first file at or below a path, or else the directory, that Subversion says is corrupt; else None."""
         words = ["export", "-q", "--force", self._peg(image, version, path)]
         with self._scratch() as directory:
             said = command.capture(
@@ -253,9 +254,9 @@ class FsvsStore(Subversion):
 
     @contextmanager
     def _fsvs(self, paths: int = 0) -> Iterator[tuple[dict[str, str], Path]]:
-        """FSVS's state for one use, apart from the host admin's own /etc/fsvs and /var/spool/fsvs.
+        """Environment and log file of FSVS, with its state apart from the host's /etc/fsvs and /var/spool/fsvs.
 
-        paths: how many it will write of; in memory, for it waits for the disk at each.
+        paths: how many paths FSVS will note there. It is kept in memory, because FSVS syncs to disk for each.
         """
         command.need("fsvs")
         with self._scratch() as scratch:
@@ -268,7 +269,7 @@ class FsvsStore(Subversion):
 
     def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
         target = self.url(image, Version(tag=name))
-        # svnmucc adds the tag in one transaction, and fails if it exists; `svn cp` would nest into it.
+        # svnmucc fails where the tag exists; `svn cp` would copy trunk into it.
         try:
             words = ["cp", str(revision), self.url(image, Version()), target]
             self._mucc(words, ["--with-revprop", f"{REAL}={real}"], author, message)
@@ -301,7 +302,7 @@ class FsvsStore(Subversion):
             part = images[start : start + MANY]
             root = self._listings([self.url(image) + "/tags@HEAD" for image in part])
             for image, listing in zip(part, root.iter("list")):
-                # A tag is never changed: the revision of its last change is the one that made it.
+                # A tag is never changed, so the revision of its last change is the one that made it.
                 made = {int(item.get("revision", "0")): entry.findtext("name", "")
                         for entry in listing.iter("entry") if entry.get("kind") == "dir" for item in entry.iter("commit")}  # fmt: skip
                 found[image.name] = made[max(made)] if made else ""
@@ -316,7 +317,7 @@ class FsvsStore(Subversion):
         return answers.summary(ElementTree.fromstring(output.stdout), self.url(image, old))
 
     def export_directory(self, image: OsImage, version: Version, path: str, target: Path) -> None:
-        # The last @ keeps one in the name of target from being read as a revision.
+        # With an @ at the end svn does not read one in the name of target as a revision.
         self._svn(["svn", "export", "-q", self._peg(image, version, path), f"{target}@"])
 
     def log(self, image: OsImage) -> list[Revision]:
@@ -324,7 +325,7 @@ class FsvsStore(Subversion):
             _revision(entry)
             for entry in self._log(self._peg(image, Version()), "--stop-on-copy", "--with-all-revprops")
         ]
-        while found:  # the layout, and what else left trunk empty
+        while found:  # the oldest revisions, such as the one of the layout, left trunk empty
             listing = self._xml(["svn", "ls", "--xml", self._peg(image, Version(revision=found[-1].number))])
             if listing is not None and listing.find(".//entry") is not None:
                 break
@@ -341,7 +342,7 @@ class FsvsStore(Subversion):
         return dict(zip(numbers, found))
 
     def _changed(self, image: OsImage, path: str) -> list[int]:
-        """The revisions of trunk that changed a file which the newest has, the newest first."""
+        """The revisions of trunk that changed this file, the newest first; none where the newest has no such file."""
         entries = self._log(self._peg(image, Version(), path), "-q", "--stop-on-copy")
         return [int(entry.get("revision", "0")) for entry in entries]
 
@@ -371,7 +372,7 @@ def _revision(entry: ElementTree.Element) -> Revision:
     text = entry.findtext
     real = entry.findtext(f"revprops/property[@name='{REAL}']", "")
     message = text("msg", "")
-    # A server knows an account, and many people may share it; the message names the person.
+    # Many people may share one account of a server; the message names the person.
     user = USER.match(message)
     author = user.group(1) if user else text("author", "")
     return Revision(int(entry.get("revision", "0")), text("date", ""), author, message, real)

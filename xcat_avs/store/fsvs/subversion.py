@@ -1,4 +1,4 @@
-"""Subversion's own programs on one repository: answers, transactions, what a killed commit leaves."""
+"""Run Subversion's own programs on one repository, and remove what killed commits have left."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
 ERRORS = re.compile(r"\bE\d{6}\b")
 NO_REVISION = re.compile(r"E160006\b")
 OUT_OF_DATE = re.compile(r"E(155011|160028|170004|160024)\b")
-# What has been read, and is not what was written: checksums, damaged records and indexes, files that end too early.
+# Errors of damaged data: wrong checksums, damaged records and indexes, files that end too early.
 CORRUPT = re.compile(r"E(160004|160009|160051|16005[4-8]|16006[1245]|200014|200002|140001|18500\d|070014)\b", re.ASCII)
-TRANSACTION = 12288  # bytes of memory a path
-DEAD_AFTER = 600.0  # seconds without a byte written, for a commit that goes on
-# What costs most of a first commit is looking for equal contents; compression by lz4 is almost free.
+TRANSACTION = 12288  # bytes of memory for each path of a transaction
+DEAD_AFTER = 600.0  # seconds; a transaction without a write for so long belongs to a killed commit
+# Looking for equal contents takes most of the time of a first commit; compression by lz4 is almost free.
 TUNING = (("rep-sharing", "enable-rep-sharing = false"), ("deltification", "compression = lz4"))
 
 
 def quote(path: str) -> str:
-    """A path as Subversion's canonical URLs have it; FSVS takes no other form."""
+    """Quote a path as Subversion's canonical URLs do; FSVS takes no other form."""
     return percent(path.encode("utf-8", "surrogateescape"), safe="/!$&'()*+,-.:=@_~")
 
 
@@ -42,7 +42,7 @@ def quote(path: str) -> str:
 class Subversion:
     """A repository at a URL. work: a private directory for data and logs. timeout: seconds for one program, 0 for none.
 
-    evidence(): what says that there was a store already, or "".
+    evidence(): the signs that there was a store before, in words, or "".
     """
 
     repository: str
@@ -90,7 +90,7 @@ class Subversion:
         return head + slashes + host + slash + quote(unquote(path))
 
     def _absent(self) -> bool:
-        """Whether this is a repository of our own machine that is not there; nor is it on a disk that is not mounted."""
+        """Whether a file:// repository does not exist or is an empty directory, as the mount point of its disk is."""
         path = self._local()
         return path is not None and (not path.exists() or (path.is_dir() and not any(path.iterdir())))
 
@@ -109,7 +109,7 @@ class Subversion:
         return "" if output.code else ElementTree.fromstring(output.stdout).findtext(".//uuid", "")
 
     def _need(self) -> None:
-        """Raise NoStoreError where there is no store: what is not in it may well be where it should be."""
+        """Raise NoStoreError where there is no store, so that a missing one is not taken for an empty one."""
         if self.identity():
             return
         evidence, path = self.evidence(), self._local()
@@ -137,7 +137,7 @@ class Subversion:
         )
         if output.code:
             self._need()
-        # The last error only sums up what was not there.
+        # E200009 only says that some targets do not exist.
         if output.code and set(ERRORS.findall(output.stderr)) != {"E200009"}:
             raise self._unusable(output.stderr)
         return ElementTree.fromstring(output.stdout)
@@ -159,7 +159,7 @@ class Subversion:
         return own_directory(self.work, "")
 
     def _mucc(self, lines: Sequence[str], options: Sequence[str], author: str, message: str) -> int:
-        """One transaction of svnmucc; its revision. lines: its words, one after the other."""
+        """Run one svnmucc transaction; returns its revision. lines: its words, one a line."""
         with self._scratch() as scratch:
             arguments = scratch / "arguments"
             arguments.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -170,11 +170,11 @@ class Subversion:
         return int(found.group(1))
 
     def _as(self, author: str) -> list[str]:
-        """Who commits, where nothing but our word says so; a server knows by its own means."""
+        """Options that name the author to a file:// repository; a server takes the author from its login."""
         return ["--username", author] if self._local() else []
 
     def _create(self, path: Path) -> None:
-        """Make the repository beside its place and rename it there: it is whole or not there."""
+        """Make the repository under another name and rename it, so that nobody sees half of one."""
         command.need("svnadmin")
         try:
             with own_directory(path.parent, f".{path.name}.new.") as temporary:
@@ -187,7 +187,7 @@ class Subversion:
                 try:
                     os.rename(temporary, path)
                 except OSError:
-                    if not (path / "format").exists():  # else another first create was faster
+                    if not (path / "format").exists():  # otherwise another create has made it meanwhile
                         raise
         except FileExistsError as err:
             raise AvsError(f"cannot make the store {self.repository}: {err.filename}: Not a directory") from None
@@ -198,9 +198,9 @@ class Subversion:
 
     @contextmanager
     def _transaction(self, paths: int) -> Iterator[None]:
-        """Where this is a repository of our own machine, keep what a transaction writes beside its contents in memory.
+        """Keep the transaction files of a file:// repository, apart from the contents, in memory for the block.
 
-        Subversion makes two small files a path there, which costs more than all the rest of a first commit.
+        Subversion writes two small files for each path; on disk they take longer than all the rest of a first commit.
         """
         path = self._local()
         self._remove_dead_transactions()
@@ -208,7 +208,7 @@ class Subversion:
             yield
 
     def _remove_dead_transactions(self) -> None:
-        """Remove from our own repository what commits that were killed have left."""
+        """Remove the transactions that killed commits have left in a file:// repository."""
         path = self._local()
         if path is None or not (path / "db/transactions").is_dir():
             return
@@ -230,7 +230,7 @@ class Subversion:
 
 @contextmanager
 def open_files() -> Iterator[int]:
-    """Let programs open as many files as the system lets us; how many that is."""
+    """Raise the limit of open files to the most that the system allows for the block; yields it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
