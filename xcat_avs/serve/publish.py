@@ -17,7 +17,6 @@ from typing import Callable, NamedTuple, Optional
 
 from xcat_avs.errors import AvsError, Interrupted
 from xcat_avs.serve.contents import changes
-from xcat_avs.serve.sets import MARK, RECORD, PackedSet, _previous_link, altered, current, kept, previous
 from xcat_avs.serve.sets import MARK, RECORD, PackedSet, Target, _previous_link, altered, current, kept, previous
 from xcat_avs.system import mounts
 
