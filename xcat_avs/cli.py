@@ -156,9 +156,13 @@ def _is_text(value: str) -> bool:
     return all(char.isprintable() or char in "\n\t" for char in value)
 
 
+def _let_be(_signum: int, _frame: Optional[FrameType]) -> None:
+    """Not SIG_IGN: of a signal that has come by then, Python would write a traceback."""
+
+
 def _raise_interrupted(signum: int, _frame: Optional[FrameType]) -> None:
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # the first one counts; cleaning up is not interrupted again
+        signal.signal(number, _let_be)  # the first one counts; cleaning up is not interrupted again
     raise Interrupted(signum)
 
 
@@ -231,7 +235,7 @@ def run(argv: Sequence[str]) -> int:
     except Interrupted as err:
         name = signal.Signals(err.signum).name
         sys.stderr.write("\n")
-        _failed(AvsError(f"interrupted by {name}; nothing was committed or published by what was interrupted"), call)
+        _failed(AvsError(f"interrupted by {name}; nothing unfinished was committed or published"), call)
         return 128 + err.signum
 
 

@@ -41,8 +41,8 @@ class AvsError(Exception):
         return found.group(1) if found else ""
 
     def prefixed(self, prefix: str, suffix: str = "") -> AvsError:
-        """The same error with more words around its text."""
-        return type(self)(f"{prefix}{self.text}{suffix}", self.tail, self.log)
+        """The same error with more words around its text; those that it begins with already are not said twice."""
+        return type(self)(f"{prefix}{self.text.removeprefix(prefix)}{suffix}", self.tail, self.log)
 
 
 class UsageError(AvsError):

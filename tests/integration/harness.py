@@ -28,7 +28,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PROFILE = "example.prod"
 OSVERS, ARCH = "rocky9.4", "x86_64"
 # What a pack adds to the tree of the tag, so that a node can say what it runs.
-ADDED = {"etc/avs-release", "opt", "opt/xcat", "opt/xcat/xcatinfo"}
+ADDED = {"etc/avs-release"}
 RUN_SECONDS = 90  # no run of the command takes longer, however slow the machine
 
 

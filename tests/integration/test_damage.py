@@ -34,6 +34,11 @@ def served(installation: Installation) -> dict[str, str]:
     return {name: digest for name, digest in served_set(installation.served()).items() if name != "avs.json"}
 
 
+def contents(facts: dict[str, str]) -> dict[str, str]:
+    """The same but for the name of the set, which is another one when the same tag is packed again."""
+    return {name: digest for name, digest in facts.items() if name != "directory"}
+
+
 def flip(path: Path, position: int, bit: int = 1) -> None:
     """Another bit in a file, as a disk makes it: no time changes."""
     status = path.stat()
@@ -71,7 +76,7 @@ def test_flipped_bit_in_a_kept_checkout(installation: Installation, packed: dict
     result = installation.run("pack", PROFILE, "-t", "t1", "--force")
     assert result.stderr.count("Warning: ") == 1
     assert f"{path.relative_to(installation.kept)}: sha256" in result.stderr
-    assert served(installation) == packed
+    assert contents(served(installation)) == contents(packed)
     assert path.read_bytes() == wanted
     assert "Warning" not in installation.run("pack", PROFILE, "-t", "t1", "--force").stderr
 
@@ -84,7 +89,7 @@ def test_flipped_bit_in_the_manifest_of_a_kept_checkout(installation: Installati
     flip(text, position)
     result = installation.run("pack", PROFILE, "-t", "t1", "--force")
     assert "was changed since, and is made anew: build_info/manifest: not the stored one" in result.stderr
-    assert served(installation) == packed
+    assert contents(served(installation)) == contents(packed)
     assert text.read_bytes() == wanted
 
 
@@ -125,7 +130,8 @@ def test_flipped_bit_in_the_repository(
     if what != "manifest":
         assert result.code == 0, str(result)
         assert "Warning" not in result.stderr
-        assert served(installation) == packed
+        assert contents(served(installation)) == contents(packed)
+        packed = served(installation)
     with suppress(FileNotFoundError):
         shutil.rmtree(installation.state / "checkouts")
     result = installation.run("pack", PROFILE, "-t", "t1", "--force", code=1)
@@ -157,7 +163,7 @@ def test_verifies_at_once_and_one_that_is_killed(installation: Installation, pac
     installation.assert_clean()
     installation.run("verify", PROFILE, "-t", "t1")
     assert sorted(path.name for path in kept.iterdir()) == ["lock", "tree"]
-    assert served(installation) == packed
+    assert contents(served(installation)) == contents(packed)
 
 
 # -- killed in a commit

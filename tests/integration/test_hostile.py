@@ -161,6 +161,16 @@ def addon(it: Hostile) -> None:
     it.manifest(lambda found: found.update({"addons": link}))
 
 
+def program(it: Hostile) -> None:
+    """FSVS runs what this property says, whatever the manifest says of the file."""
+    it.words += ["propset", "fsvs:update-pipe", f"touch {it.host.top}/new; cat", f"{it.tag}/kernel"]
+
+
+def program_of_a_directory(it: Hostile) -> None:
+    it.remove("build_info/manifest")
+    it.words += ["propset", "fsvs:update-pipe", f"touch {it.host.top}/new; cat", f"{it.tag}/rootimg/etc"]
+
+
 # What is done -> what is said. diff reads no more than the manifests, and has none to refuse where there is none.
 CASES: list[tuple[Callable[[Hostile], None], str, bool]] = [
     (up_by_manifest, "not a path within a tree|lies in no directory", True),
@@ -175,6 +185,8 @@ CASES: list[tuple[Callable[[Hostile], None], str, bool]] = [
     (rootimg_without_manifest, "'rootimg' is a link to", False),
     (build_info, "'build_info' is a link to", False),
     (addon, "'addons' is a link to", True),
+    (program, "by which FSVS runs a program", False),
+    (program_of_a_directory, "by which FSVS runs a program", False),
 ]
 
 

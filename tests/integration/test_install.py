@@ -87,6 +87,15 @@ def lsdef(tmp_path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.parametrize(("words", "code"), [(["-h"], 0), (["--help"], 0), (["--bogus"], 1), (["--remove", "x"], 1)])
+def test_install_xcat_says_how_it_is_called(xcat: dict[str, str], words: list[str], code: int) -> None:
+    """As xCAT's commands do, and as nobody in particular."""
+    done = run(SCRIPT, *words, **{**xcat, "XCATROOT": "/nonexistent"})
+    assert "install-xcat --remove" in done.stdout
+    assert done.stderr == (f"Error: install-xcat takes nothing or --remove, not '{' '.join(words)}'\n" if code else "")
+    assert done.returncode == code
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="as root only")
 @pytest.mark.parametrize("script", ["exit 111", "", None])
 def test_install_xcat_guesses_no_installdir(tmp_path: Path, xcat: dict[str, str], script: str | None) -> None:

@@ -162,7 +162,7 @@ def test_what_is_served_is_what_was_built(quickstart: Quickstart, tmp_path: Path
     assert left_out
     assert all(re.match(r"usr/share/(doc|man|info)/|boot/initrd\.img", path) for path in left_out)
     assert packed.keys() - built.keys() == {
-        "etc/avs-release", "opt/xcat", "opt/xcat/xcatinfo", "usr/lib/avs", "usr/lib/avs/xattrs", "usr/lib/avs/set-xattrs",
+        "etc/avs-release", "usr/lib/avs", "usr/lib/avs/xattrs", "usr/lib/avs/set-xattrs",
         "etc/systemd/system/avs-xattrs.service", "etc/systemd/system/sysinit.target.d",
         "etc/systemd/system/sysinit.target.d/avs-xattrs.conf",
     }  # fmt: skip

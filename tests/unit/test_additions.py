@@ -39,6 +39,18 @@ def test_what_cpio_cannot_hold() -> None:
     assert additions.rich(stored) == {"usr/bin/ping": (PING,)}
 
 
+@pytest.mark.parametrize("osimage", ["", "an-osimage"])
+def test_an_image_says_what_it_is(root: Path, osimage: str) -> None:
+    """Only where xCAT serves it, in xCAT's own place as well."""
+    before = files(root)
+    added = additions.release(root, {"AVS_TAG": "v1"}, osimage, "an image")
+    assert added == ["etc", *(["opt"] if osimage else [])]
+    assert files(root) - before == {additions.RELEASE, *([additions.XCATINFO] if osimage else [])}
+    assert (root / additions.RELEASE).read_text() == "AVS_TAG='v1'\n"
+    if osimage:
+        assert (root / additions.XCATINFO).read_text() == "IMAGENAME='an-osimage'\nAVS_TAG='v1'\n"
+
+
 @pytest.mark.parametrize(
     ("tools", "lost"),
     [(["usr/bin/setfattr"], []), ([], ["var/a b"])],
@@ -48,7 +60,8 @@ def test_it_is_set_at_boot(root: Path, tools: list[str], lost: list[str]) -> Non
     wanted: dict[str, Xattrs] = {"usr/bin/ping": (PING,), "var/a b": (ACL,), "not/here": (PING,)}
     for name in tools:
         (root / name).touch()
-    assert additions.xattrs_at_boot(root, wanted, "an image")[1] == lost
+    assert additions.lost_at_boot(root, wanted) == lost
+    additions.xattrs_at_boot(root, wanted, "an image")
     assert files(root) - before - set(tools) == OURS
     assert (root / additions.XATTRS).read_text() == (
         f"usr/bin/ping security.capability 0x{PING[1].hex()} 13=p\nvar/a\\0040b system.posix_acl_access 0x02000000\n"
@@ -60,13 +73,15 @@ def test_it_is_set_at_boot(root: Path, tools: list[str], lost: list[str]) -> Non
 def test_what_nothing_can_set_is_said_and_nothing_is_written(root: Path, missing: str) -> None:
     (root / missing).unlink()
     before = files(root)
-    assert additions.xattrs_at_boot(root, {"usr/bin/ping": (PING,)}, "an image")[1] == ["usr/bin/ping"]
+    assert additions.lost_at_boot(root, {"usr/bin/ping": (PING,)}) == ["usr/bin/ping"]
+    assert additions.xattrs_at_boot(root, {"usr/bin/ping": (PING,)}, "an image") == []
     assert files(root) == before
 
 
 def test_an_image_of_which_cpio_holds_all_gets_nothing(root: Path) -> None:
     before = files(root)
-    assert additions.xattrs_at_boot(root, {"not/here": (PING,)}, "an image")[1] == []
+    assert additions.lost_at_boot(root, {"not/here": (PING,)}) == []
+    assert additions.xattrs_at_boot(root, {"not/here": (PING,)}, "an image") == []
     assert files(root) == before
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from xcat_avs.errors import AvsError
 from xcat_avs.pack import addon_archives
 from xcat_avs.tree import delta
 
@@ -122,6 +123,12 @@ def test_files_modes_links_and_removals(node: Node) -> None:
     assert not (node.root / "a b\nc").exists()
     assert (node.root / "opt/kept").exists()
     assert (node.root / "x/y").exists(), "a star in a name is no pattern"
+
+
+def test_a_list_that_is_damaged(node: Node) -> None:
+    (node.addon("one", {"etc/motd": "new"}).parent / "removed").write_bytes(b"opt/\xff\n")
+    with pytest.raises(AvsError, match="add-on one: its list of removed paths is damaged"):
+        node.pack()
 
 
 def test_twice_is_once(node: Node) -> None:

@@ -224,6 +224,16 @@ def test_read_and_exists_follow_links_within_the_image(ctx: BuildContext, host: 
     assert ctx.exists("/etc/link")
 
 
+def test_read_does_not_wait_for_what_is_no_file(ctx: BuildContext) -> None:
+    os.mkfifo(ctx.root / "etc/fifo")
+    os.mknod(ctx.root / "etc/zero", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    for name in ("fifo", "zero", ""):
+        with pytest.raises(AvsError, match=rf"^/etc/{name} of the image cannot be read: not a regular file"):
+            ctx.read(f"/etc/{name}")
+        with pytest.raises(AvsError, match="not a regular file"):
+            ctx.set_values(f"/etc/{name}", {"a": "b"})
+
+
 def test_read_keeps_every_byte(ctx: BuildContext) -> None:
     (ctx.root / "etc/latin").write_bytes(b"caf\xe9\r\n")
     ctx.edit("/etc/latin", lambda text: text + "more\n")

@@ -74,9 +74,12 @@ def test_only_a_regular_file_is_read(hostile: Path) -> None:
     assert descent.read_file(str(hostile), "d/e/file") == b"file"
     for path in ("fifo", "d/secret", "d/e", "none", *OUTSIDE):
         assert descent.read_file(str(hostile), path) is None, path
-    os.mknod(hostile / "zero", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    # A device is not even opened, which some act on; here that would be "No such device".
+    os.mknod(hostile / "none such", stat.S_IFCHR | 0o600, os.makedev(4095, 7))
     with pytest.raises(OSError, match="not a regular file"):
-        descent.open_file(str(hostile), "zero")
+        descent.open_file(str(hostile), "none such")
+    with pytest.raises(OSError, match="not a regular file"):
+        restore.copy_content(str(hostile / "none such"), str(hostile / "copy"))
     with pytest.raises(OSError, match=r"regular file|Too many"):
         restore.copy_content(str(hostile / "d/secret"), str(hostile / "copy"))
 

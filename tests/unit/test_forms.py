@@ -10,19 +10,12 @@ from xcat_avs.pack import forms
 
 
 @pytest.mark.parametrize(
-    ("packer", "xcat", "rich", "method"),
-    [
-        ("packimage", True, False, ""),
-        ("packimage", True, True, "tar"),
-        ("own", True, False, "cpio"),
-        ("own", True, True, "tar"),
-        ("own", False, False, "cpio"),
-        ("own", False, True, "cpio"),  # a kernel unpacks nothing else
-    ],
+    ("packer", "lossy", "method"),
+    [("packimage", False, ""), ("packimage", True, "tar"), ("own", False, "cpio"), ("own", True, "tar")],
 )
-def test_auto(packer: str, xcat: bool, rich: bool, method: str) -> None:
-    assert forms.choose("auto", packer, xcat, rich) == method
-    assert forms.choose("squashfs", packer, xcat, rich) == "squashfs"
+def test_auto(packer: str, lossy: bool, method: str) -> None:
+    assert forms.choose("auto", packer, lossy) == method
+    assert forms.choose("squashfs", packer, lossy) == "squashfs"
 
 
 def test_how_a_set_is_booted() -> None:

@@ -112,6 +112,15 @@ def test_version_that_a_site_names(
     assert image.version == version
 
 
+def test_an_error_names_the_image_once() -> None:
+    """Whoever hands an error on puts the name before it, and some of them hand on what another one has named."""
+    error = AvsError("an-image: no such thing", ["tail"], "log")
+    assert str(error.prefixed("an-image: ")) == str(error)
+    assert str(error.prefixed("other: ", "; nothing was done")).startswith(
+        "other: an-image: no such thing; nothing was done\n"
+    )
+
+
 def test_a_family_says_nothing_of_the_release() -> None:
     with pytest.raises(AvsError, match=r"'plain' does not end with a release number.*family el.*rocky9\.4"):
         OsVersion.parse("plain", NAMES)

@@ -121,6 +121,23 @@ def test_read_debs(tmp_path: Path) -> None:
     assert [item.full_version for item in found] == ["12.4+deb12u8", "2.36-9+deb12u8", "2.36-9+deb12u8", "2:9.0-1-2"]
 
 
+def test_links_of_the_image_lead_to_no_database_of_this_machine(tmp_path: Path) -> None:
+    host, root = tmp_path / "host", tmp_path / "root"
+    for top in (host, root / "var/lib"):
+        top.mkdir(parents=True)
+    (host / "status").write_text(STATUS)
+    (host / "Packages").write_text("of this machine")
+    (root / "var/lib/dpkg").symlink_to(host)
+    (root / "var/lib/rpm").symlink_to(host)
+    assert packages.read(root) == PackageList("none")
+    (root / str(host).lstrip("/")).mkdir(parents=True)
+    (root / str(host).lstrip("/") / "status").write_text(STATUS.partition("\n\n")[0])
+    assert [package.name for package in packages.read(root)] == ["libc6"]
+    subprocess.run(["rm", "-r", str(root / "var")], check=True)
+    (root / "var").symlink_to("/var")
+    assert packages.read(root).kind == "none", "a circle in the image, and a directory of this machine"
+
+
 def test_read_the_debs_of_this_machine() -> None:
     form = "${db:Status-Status} ${Package} ${Version} ${Architecture}\n"
     listed = subprocess.run(["dpkg-query", "-W", "-f", form], capture_output=True, text=True, check=True).stdout

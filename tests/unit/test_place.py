@@ -75,6 +75,17 @@ def test_a_place_through_a_link(tmp_path: Path, around: Surroundings) -> None:
     assert refuse(tmp_path / "install/netboot/x/prod", around) == "", "a link is replaced, and nothing else"
 
 
+def test_a_link_that_others_are_reached_through(tmp_path: Path, around: Surroundings) -> None:
+    """INSTALLDIR/netboot on another disk: as a rootimgdir it would be replaced, and all images below be gone for their nodes."""
+    (tmp_path / "install/netboot").rename(tmp_path / "disk")
+    (tmp_path / "install/netboot").symlink_to("../disk")
+    assert "holds that of the osimage img.other" in refuse(tmp_path / "install/netboot", around)
+    assert "holds that of the osimage img.other" in refuse(tmp_path / "disk", around)
+    assert refuse(tmp_path / "install/netboot/x/prod", around) == ""
+    (tmp_path / "var").symlink_to("disk")
+    assert "holds the state directory" in refuse(tmp_path / "var", around)
+
+
 WHOLE = ("rootimg/", "kernel", "initrd-stateless.gz", "initrd-statelite.gz", "rootimg.cpio.gz")
 
 

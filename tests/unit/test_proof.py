@@ -102,6 +102,14 @@ def test_what_no_form_may_lose(root: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out/etc/old").stat().st_mtime == -304_800_895
 
 
+def test_an_exlist_that_leaves_out_everything(root: Path, tmp_path: Path) -> None:
+    wanted = {".": scan.scan_with_top(str(root))["."]}
+    subprocess.run("rm -r ./*", shell=True, cwd=root, check=True)
+    form = Form("cpio", "gzip")
+    with pytest.raises(AvsError, match="leaves out the whole image"):
+        prove(write(root, tmp_path / "archive", form), form, wanted)
+
+
 def with_attributes(root: Path) -> manifest.Manifest:
     os.setxattr(root / "usr/bin/ping", "security.capability", CAPABILITY)
     os.setxattr(root / "usr/bin/ping", "user.a=b\n", bytes(range(256)))
@@ -126,6 +134,7 @@ def test_attributes(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mountable", [True, False])
 def test_squashfs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mountable: bool) -> None:
     """Mounted where that can be done, else unpacked; ACLs are lost, and it is said."""
+    os.link(root / "etc/link", root / "etc/link.2", follow_symlinks=False)
     wanted = with_attributes(root)
     form = Form("squashfs", "gzip")
     if not mountable:
@@ -136,6 +145,7 @@ def test_squashfs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, m
     assert list(proof.losses(wanted, form, True)) == [
         "squashfs loses the ACLs of 2 paths, etc/b among them; --method tar keeps them",
         "squashfs holds times from 1970 to 2106, and gives another one to 2 paths, etc/late among them; --method tar keeps them",
+        "squashfs makes symbolic links of their own of the hard links etc/link.2; --method cpio keeps them",
     ]
     prove(write(root, tmp_path / "archive", form), form, wanted)
     os.removexattr(root / "usr/bin/ping", "security.capability")

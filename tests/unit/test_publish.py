@@ -115,11 +115,27 @@ def test_a_superseded_set_that_somebody_has_changed_stays(served: Path) -> None:
     pack(served, "v1")
     (served / "rootimg").mkdir()
     (served / "rootimg/mine").write_text("precious")
-    for text in ("again", "and again", "the last"):
+    pack(served, "v1", "again")
+    edited = Path(os.path.realpath(served))
+    (edited / "kernel").write_text("kernel mine!")  # of the same size, and by its time from before
+    os.utime(edited / "kernel", (1, 1))
+    for text in ("and again", "the last", "the very last"):
         pack(served, "v1", text)
     assert (served.with_name("prod@v1") / "rootimg/mine").read_text() == "precious"
+    assert (edited / "kernel").read_text() == "kernel mine!"
     assert "rootimg was not packed" in sets.altered(served, "prod@v1")
     assert sets.altered(served) == ""
+
+
+@pytest.mark.parametrize("name", ["prod@v1.backup", "prod@v1-old", "prod.v1.bak", "prod@v1@old", "prod@v10"])
+def test_a_copy_of_a_set_that_somebody_has_made_stays(served: Path, name: str) -> None:
+    pack(served, "v1")
+    copy = served.with_name(name)
+    subprocess.run(["cp", "-a", f"{served}/", copy], check=True)
+    for text in ("again", "and again", "the last"):
+        pack(served, "v1", text)
+    assert (copy / "kernel").read_text() == "kernel v1"
+    assert len([path for path in its_sets(served) if path != name]) == 2
 
 
 @pytest.mark.parametrize(

@@ -210,5 +210,6 @@ def test_service_nodes_with_copies_of_their_own(directories: Directories, copies
     assert "cn001,cn002 boot from service nodes sn01, sn02, which have their own copy of " in text
     assert (f"rsync -auv --exclude autoinst {directories.installdir} sn02:" in text) == ("INSTALLDIR" in copies)
     assert (f"  nodeset cn001,cn002 osimage={NAME}" in lines) == ("TFTPDIR" in copies)
+    assert "cn001 boots from service nodes sn01, sn02" in "\n".join(nodes.advice(directories.look(cn001=behind)))
     assert lines[-1] == "The kernel and initrd of cn003 are the published ones: a reboot is enough"
     assert "a reboot is enough" not in "\n".join(nodes.advice(directories.look(cn001=behind, cn002=behind)))

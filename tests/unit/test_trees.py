@@ -611,10 +611,18 @@ def test_commit_on_one_that_others_changed_by_hand(site: Site) -> None:
 
 @pytest.mark.slow
 def test_attributes_that_the_file_system_loses_are_said(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore, "unkept", lambda directory: ["capabilities", "ACLs"])
+    looked: list[Path] = []
+
+    def unkept(directory: Path) -> list[str]:
+        looked.append(directory)
+        return ["capabilities", "ACLs"]
+
+    monkeypatch.setattr(restore, "unkept", unkept)
     site.commit("one")
     assert len(site.warned) == 1
     assert f"the file system of {site.tree} keeps no capabilities, ACLs: " in site.warned[0]
+    # In the tree, what a FUSE file system leaves of a removed file for a moment would be stored.
+    assert looked == [site.tree.parent]
     assert "put [paths] state on" in site.warned[0]
 
 

@@ -44,6 +44,17 @@ def test_what_root_alone_may_write(file: Path, tmp_path: Path) -> None:
     trust.refuse(tmp_path / "a/../a/b/./file")
 
 
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """Nothing waits for somebody to write into a pipe, and nobody is told to change the mode of a device."""
+    os.mkfifo(tmp_path / "list", 0o600)
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name, path in (("list", tmp_path / "list"), ("zero", Path("/dev/zero"))):
+        with pytest.raises(AvsError, match=f"^{path} is no regular file"):
+            trust.refuse(tmp_path / name)
+        with pytest.raises(AvsError, match=f"^{path} is no regular file"):
+            exlist.read([tmp_path / name], {})
+
+
 @pytest.mark.parametrize("name", ["a", "a/b", "a/b/file", "links"])
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
 def test_what_others_may_write(file: Path, tmp_path: Path, name: str, mode: int) -> None:

@@ -11,7 +11,7 @@ from typing import Callable, Optional, Union
 
 from xcat_avs.errors import AvsError
 from xcat_avs.system import mounts
-from xcat_avs.system.descent import Descent, write_file
+from xcat_avs.system.descent import Descent, open_file, write_file
 from xcat_avs.tree import rights, scan
 from xcat_avs.tree.inside import inside
 from xcat_avs.tree.patterns import matches
@@ -49,9 +49,15 @@ class ImageTree:
         return self.inside(path, follow=True).exists()
 
     def read(self, path: str) -> str:
-        """The text of a file of the image, through all links; "" where there is none."""
+        """The text of a file of the image, through all links; "" where there is none. Raises AvsError for what is no file."""
         found = self.inside(path, follow=True)
-        return found.read_bytes().decode("utf-8", "surrogateescape") if found.exists() else ""
+        if not found.exists():
+            return ""
+        try:
+            with open(open_file(str(self.root), str(found.relative_to(self.root))), "rb") as stream:
+                return stream.read().decode("utf-8", "surrogateescape")
+        except OSError as err:
+            raise AvsError(f"{path} of the image cannot be read: {err.strerror}") from None
 
     def edit(self, path: str, change: Callable[[str], str]) -> None:
         """Put change(text) in place of a file's text; its owner and mode stay.

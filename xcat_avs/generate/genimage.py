@@ -83,7 +83,7 @@ class Genimage:
         fitness.refuse_incomplete(image, self.rootimgdir, build=True)
         fitness.refuse_unsafe(image)
         for problem in lists(image)[1]:
-            job.warn(f"{image.name}: {problem}; genimage goes on without that list")
+            job.warn(f"{image.name}: {problem}; genimage goes on without it, unless it is the pkglist itself")
         mounts.remove_tree(job.work)
         tree = job.root.parent
         with ExitStack() as stack:

@@ -25,7 +25,7 @@ LIVE_TIMEOUT = 60.0  # seconds for all nodes
 # What a node says: its tag, or that it has no such file.
 ANSWER = re.compile(r"^(\S+): (?:AVS_TAG='([^']*)'|.*avs-release.*)$", re.MULTILINE)
 OTHER = "something else"
-HEADERS = ("OSIMAGE", "TAG", "PACKED", "BY", "PREVIOUS", "COHERENT", "NODES", "NODERANGE", "NODESET", "NOT PACKED YET")
+HEADERS = ("OSIMAGE", "TAG", "PACKED", "BY", "PREVIOUS", "COHERENT", "NODES", "NODERANGE", "NODESET", "NEWEST TAG")
 
 
 def run(request: Request, site: Site) -> Report:

@@ -79,10 +79,15 @@ def put(root: Path, name: str, text: str, image: str) -> str:
 
 
 def release(root: Path, facts: Mapping[str, str], osimage: str, image: str) -> list[str]:
-    """Say in /etc/avs-release and /opt/xcat/xcatinfo what the image is; packimage writes the latter anew. Returns what was added."""
+    """Say in /etc/avs-release what the image is. Returns what was added.
+
+    osimage: where xCAT serves it, what it is served as, for /opt/xcat/xcatinfo, which packimage writes anew; else "".
+    """
     text = _lines(facts)
-    named = _lines({"IMAGENAME": osimage}) + text
-    return [put(root, RELEASE, text, image), put(root, XCATINFO, named, image)]
+    added = [put(root, RELEASE, text, image)]
+    if osimage:
+        added.append(put(root, XCATINFO, _lines({"IMAGENAME": osimage}) + text, image))
+    return added
 
 
 def rich(stored: Manifest) -> dict[str, Xattrs]:
@@ -95,21 +100,31 @@ def rich(stored: Manifest) -> dict[str, Xattrs]:
     return {path: xattrs for path, xattrs in found.items() if xattrs}
 
 
-def xattrs_at_boot(root: Path, wanted: Mapping[str, Xattrs], image: str) -> tuple[list[str], list[str]]:
-    """Have a node set what cpio cannot hold when it boots; returns what was added, and the paths that lose it all the same.
+def xattrs_at_boot(root: Path, wanted: Mapping[str, Xattrs], image: str) -> list[str]:
+    """Have a node set what cpio cannot hold when it boots; returns what was added."""
+    left = present(root, wanted)
+    if not left or not _has(root, "systemctl") or not (_has(root, "setfattr") or _has(root, "setcap")):
+        return []
+    lines = [xattr_line(path, *item) for path in sorted(left) for item in left[path]]
+    texts = {XATTRS: "".join(lines), SET_XATTRS: SCRIPT, UNIT: SERVICE, WANTED: f"[Unit]\nWants={Path(UNIT).name}\n"}
+    return [put(root, name, text, image) for name, text in texts.items()]
+
+
+def lost_at_boot(root: Path, wanted: Mapping[str, Xattrs]) -> list[str]:
+    """The paths of which a node cannot set all that cpio cannot hold.
 
     It takes systemd, and setfattr or, for capabilities alone, setcap of the image.
     """
-    left = {path: xattrs for path, xattrs in wanted.items() if os.path.lexists(root / path)}
-    has = {name: _has(root, name) for name in ("setfattr", "setcap")}
-    if not left or not _has(root, "systemctl") or not any(has.values()):
-        return [], sorted(left)
-    lines = [xattr_line(path, *item) for path in sorted(left) for item in left[path]]
-    texts = {XATTRS: "".join(lines), SET_XATTRS: SCRIPT, UNIT: SERVICE, WANTED: f"[Unit]\nWants={Path(UNIT).name}\n"}
-    added = [put(root, name, text, image) for name, text in texts.items()]
-    if has["setfattr"]:
-        return added, []
-    return added, sorted(path for path, xattrs in left.items() if any(name != CAPABILITY for name, _ in xattrs))
+    left = present(root, wanted)
+    if left and _has(root, "systemctl") and _has(root, "setfattr"):
+        return []
+    able = bool(left) and _has(root, "systemctl") and _has(root, "setcap")
+    return sorted(path for path, found in left.items() if not able or any(name != CAPABILITY for name, _ in found))
+
+
+def present(root: Path, wanted: Mapping[str, Xattrs]) -> dict[str, Xattrs]:
+    """What of it an exlist has left in the tree."""
+    return {path: xattrs for path, xattrs in wanted.items() if os.path.lexists(root / path)}
 
 
 def _has(root: Path, program: str) -> bool:

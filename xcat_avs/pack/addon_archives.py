@@ -73,6 +73,8 @@ def foreign(tree: Path) -> list[str]:
 def _lists(source: Path, base: Path, facts: Mapping[str, str]) -> dict[str, str]:
     """What the node has to be told, by the name of the file."""
     removed = read_file(str(source), "removed") or b""
+    if not removed.isascii():
+        raise AvsError(f"add-on {source.name}: its list of removed paths is damaged: it is no ASCII text")
     root = source / "rootimg"
     return {
         "release": "".join(f"{name}='{facts[name]}'\n" for name in ("AVS_SOURCE", "AVS_TAG")),

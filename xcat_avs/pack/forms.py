@@ -10,15 +10,14 @@ from xcat_avs.pack.archive import Form
 PACKIMAGE = ("auto", "gzip", "pigz", "xz")  # how packimage compresses
 
 
-def choose(method: str, packer: str, xcat: bool, rich: bool) -> str:
-    """The method asked for; for `auto` one that a node can boot, and that keeps all of the image; "" leaves it to packimage.
+def choose(method: str, packer: str, lossy: bool) -> str:
+    """The method asked for; for `auto` one that keeps all of the image; "" leaves it to packimage.
 
-    xcat: whether nodes boot by xCAT's initrd, which unpacks every form. Without it the kernel itself unpacks the
-    archive, as its initramfs, and takes cpio only. rich: whether the image has what cpio cannot hold, such as capabilities.
+    lossy: whether nodes would be without something, such as capabilities, if the archive were cpio.
     """
     if method != "auto":
         return method
-    if xcat and rich:
+    if lossy:
         return "tar"
     return "" if packer == "packimage" else "cpio"
 

@@ -70,7 +70,10 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
     _refuse(target, packer, wanted)
     # packimage puts no variables into the names of lists.
     variables = {} if packer == "packimage" else generate.variables(image)
-    excluded, included = exlist.read(image.paths("exlist"), variables)
+    try:
+        excluded, included = exlist.read(image.paths("exlist"), variables)
+    except AvsError as err:
+        raise err.prefixed(f"{image.name}: ") from None
     if request.nodeset:
         nodeset.need(site.definitions)
     return PackJob(

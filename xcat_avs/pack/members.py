@@ -20,7 +20,7 @@ from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.pack.archive import Form
 from xcat_avs.system import command, mounts
 from xcat_avs.tree import scan
-from xcat_avs.tree.manifest import TYPES, Entry, Manifest, Xattrs
+from xcat_avs.tree.manifest import TYPES, Entry, Manifest, Xattrs, in_order
 from xcat_avs.tree.scan import CHUNK
 
 TRAILER = "TRAILER!!!"
@@ -176,8 +176,8 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, forwar
 
 def _tar_xattrs(words: Mapping[str, str]) -> Xattrs:
     """The extended attributes of a tar member, from its pax headers; tar escapes two bytes in their names."""
-    return tuple(sorted((key[len(TAR_XATTR) :].replace("%3D", "=").replace("%25", "%"), value.encode("utf-8", "surrogateescape"))
-                        for key, value in words.items() if key.startswith(TAR_XATTR)))  # fmt: skip
+    return in_order((key[len(TAR_XATTR) :].replace("%3D", "=").replace("%25", "%"), value.encode("utf-8", "surrogateescape"))
+                    for key, value in words.items() if key.startswith(TAR_XATTR))  # fmt: skip
 
 
 def _squashfs(archive: Path, log: Path, timeout: float) -> Manifest:

@@ -129,18 +129,23 @@ class Packing:
         if "rootimg" not in stored:
             raise AvsError(f"{self.tagged.image.name}: tag {self.tagged.tag.name} holds no rootimg")
         wanted, rich = proof.below(stored, "rootimg"), additions.rich(stored)
-        form = self._form(wanted, bool(rich))
-        archive.refuse_large(form, wanted.values())
+        job = self.job
         with _kept_times(tree, stored):
-            added = additions.release(root, self.facts(), self.job.target.image.name, self.tagged.image.name)
+            served_by_xcat = job.target.image.name if job.xcat else ""
+            added = additions.release(root, self.facts(), served_by_xcat, self.tagged.image.name)
         wanted, _ = proof.look_again(wanted, root, added)
-        if self.job.packer == "packimage":
-            return self._packimage(tree, form, wanted, new)
-        excluded, included = self.job.excluded, self.job.included
+        excluded, included = job.excluded, job.included
+        if job.packer == "packimage":
+            kept = proof.chosen(wanted, exlist.select([*wanted], excluded, included))
+            return self._packimage(tree, self._form(kept, bool(rich)), wanted, new)
         with _kept_times(tree, stored):
             archive.prune(root, excluded, included)
-            added = self._xattrs_at_boot(root, rich) if form.method == "cpio" else []
         wanted = proof.chosen(wanted, exlist.with_parents([".", *exlist.select([*wanted], excluded, included)]))
+        # An initrd of xCAT unpacks every form, so nothing is left to what runs at boot.
+        lost = sorted(additions.present(root, rich)) if job.xcat else additions.lost_at_boot(root, rich)
+        form = self._form(wanted, bool(lost))
+        with _kept_times(tree, stored):
+            added = self._xattrs_at_boot(root, rich) if form.method == "cpio" else []
         wanted, _ = proof.look_again(wanted, root, added)
         archive.write(root, new / form.filename, form, self.job.log, self.job.timeout)
         self.job.progress.begin(f"proving {form.filename}")
@@ -169,23 +174,27 @@ class Packing:
             )
         addon_archives.write(tree, self.checkout / "rootimg", new, self.facts(), self.job.log, self.job.timeout)
 
-    def _form(self, wanted: Manifest, rich: bool) -> Form:
-        """The form to pack in, and a warning for what it loses. rich: whether the image has what cpio cannot hold."""
-        method = forms.choose(self.job.method, self.job.packer, self.job.xcat, rich)
+    def _form(self, wanted: Manifest, lossy: bool) -> Form:
+        """The form to pack in, and a warning for what it loses. lossy: whether nodes would be without something in cpio."""
+        method = forms.choose(self.job.method, self.job.packer, lossy)
         # Of packimage only the method counts; its default is cpio.
         form = forms.own(method or "cpio", self.job.compress)
         own = self.job.packer == "own"
-        if (
-            own and form.method == "cpio"
-        ):  # what of the attributes is lost is known once it is known what a node sets itself
+        # What of the attributes is lost is known once it is known what a node sets itself.
+        if own and form.method == "cpio":
             wanted = {path: entry._replace(xattrs=()) for path, entry in wanted.items()}
         for text in proof.losses(wanted, form, own):
             self.job.progress.warn(f"{self.tagged.image.name}: {text}")
+        try:
+            archive.refuse_large(form, wanted.values())
+        except AvsError as err:
+            raise err.prefixed(f"{self.tagged.image.name}, tag {self.tagged.tag.name}: ") from None
         return form
 
     def _xattrs_at_boot(self, root: Path, rich: Mapping[str, Xattrs]) -> list[str]:
         """Have a node set what cpio cannot hold; returns the paths that were added for that."""
-        added, lost = additions.xattrs_at_boot(root, rich, self.tagged.image.name)
+        added = additions.xattrs_at_boot(root, rich, self.tagged.image.name)
+        lost = additions.lost_at_boot(root, rich)
         if lost:
             more = f" and {len(lost) - 3} more paths" if len(lost) > 3 else ""
             self.job.progress.warn(

@@ -16,7 +16,10 @@ from xcat_avs.tree.manifest import SELINUX, Entry, Manifest
 SHOWN = 10  # paths that an error lists
 SQUASHED = ("user.", "trusted.", "security.")  # the extended attributes that mksquashfs takes
 SECONDS = 2**32  # newc and squashfs count seconds from 1970 in 32 bits
-KEPT_APART = ("char", "block", "fifo")  # of which GNU tar makes no hard links
+# method -> the types of which it makes no hard links, and how that is said; mksquashfs has numbers of its own for links
+KEPT_APART = {
+    "tar": (("char", "block", "fifo"), "devices and FIFOs"), "squashfs": (("link",), "symbolic links"),
+}  # fmt: skip
 
 
 def below(stored: Mapping[str, Entry], top: str) -> Manifest:
@@ -86,9 +89,10 @@ def losses(wanted: Mapping[str, Entry], form: Form, own: bool) -> Iterator[str]:
     late = [path for path, entry in wanted.items() if not 0 <= entry.mtime // 10**9 < SECONDS]
     if late and method != "tar":
         yield f"{method} holds times from 1970 to 2106, and gives another one to {_some(late)}; --method tar keeps them"
-    apart = [path for path, entry in wanted.items() if entry.hardlink and entry.type in KEPT_APART]
-    if apart and method == "tar":
-        yield f"tar makes devices and FIFOs of their own of the hard links {_some(apart)}; --method cpio keeps them"
+    kinds, named = KEPT_APART.get(method, ((), ""))
+    apart = [path for path, entry in wanted.items() if entry.hardlink and entry.type in kinds]
+    if apart:
+        yield f"{method} makes {named} of their own of the hard links {_some(apart)}; --method cpio keeps them"
 
 
 def _some(paths: list[str]) -> str:
@@ -109,11 +113,16 @@ def _held(entry: Entry, form: Form, own: bool) -> Entry:
         own_squashfs = form.method == "squashfs" and own  # packimage makes its squashfs from a cpio archive
         kept = tuple(item for item in entry.xattrs if item[0].startswith(SQUASHED)) if own_squashfs else ()
         entry = entry._replace(xattrs=kept)
-    if entry.hardlink and form.method == "tar" and entry.type in KEPT_APART:
-        entry = entry._replace(hardlink="")
+    entry = _apart(entry, form)
     if form.method != "tar":
         entry = entry._replace(mtime=entry.mtime // 10**9 % SECONDS * 10**9)
     return entry
+
+
+def _apart(entry: Entry, form: Form) -> Entry:
+    """An entry without what only some versions of a packer keep."""
+    kinds, _ = KEPT_APART.get(form.method, ((), ""))
+    return entry._replace(hardlink="") if entry.hardlink and entry.type in kinds else entry
 
 
 def prove(file: Path, form: Form, wanted: Mapping[str, Entry], log: Path, timeout: float = 0,
@@ -122,9 +131,15 @@ def prove(file: Path, form: Form, wanted: Mapping[str, Entry], log: Path, timeou
 
     optional: given for an archive of packimage, paths that it may hold besides; then times are not compared.
     """
+    if not wanted.keys() - {"."}:
+        raise AvsError("the exlist leaves out the whole image: there is nothing to pack")
     own = optional is None
     found = members.read(file, form, log, timeout)
-    found = {path: _plain(entry) for path, entry in found.items() if path in wanted or path not in (optional or ())}
+    found = {
+        path: _apart(_plain(entry), form)
+        for path, entry in found.items()
+        if path in wanted or path not in (optional or ())
+    }
     compare(found, {path: _held(entry, form, own) for path, entry in wanted.items()}, times=own)
 
 

@@ -213,7 +213,8 @@ def service_lines(served: Served) -> list[str]:
             if len(names) == 1
             else f"service nodes {', '.join(names)}, which have their"
         )
-        lines.append(f"{whose} boot from {which} own copy of {' and '.join(served.copies)}; before a reboot:")
+        boot = "boots" if len(nodes) == 1 else "boot"
+        lines.append(f"{whose} {boot} from {which} own copy of {' and '.join(served.copies)}; before a reboot:")
         if "INSTALLDIR" in served.copies:
             place = served.installdir
             lines += [f"  rsync -auv --exclude autoinst {place} {name}:{place.parent}" for name in names]

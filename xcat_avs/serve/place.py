@@ -78,6 +78,11 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path.parent)) / path.name if path.name else path
 
 
+def _leads_through(path: Path, real: Path) -> bool:
+    """Whether a name leads through a place, which may be a link to elsewhere: replaced, the name would lead nowhere."""
+    return any(_real(parent) == real for parent in path.parents)
+
+
 def _place(rootimgdir: Path, around: Surroundings) -> str:
     real = _real(rootimgdir)
     homes = {
@@ -88,7 +93,7 @@ def _place(rootimgdir: Path, around: Surroundings) -> str:
         for place in (_real(directory), Path(os.path.realpath(directory))):
             if real == place:
                 return f"is {name}"
-            if real in place.parents:
+            if real in place.parents or _leads_through(directory, real):
                 return f"holds {name} ({directory})"
             if name in around.private and place in real.parents:
                 return f"lies in {name} ({directory}), which is private, and all that is served can be read by anyone"
@@ -102,7 +107,7 @@ def _neighbours(rootimgdir: Path, others: Mapping[str, Path]) -> str:
         other = _real(directory)
         if other in real.parents:
             return f"lies in that of the osimage {name} ({directory})"
-        if real in other.parents:
+        if real in other.parents or _leads_through(directory, real):
             return f"holds that of the osimage {name} ({directory})"
     for parent in real.parents:
         record = read_record(parent)

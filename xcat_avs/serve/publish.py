@@ -6,6 +6,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -132,11 +133,14 @@ def _forget_names(directory: Path) -> None:
 
 
 def _remove_superseded(rootimgdir: Path, served: PackedSet, warn: Warn) -> None:
-    """Of the tag that is served now only this set stays, and the one before it; so does what somebody has changed."""
+    """Of the tag that is served now only this set stays, and the one before it; so does what somebody has changed, or copied."""
     keep = (current(rootimgdir), previous(rootimgdir))
+    ours = re.compile(rf"{re.escape(rootimgdir.name)}([.{MARK}]){re.escape(served.tag)}(?:\1[0-9]+)?")
     for name, record in kept(rootimgdir, served.osimage, served.tag).items():
         directory = Path(os.path.realpath(rootimgdir.with_name(name)))
-        if name in keep or record.source != served.source or changes(directory, record.files):
+        if name in keep or record.source != served.source or not ours.fullmatch(directory.name):
+            continue
+        if changes(directory, record.files, sums=True):
             continue
         try:
             _forget_names(directory)
@@ -156,7 +160,9 @@ def switch(rootimgdir: Path, name: str, warn: Warn = _silent) -> str:
     real = rootimgdir.is_dir() and not rootimgdir.is_symlink()
     aside = _unused(rootimgdir.with_name(f"{rootimgdir.name}.moved.aside.on.{datetime.now():%Y-%m-%d}"), ".")
     stranger = _is_anothers(rootimgdir, now)
-    before = aside.name if real else None if stranger else now
+    # To what somebody has changed nobody goes back by just `rollback`, where there is something better.
+    spoiled = bool(previous(rootimgdir)) and altered(rootimgdir)
+    before = aside.name if real else None if stranger or spoiled else now
     remembered = _previous_link(rootimgdir)
     older = os.readlink(remembered) if remembered.is_symlink() else None
     # First what is to be gone back to: killed after it, this says "none", and never the wrong one.
@@ -253,7 +259,8 @@ def finish_interrupted(rootimgdir: Path) -> str:
     if link.is_dir() and not os.path.lexists(rootimgdir):  # put aside, and the link not yet in its place
         os.rename(link, rootimgdir)
         return previous(rootimgdir)
-    link.unlink(missing_ok=True)
+    if link.is_symlink():
+        link.unlink()
     return ""
 
 

@@ -11,6 +11,8 @@ from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
 from xcat_avs.identity import Identity
 from xcat_avs.store.protocol import Revision, Store
 
+LONGEST = 18  # digits of a revision number
+
 
 def default_name(image: OsImage, identity: Identity) -> str:
     """YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER, in local time."""
@@ -23,8 +25,10 @@ def find_revision(text: str, store: Store, image: OsImage) -> Revision:
     """The revision that -r names; the newest without it."""
     if text:
         number = text[1:] if text.startswith("r") else text
-        if not (number.isascii() and number.isdigit() and len(number) < 19):
+        if not (number.isascii() and number.isdigit()):
             raise UsageError(f"-r {text!r} is no revision number")
+        if len(number) > LONGEST:
+            raise NotFoundError(f"{image.name} has no revision {number}")
         return store.revision(image, int(number))
     head = store.head(image)
     if head is None:

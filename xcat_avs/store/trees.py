@@ -200,7 +200,7 @@ def _earlier(contents: Mapping[str, Entry]) -> Manifest:
 
 def _scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
     """The manifest of a tree that is to be committed; a warning for what no store and no archive keeps."""
-    lost = restore.unkept(tree)
+    lost = restore.unkept(tree.parent)  # whose file system is the same
     if lost:
         warn(f"{image.name}: the file system of {tree} keeps no {', '.join(lost)}: what the image should have of these is "
              f"not in what is stored; {restore.ELSEWHERE}")  # fmt: skip

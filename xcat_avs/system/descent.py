@@ -173,15 +173,22 @@ def reach(top: str, path: str) -> Iterator[str]:
         yield tree.name(path)
 
 
+def open_regular(name: str, directory: Optional[int] = None) -> int:
+    """A descriptor to read a regular file. Raises OSError for anything else, and does not open it: devices act on that."""
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if stat.S_ISREG(status.st_mode):
+        descriptor = os.open(name, os.O_RDONLY | FILE, dir_fd=directory)
+        if os.path.samestat(os.fstat(descriptor), status):
+            return descriptor
+        os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", name)
+
+
 def open_file(top: str, path: str) -> int:
-    """A descriptor to read a regular file below top. Raises OSError for anything else."""
+    """The same of a path below top."""
     with Descent(top, keep=1) as tree:
         directory, name = tree.parent(path)
-        descriptor = os.open(name, os.O_RDONLY | FILE, dir_fd=directory)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", f"{top}/{path}")
-    return descriptor
+        return open_regular(name, directory)
 
 
 def read_file(top: str, path: str) -> Optional[bytes]:

@@ -89,6 +89,8 @@ def _way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 def _refuse(path: Path, status: os.stat_result) -> None:
     mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+        raise AvsError(f"{path} is no regular file (a device, pipe or socket), and root reads no other; name a file")
     if status.st_uid != 0:
         follow = "-h " if stat.S_ISLNK(status.st_mode) else ""
         raise AvsError(

@@ -13,7 +13,7 @@ import io
 import re
 import stat
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple, Optional
 
@@ -31,6 +31,8 @@ NOBODY = 0xFFFFFFFF  # no owner: chown(2) reads it as "leave it"
 SECONDS = 1 << 63
 LONGEST = 4093  # bytes of a path that an archive can hold: with `./` before it the kernel takes 4095
 CAPABILITY, SELINUX = "security.capability", "security.selinux"
+ACL = "system.posix_acl_access"
+MODE_ONLY = bytes((1, 4, 0x20))  # owner, group, others: the tags of its entries, eight bytes each after the first four
 COMPARED = ("type", "mode", "uid", "gid", "size", "sha256", "link", "device", "hardlink", "xattrs")
 
 Xattrs = tuple[tuple[str, bytes], ...]
@@ -66,6 +68,14 @@ class Entry(NamedTuple):
 
 
 Manifest = dict[str, Entry]
+
+
+def in_order(found: Iterable[tuple[str, bytes]]) -> Xattrs:
+    """Extended attributes in their order, without an ACL of only owner, group and others: that is the mode.
+
+    FUSE file systems hand out one that `cp -a` has set, others make the mode of it; a tree is the same on both.
+    """
+    return tuple(sorted(item for item in found if item[0] != ACL or item[1][4::8] != MODE_ONLY))
 
 
 def dump(manifest: Mapping[str, Entry]) -> str:
@@ -135,6 +145,8 @@ def _wrong(entry: Entry, before: Mapping[str, Entry]) -> str:
     parent, slash, name = entry.path.rpartition("/")
     if name in NO_NAMES or "\0" in entry.path:
         return "not a path within a tree"
+    if entry.path in before:
+        return "the path is there twice"
     above = before.get(parent) if slash else None
     if slash and (above is None or above.type != "dir"):
         return "the path lies in no directory of this manifest"
@@ -142,10 +154,21 @@ def _wrong(entry: Entry, before: Mapping[str, Entry]) -> str:
         first = before.get(entry.hardlink)
         if first is None or first.hardlink or first.type != entry.type or entry.type == "dir":
             return "the hard link is one of no file above it"
-    if entry.type == "file" and (entry.size < 0 or not SHA256.fullmatch(entry.sha256)):
-        return "not a file's size and SHA-256"
+    return _wrong_content(entry) or _wrong_facts(entry)
+
+
+def _wrong_content(entry: Entry) -> str:
+    if entry.type == "file":
+        if entry.size < 0 or not SHA256.fullmatch(entry.sha256):
+            return "not a file's size and SHA-256"
+    elif entry.size or entry.sha256 or entry.sparse:  # a device would be opened, to have its holes back
+        return "what only a file has"
     if entry.type == "link" and (not entry.link or "\0" in entry.link):
         return "not a link's target"
+    return "what only a link has" if entry.link and entry.type != "link" else ""
+
+
+def _wrong_facts(entry: Entry) -> str:
     if any("\0" in name for name, _ in entry.xattrs):
         return "not the name of an attribute"
     major, minor = entry.device
@@ -174,8 +197,8 @@ def _parse(line: str) -> Entry:
         raise ValueError(hardlink)
     xattrs: Xattrs = ()
     if "xattr." in line:
-        xattrs = tuple(sorted((WORDS.unescape(name[6:]), b64decode(value, validate=True))
-                              for name, value in fields.items() if name.startswith("xattr.")))  # fmt: skip
+        xattrs = in_order((WORDS.unescape(name[6:]), b64decode(value, validate=True))
+                       for name, value in fields.items() if name.startswith("xattr."))  # fmt: skip
     return Entry(
         WORDS.unescape(first[2:]), kind, int(fields["mode"], 8), int(fields["uid"]), int(fields["gid"]),
         int(seconds) * 10**9 + int(nanoseconds), int(fields.get("size", "0")), fields.get("sha256digest", ""),

@@ -13,6 +13,7 @@ from typing import Callable, NamedTuple, Optional
 
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.system import command
+from xcat_avs.tree.inside import inside
 
 RPM_DATABASES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 RPM_FILES = ("rpmdb.sqlite", "Packages", "Packages.db")
@@ -66,7 +67,7 @@ def read(root: Path) -> PackageList:
 
     Raises CommandError where rpm cannot read it.
     """
-    status = root / DPKG_STATUS
+    status = _place(root, DPKG_STATUS)
     if status.is_file():
         return parse_status(status.read_text(encoding="utf-8", errors="replace"))
     directory = rpm_database(root)
@@ -109,9 +110,18 @@ def examine(root: Path) -> tuple[PackageList, str]:
 def rpm_database(root: Path) -> Optional[str]:
     """The directory of an image's rpm database, relative to its root."""
     for directory in RPM_DATABASES:
-        if any((root / directory / name).is_file() for name in RPM_FILES):
-            return directory
+        found = _place(root, directory)
+        if any((found / name).is_file() for name in RPM_FILES):
+            return str(found.relative_to(root))
     return None
+
+
+def _place(root: Path, path: str) -> Path:
+    """A path of an image as the host sees it, through the image's links; its root where they go round in a circle."""
+    try:
+        return inside(root, path, follow=True)
+    except AvsError:
+        return root
 
 
 def parse_status(text: str) -> PackageList:

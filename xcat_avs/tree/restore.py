@@ -12,7 +12,7 @@ from typing import IO, Optional
 
 from xcat_avs.errors import AvsError
 from xcat_avs.system import command
-from xcat_avs.system.descent import FILE, Descent, reach
+from xcat_avs.system.descent import Descent, open_regular, reach
 from xcat_avs.tree import manifest, scan
 from xcat_avs.tree.manifest import Entry
 
@@ -98,8 +98,8 @@ def _restore(tree: Descent, path: str, entry: Entry, contents: Path) -> None:
         for attribute, value in xattrs.items():
             if found.get(attribute) != value:
                 os.setxattr(full, attribute, value, follow_symlinks=False)
-    if entry.sparse and status.st_size - status.st_blocks * 512 < scan.HOLE:
-        with open(os.open(name, os.O_RDONLY | FILE, dir_fd=directory), "rb") as stream:
+    if entry.sparse and entry.type == "file" and status.st_size - status.st_blocks * 512 < scan.HOLE:
+        with open(open_regular(name, directory), "rb") as stream:
             command.capture(["fallocate", "--dig-holes", _name(stream)])
 
 
@@ -131,9 +131,7 @@ def copy_content(source: str, target: str) -> None:
 
     Raises OSError for a link, a device or a FIFO.
     """
-    with open(os.open(source, os.O_RDONLY | FILE), "rb") as given, open(target, "xb") as taken:
-        if not stat.S_ISREG(os.fstat(given.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", source)
+    with open(open_regular(source), "rb") as given, open(target, "xb") as taken:
         command.capture(["cp", "--reflink=auto", "--", _name(given), _name(taken)])
 
 

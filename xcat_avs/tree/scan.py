@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Optional, Union
 
 from xcat_avs.system.descent import FILE, Descent
-from xcat_avs.tree.manifest import TYPES, Entry, Manifest, Xattrs
+from xcat_avs.tree.manifest import TYPES, Entry, Manifest, Xattrs, in_order
 
 CHUNK = 1 << 20
 BATCH, AHEAD = 256, 16  # paths in a batch for one thread, and how many batches may wait
@@ -151,7 +151,7 @@ def read_xattrs(path: Union[str, int]) -> Xattrs:
     follow = isinstance(path, int)  # of a descriptor nothing else is allowed
     try:
         names = os.listxattr(path, follow_symlinks=follow)
-        return tuple((name, os.getxattr(path, name, follow_symlinks=follow)) for name in sorted(names)) if names else ()
+        return in_order((name, os.getxattr(path, name, follow_symlinks=follow)) for name in names) if names else ()
     except OSError as err:
         if err.errno == errno.ENOTSUP:
             return ()

@@ -29,9 +29,7 @@ def run(ctx):
             ctx.chroot(["make", "-C", f"/lib/modules/{release}/build", f"M=/{WORK}", "modules"])
             if not (work / f"{module}.ko").exists():
                 ctx.fail(f"its Makefile made no module {module}.ko for kernel {release}")
-            target = ctx.inside(f"lib/modules/{release}/extra")
-            target.mkdir(exist_ok=True)
-            shutil.copyfile(work / f"{module}.ko", target / f"{module}.ko")
+            ctx.install_file(work / f"{module}.ko", f"lib/modules/{release}/extra/{module}.ko")
             ctx.chroot(["make", "-C", f"/lib/modules/{release}/build", f"M=/{WORK}", "clean"])
     finally:
         shutil.rmtree(work)

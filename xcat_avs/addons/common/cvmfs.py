@@ -23,8 +23,7 @@ def run(ctx):
     ctx.install_file("".join(lines), "etc/cvmfs/default.local")
     # What `cvmfs_config setup` does, which wants to talk to the services of a running machine.
     ctx.install_file("/cvmfs /etc/auto.cvmfs\n", "etc/auto.master.d/cvmfs.autofs")
-    fuse = ctx.inside("etc/fuse.conf")
-    text = fuse.read_text(encoding="utf-8") if fuse.exists() else ""
+    text = ctx.read("etc/fuse.conf")
     if "user_allow_other" not in [line.strip() for line in text.splitlines()]:
         ctx.install_file(text + "user_allow_other\n", "etc/fuse.conf")
     ctx.inside("cvmfs").mkdir(exist_ok=True)

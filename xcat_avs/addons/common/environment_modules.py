@@ -12,7 +12,6 @@ def run(ctx):
         lent.install_packages("environment-modules")
     if not ctx.options["modulepath"]:
         return
-    path = ctx.inside(MODULEPATH)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = ctx.read(MODULEPATH).splitlines()
     lines += [directory for directory in ctx.options["modulepath"] if directory not in lines]
     ctx.install_file("\n".join(lines) + "\n", MODULEPATH)

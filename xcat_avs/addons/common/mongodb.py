@@ -15,7 +15,7 @@ CONFIG = "etc/mongod.conf"
 def run(ctx):
     with ctx.repository(ctx.options["repository"] or repository(ctx)) as lent:
         lent.install_packages(*ctx.options["packages"])
-    text = ctx.inside(CONFIG).read_text(encoding="utf-8")
+    text = ctx.read(CONFIG)
     for key, name in (("dbPath", "dbpath"), ("bindIp", "bind_ip")):
         value = ctx.options[name]
         if value:
@@ -33,7 +33,7 @@ def repository(ctx):
     version, image = ctx.options["version"], ctx.image.version
     if image.packages == "rpm":
         return f"https://repo.mongodb.org/yum/redhat/{image.major}/mongodb-org/{version}/{ctx.image.osarch}/"
-    release = ctx.inside("usr/lib/os-release").read_text(encoding="utf-8")
+    release = ctx.read("usr/lib/os-release")
     suite = re.findall(r"^VERSION_CODENAME=\"?(\w+)", release, flags=re.MULTILINE)[0]
     component = "main" if image.distribution == "debian" else "multiverse"
     return f"https://repo.mongodb.org/apt/{image.distribution} {suite}/mongodb-org/{version} {component}"

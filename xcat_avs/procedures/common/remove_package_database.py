@@ -100,7 +100,7 @@ def run(ctx):
 
 def deb_list(ctx):
     """name_version_architecture of each installed package."""
-    status = ctx.inside("/var/lib/dpkg/status")
+    status = ctx.inside("/var/lib/dpkg/status", follow=True)
     for paragraph in (status.read_text(errors="replace") if status.is_file() else "").split("\n\n"):
         fields = dict(re.findall(r"^(Package|Status|Version|Architecture): (.*)$", paragraph, re.MULTILINE))
         if fields.get("Status", "").endswith(" installed"):

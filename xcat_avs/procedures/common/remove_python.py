@@ -81,7 +81,7 @@ def taken_along(ctx, names):
 def installed(ctx):
     """The names of the packages in the image, by its own database."""
     if ctx.image.version.packages == "deb":
-        status = ctx.inside("/var/lib/dpkg/status")
+        status = ctx.inside("/var/lib/dpkg/status", follow=True)
         text = status.read_text(errors="replace") if status.is_file() else ""
         return set(re.findall(r"^Package: (\S+)\nStatus: \S+ \S+ installed$", text, re.MULTILINE))
     if database(ctx) is None:

@@ -38,6 +38,8 @@ FOLLOWS = "avs:follows"  # property of trunk: the revision that its last one was
 INCOMING = "branches/.avs-incoming"  # where contents are sent before a commit that has too many files to open at once
 SPARE_FILES = 256  # open files that svnmucc needs besides the contents
 STATE = 256  # bytes of memory that FSVS's own data take for a path
+PIPE = "fsvs:update-pipe"  # a command that FSVS puts the contents of a file through while it writes it
+SHOWN = 10  # paths that an error lists
 USER = re.compile(r"([^\s;]+); ")  # how messages begin
 
 
@@ -195,20 +197,28 @@ class FsvsStore(Subversion):
             self._mucc(["rm", f"{url}/{INCOMING}"], [], author, f"{author}; Contents that went ahead of a commit")
 
     def export(self, image: OsImage, version: Version, target: Path) -> None:
-        command_line = ["fsvs", "-q", "export"]
-        if version.revision is not None:
-            command_line += ["-r", str(version.revision)]
         with self._fsvs() as (env, log):
             try:
-                command.run(
-                    [*command_line, self.url(image, version)], cwd=target, env=env, log=log, timeout=self.timeout
-                )
-            except CommandError as err:
+                # At one revision: what is in the store may be changed between the look and the export.
+                number = self._without_programs(image, version)
+                words = ["fsvs", "-q", "export", "-r", str(number), self.url(image, version)]
+                command.run(words, cwd=target, env=env, log=log, timeout=self.timeout)
+            except (CommandError, DamageError) as err:
                 text, damage = (
                     f"{image.name}: the checkout of {version} failed: {err.text}",
                     self._damage(image, version),
                 )
                 raise (DamageError if damage else AvsError)(text, [*err.tail, *damage]) from None
+
+    def _without_programs(self, image: OsImage, version: Version) -> int:
+        """The revision of the store at which a version has no property that makes FSVS run a program. Raises AvsError for one."""
+        number, paths = self._having(self._peg(image, version), PIPE)
+        if paths:
+            raise AvsError(
+                f"{image.name}: {version} has the property {PIPE}, by which FSVS runs a program as root here:",
+                paths[:SHOWN],
+            )
+        return number
 
     def _damage(self, image: OsImage, version: Version) -> list[str]:
         """A line that names the path that is corrupt in the store; none where reading it once more finds nothing.

@@ -146,6 +146,14 @@ class Subversion:
         root = self._xml(["svn", "log", "--xml", *options, target])
         return [] if root is None else list(root.iter("logentry"))
 
+    def _having(self, target: str, name: str) -> tuple[int, list[str]]:
+        """The revision that the store is at, and which URLs of a target, with all below it, have a property then."""
+        entry = ElementTree.fromstring(self._svn(["svn", "info", "--xml", target]).stdout).find("entry")
+        number = int(entry.get("revision", "0")) if entry is not None else 0
+        fixed = f"{target.rpartition('@')[0]}@{number}"
+        found = ElementTree.fromstring(self._svn(["svn", "propget", "-R", "--xml", name, fixed]).stdout)
+        return number, [item.get("path", "") for item in found.iter("target")]
+
     def _scratch(self) -> AbstractContextManager[Path]:
         """A private directory for one use."""
         return own_directory(self.work, "")
