@@ -21,6 +21,7 @@ from xcat_avs.generate import (
     reproducible_initrds,
 )
 from xcat_avs.system import command, mounts
+from xcat_avs.system.chroot import chroot_mounts
 from xcat_avs.tree.inside import inside
 
 UNKNOWN_NAME = re.compile(r"^E: (?:Unable to locate package |Package ')([^'\s]+)", re.MULTILINE)
@@ -115,7 +116,7 @@ class Mmdebstrap:
     def _apt(self, job: Job, *words: str) -> None:
         argv = ["chroot", str(job.root), "apt-get", "-y", "--no-install-recommends", *self.wishes.arguments]
         argv += [f"-oDpkg::Options::={option}" for option in paths(self.wishes)] + list(words)
-        with mounts.chroot_mounts(job.root), resolver(job.root), reproducible_initrds(job.root):
+        with chroot_mounts(job.root), resolver(job.root), reproducible_initrds(job.root):
             env = {**APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
             try:
                 command.run(argv, log=job.log, env=env, timeout=job.timeout)

@@ -11,24 +11,17 @@ from typing import Optional
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, DamageError, NotFoundError, counted
 from xcat_avs.store import layout
+from xcat_avs.store.carried import CARRIED, INFO, OWN, add, carried, contents, earlier, held
 from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, Revision, Store, Version
 from xcat_avs.system import mounts
-from xcat_avs.system.descent import reach, read_file
+from xcat_avs.system.descent import read_file
 from xcat_avs.system.scratch import own_directory, sweep
 from xcat_avs.tree import initrd, manifest, restore, scan
 from xcat_avs.tree.manifest import Entry, Manifest
 
-INFO = "build_info"
 # What says how a version was built, and is a part of it: a change of these is a change.
 INPUTS = f"{INFO}/inputs"
-# Contents that Subversion cannot keep under their own name, by SHA-256.
-CARRIED = f"{INFO}/carried"
-OWN = (MANIFEST, CARRIED)  # written after the tree is known
-NAME_LIMIT = 248  # bytes; FSVS makes a longer one of a file's while it checks out
-PATH_LIMIT = 3000  # bytes; FSVS writes whole paths
-MINOR_LIMIT = 1 << 19  # FSVS makes devices from 32 bits with a sign, and fails at those of higher minor numbers
 BEFORE = ".before."  # how the directory beside a tree begins that a commit checks out to
-DEPTH_LIMIT = 200  # directories in one another; a commit of 1,300 takes FSVS minutes
 SHOWN = 10  # differing paths that an error lists
 
 Warn = Callable[[str], None]
@@ -62,44 +55,6 @@ def _lasting(found: Mapping[str, Entry]) -> Manifest:
     return {path: entry for path, entry in found.items() if not volatile(path)}
 
 
-def _fits(path: str, entry: Entry) -> bool:
-    """Whether Subversion and FSVS take the last part of a path."""
-    name = path.rpartition("/")[2]
-    try:
-        size = len(path.encode("utf-8"))
-    except UnicodeEncodeError:
-        return False
-    if (
-        size > PATH_LIMIT
-        or entry.device[1] >= MINOR_LIMIT
-        or path.count("/") > DEPTH_LIMIT
-        or (entry.type != "dir" and len(name.encode("utf-8")) > NAME_LIMIT)
-    ):
-        return False
-    return entry.type != "fifo" and not any(char < " " or char == "\x7f" for char in name)
-
-
-def carried(found: Mapping[str, Entry]) -> set[str]:
-    """The paths that the manifest alone brings back: names FSVS cannot store, what is below them, FIFOs, some devices."""
-    aside: set[str] = set()
-    for path, entry in sorted(found.items()):
-        if path.rpartition("/")[0] in aside or not _fits(path, entry):
-            aside.add(path)
-    return aside
-
-
-def _contents(found: Mapping[str, Entry], aside: Iterable[str]) -> dict[str, Entry]:
-    """SHA-256 -> a path that has this content, for what is carried; not for later names of a file that is stored."""
-    files = (found[path] for path in aside if found[path].type == "file")
-    return {entry.sha256: entry for entry in files if not entry.hardlink or entry.hardlink in aside}
-
-
-def _held(found: Mapping[str, Entry], own: Mapping[str, Entry]) -> Manifest:
-    """What of a tree the store itself holds. own: the manifest and what is carried."""
-    aside = carried(found)
-    return {**{path: entry for path, entry in found.items() if path not in aside}, **own}
-
-
 def commit_tree(
     store: Store, image: OsImage, tree: Path, author: str, message: str, warn: Warn
 ) -> tuple[Revision, bool]:
@@ -112,12 +67,12 @@ def commit_tree(
     for prefix in (BEFORE, PLAIN):
         sweep(tree.parent, prefix)
     for path in OWN:
-        mounts.remove_tree(tree / path)  # of a commit that was cut off
+        mounts.remove_tree(tree / path)  # of a commit that was interrupted
     present = _scan(image, tree, warn)
     layout.check(present, f"{image.name}, what was built")
     store.prepare(image, author)
     head = store.head(image)
-    # One that did not change with trunk is not that of what somebody else has put there since.
+    # A manifest older than the last commit of trunk is ignored: somebody else has committed since.
     known = head is not None and store.brought(image, head.number, MANIFEST)
     stored = _head_manifest(store, image, head, warn) if head and known else None
     if head and stored is not None:
@@ -130,24 +85,18 @@ def commit_tree(
             stored = before = _stored_tree(store, image, head, tree.parent)
         else:
             before = {
-                **_held(stored, _earlier(_contents(stored, carried(stored)))),
-                **_wrongly_held(store, image, head, stored),
+                **held(stored, earlier(contents(stored, carried(stored)))),
+                **_wronglyheld(store, image, head, stored),
             }
         restore.restore_times(str(tree), stored, present)
         present = _same_times(present, stored)
     aside = carried(present)
-    contents = _contents(present, aside)
-    for sha256, entry in contents.items():
-        (tree / CARRIED).mkdir(exist_ok=True)
-        with reach(str(tree), entry.path) as full, reach(str(tree), f"{CARRIED}/{sha256}") as copy:
-            restore.copy_content(full, copy)
-    with open(tree / MANIFEST, "x", encoding="ascii") as stream:
-        stream.writelines(manifest.lines(present))
-    content = Content(tree, _held(present, _own(tree)), before, head, sorted(aside))
+    entries = held(present, add(tree, present, aside))
+    content = Content(tree, entries, before, head, aside=sorted(aside))
     return store.commit(image, content, author, message), True
 
 
-def _wrongly_held(store: Store, image: OsImage, head: Revision, stored: Mapping[str, Entry]) -> Manifest:
+def _wronglyheld(store: Store, image: OsImage, head: Revision, stored: Mapping[str, Entry]) -> Manifest:
     """Devices that earlier versions of avsimage stored though FSVS cannot make them: they have to go from trunk."""
     names = carried({path: entry._replace(device=(0, 0)) for path, entry in stored.items()})
     found = {}
@@ -172,23 +121,6 @@ def _head_manifest(store: Store, image: OsImage, head: Revision, warn: Warn) -> 
             f"{err.text}. Revision {head.number} stays as it is, and what it holds is read by a checkout; the new one has its own manifest"
         )
         return None
-
-
-def _own(tree: Path) -> Manifest:
-    """Entries of the files that a commit adds to the tree."""
-    found = scan.scan(str(tree / INFO), skip={name for name in os.listdir(tree / INFO) if f"{INFO}/{name}" not in OWN})
-    return {f"{INFO}/{path}": entry._replace(path=f"{INFO}/{path}") for path, entry in found.items()}
-
-
-def _earlier(contents: Mapping[str, Entry]) -> Manifest:
-    """The same of an earlier commit: its manifest is never that of a later one, a carried content always."""
-    found = [Entry(MANIFEST, "file", 0, 0, 0, 0)]
-    if contents:
-        found.append(Entry(CARRIED, "dir", 0o755, 0, 0, 0))
-    found += [
-        Entry(f"{CARRIED}/{sha256}", "file", 0o644, 0, 0, 0, entry.size, sha256) for sha256, entry in contents.items()
-    ]
-    return {entry.path: entry for entry in found}
 
 
 def _scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
