@@ -29,7 +29,7 @@ class Option:
 def _option(words: str, help: str, modes: str = "", path: bool = False) -> Any:
     """A field that is an option. words: its usage. modes: names parted by spaces."""
     flags, _, value = words.partition(" ")
-    found = Option(tuple(flags.split("|")), value, help, tuple(modes.split()), path)
+    found = Option(tuple(flags.split("|")), value, help, modes=tuple(modes.split()), path=path)
     return dataclasses.field(default="" if value else False, metadata={"option": found})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xcat_avs.errors import AvsError
-from xcat_avs.system import mounts
+from xcat_avs.system import chroot, mounts
 from xcat_avs.tree import manifest, scan
 
 TOP = Path(__file__).resolve().parents[2]
@@ -91,7 +91,8 @@ def test_mounted_is_undone_and_a_busy_one_is_named(tmp_path: Path) -> None:
     script = f"""
 import os
 from pathlib import Path
-from xcat_avs import manifest, mounts
+from xcat_avs.system import chroot, mounts
+from xcat_avs.tree import manifest
 from xcat_avs.errors import AvsError
 point = Path({str(tmp_path)!r})
 with mounts.mounted("none", point, "tmpfs"):
@@ -116,7 +117,7 @@ except AvsError as err:
 
 def test_an_image_root_with_a_link_for_dev(tmp_path: Path) -> None:
     (tmp_path / "dev").symlink_to("/dev")
-    with pytest.raises(AvsError, match="dev is a symbolic link"), mounts.chroot_mounts(tmp_path):
+    with pytest.raises(AvsError, match="dev is a symbolic link"), chroot.chroot_mounts(tmp_path):
         pytest.fail("mounted over the host's")
     assert [path.name for path in tmp_path.iterdir()] == ["dev"], "what was made for the mounts is gone"
 
@@ -125,7 +126,8 @@ def test_an_image_root_with_a_link_for_dev(tmp_path: Path) -> None:
 NAMESPACE = """
 import os, subprocess, sys
 from pathlib import Path
-from xcat_avs import manifest, mounts
+from xcat_avs.system import chroot, mounts
+from xcat_avs.tree import manifest
 top = Path(sys.argv[1])
 def worker():
 {body}
@@ -157,8 +159,8 @@ def test_what_a_package_says_of_the_covered_directories_stays(tmp_path: Path) ->
         tmp_path,
         """
 root = top / "root"
-with mounts.chroot_mounts(root):
-    print([oct((root / name).stat().st_mode & 0o7777) for name in mounts.POINTS])
+with chroot.chroot_mounts(root):
+    print([oct((root / name).stat().st_mode & 0o7777) for name in chroot.POINTS])
     print((root / "dev/null").is_char_device(), (root / "proc/self").exists(), (root / "sys/kernel").is_dir())
     try:
         (root / "sys/kernel/x").touch()

@@ -18,6 +18,7 @@ from fakes import xcat
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, DamageError, NotFoundError
 from xcat_avs.store import layout, trees
+from xcat_avs.store.carried import carried
 from xcat_avs.store.fsvs.store import FsvsStore
 from xcat_avs.store.protocol import Revision, Version
 from xcat_avs.tree import manifest, restore, scan
@@ -43,7 +44,7 @@ def listed(**kinds: str) -> Manifest:
 )  # fmt: skip
 def test_names_that_are_stored(name: str) -> None:
     for kind in ("file", "dir", "link", "char", "block"):
-        assert trees.carried(listed(**{name: kind})) == set(), kind
+        assert carried(listed(**{name: kind})) == set(), kind
 
 
 @pytest.mark.parametrize(
@@ -51,37 +52,37 @@ def test_names_that_are_stored(name: str) -> None:
 )
 def test_names_that_are_carried(name: str) -> None:
     for kind in ("file", "link", "char", "block"):
-        assert trees.carried(listed(**{name: kind})) == {name}, kind
-        assert trees.carried(listed(d="dir", **{f"d/{name}": kind})) == {f"d/{name}"}
-    assert trees.carried(listed(**{name: "dir"})) == (set() if len(name) > 100 else {name})
+        assert carried(listed(**{name: kind})) == {name}, kind
+        assert carried(listed(d="dir", **{f"d/{name}": kind})) == {f"d/{name}"}
+    assert carried(listed(**{name: "dir"})) == (set() if len(name) > 100 else {name})
 
 
 def test_all_below_a_carried_directory_is_carried() -> None:
     found = listed(**{"d\n": "dir", "d\n/a": "dir", "d\n/a/b": "file", "d\n.x": "file", "d": "dir", "d/x": "file"})
-    assert trees.carried(found) == {"d\n", "d\n/a", "d\n/a/b", "d\n.x"}
-    assert trees.carried(listed(**{"d": "dir", "d/\udcff": "dir", "d/\udcff/x": "file", "d/y": "file"})) == {
+    assert carried(found) == {"d\n", "d\n/a", "d\n/a/b", "d\n.x"}
+    assert carried(listed(**{"d": "dir", "d/\udcff": "dir", "d/\udcff/x": "file", "d/y": "file"})) == {
         "d/\udcff", "d/\udcff/x",
     }  # fmt: skip
 
 
 def test_fifos_are_carried() -> None:
-    assert trees.carried(listed(f="fifo", d="dir", **{"d/f": "fifo"})) == {"f", "d/f"}
+    assert carried(listed(f="fifo", d="dir", **{"d/f": "fifo"})) == {"f", "d/f"}
 
 
 @pytest.mark.parametrize("kind", ["char", "block"])
 def test_devices_that_fsvs_cannot_make_are_carried(kind: str) -> None:
     """It keeps a number in 32 bits with a sign."""
     for device, aside in (((0, 0), False), ((4095, 0x7FFFF), False), ((5, 0x80000), True), ((0, 0xFFFFF), True)):
-        assert trees.carried({"d": Entry("d", kind, 0o600, 0, 0, 0, device=device)}) == ({"d"} if aside else set())
+        assert carried({"d": Entry("d", kind, 0o600, 0, 0, 0, device=device)}) == ({"d"} if aside else set())
 
 
 def test_long_paths_are_carried() -> None:
     parts = ["d" * 199] * 16
     found = {"/".join(parts[:depth]): Entry("", "dir", 0o755, 0, 0, 0) for depth in range(1, 17)}
-    assert {len(path) for path in trees.carried(found)} == {3199}
+    assert {len(path) for path in carried(found)} == {3199}
     found = {"/".join("d" * depth): Entry("", "dir", 0o755, 0, 0, 0) for depth in range(1, 203)}
-    assert {path.count("/") for path in trees.carried(found)} == {201}
-    assert trees.carried({"é" * 100 + "/" + path: entry for path, entry in found.items()}) != set()
+    assert {path.count("/") for path in carried(found)} == {201}
+    assert carried({"é" * 100 + "/" + path: entry for path, entry in found.items()}) != set()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from xcat_avs.recipes.procedure import Procedure
 from xcat_avs.recipes.recipe import Recipe
 from xcat_avs.settings import Settings
 from xcat_avs.system import command, mounts, trust
+from xcat_avs.system.chroot import chroot_mounts
 from xcat_avs.system.progress import Progress
 from xcat_avs.tree import kernels, packages
 
@@ -79,7 +80,7 @@ class BuildContext(ImageServices):
 
     def chroot(self, argv: Sequence[str], env: Optional[Mapping[str, str]] = None, check: bool = True) -> int:
         """Run a program of the image in the image, with /proc, /sys, a small /dev and an empty /run."""
-        with mounts.chroot_mounts(self.root):
+        with chroot_mounts(self.root):
             return self.run(["chroot", str(self.root), *argv], env, check)
 
     def packages(self) -> list[str]:

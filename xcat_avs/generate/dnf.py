@@ -22,6 +22,7 @@ from xcat_avs.generate import (
     rpm_database,
 )
 from xcat_avs.system import command, mounts
+from xcat_avs.system.chroot import chroot_mounts
 
 UNKNOWN = re.compile(
     r"(?:No match for argument: |Unable to find a match: |Module or Group ')([^'\n]+?)'?(?: is not available\.)?$",
@@ -106,7 +107,7 @@ class Dnf:
             argv = ["dnf", "-y", "--config", str(work / "dnf.conf"), "--installroot", str(root),
                     "--releasever", job.image.version.major, "--forcearch", arch, *self.install_options.arguments, *words]  # fmt: skip
             try:
-                with mounts.chroot_mounts(root), reproducible_initrds(root):
+                with chroot_mounts(root), reproducible_initrds(root):
                     command.run(argv, log=job.log, env=env, timeout=job.timeout)
             except CommandError as err:
                 raise explain_unknown(job, job.log, UNKNOWN, err) from None

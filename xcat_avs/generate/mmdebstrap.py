@@ -22,6 +22,7 @@ from xcat_avs.generate import (
     reproducible_initrds,
 )
 from xcat_avs.system import command, mounts
+from xcat_avs.system.chroot import chroot_mounts
 from xcat_avs.tree.inside import inside
 
 UNKNOWN_NAME = re.compile(r"^E: (?:Unable to locate package |Package ')([^'\s]+)", re.MULTILINE)
@@ -93,7 +94,7 @@ class Mmdebstrap:
     def _apt(self, job: Job, *words: str) -> None:
         argv = ["chroot", str(job.root), "apt-get", "-y", "--no-install-recommends", *self.install_options.arguments]
         argv += [f"-oDpkg::Options::={option}" for option in paths(self.install_options)] + list(words)
-        with mounts.chroot_mounts(job.root), resolver(job.root), reproducible_initrds(job.root):
+        with chroot_mounts(job.root), resolver(job.root), reproducible_initrds(job.root):
             env = {**APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
             try:
                 command.run(argv, log=job.log, env=env, timeout=job.timeout)

@@ -29,6 +29,7 @@ from xcat_avs.generate import (
 from xcat_avs.generate.dnf import Dnf, flags, macros, repositories, sections, warn_of_scripts
 from xcat_avs.generate.mmdebstrap import resolver
 from xcat_avs.system import command, mounts
+from xcat_avs.system.chroot import chroot_mounts
 from xcat_avs.tree.scan import digest
 from xcat_avs.xcat import fitness
 
@@ -231,7 +232,7 @@ class Rinse:
 
     def _enter(self, job: Job, stack: ExitStack) -> Path:
         """Mount what programs in the image expect; returns a directory for them that vanishes with the mounts."""
-        stack.enter_context(mounts.chroot_mounts(job.root))
+        stack.enter_context(chroot_mounts(job.root))
         top = job.root / IN_IMAGE
         top.mkdir(mode=0o700)
         (top / "home").mkdir()

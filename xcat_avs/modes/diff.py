@@ -21,9 +21,10 @@ from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, RIGHT, Raw, Report, Table, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site
+from xcat_avs.store.carried import CARRIED
 from xcat_avs.store.protocol import MANIFEST, Store, Version
 from xcat_avs.store.tags import find_revision, find_tags
-from xcat_avs.store.trees import CARRIED, INPUTS, stored_manifest
+from xcat_avs.store.trees import INPUTS, stored_manifest
 from xcat_avs.system import mounts
 from xcat_avs.tree import packages, scan
 from xcat_avs.tree.manifest import Manifest

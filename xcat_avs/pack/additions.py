@@ -91,7 +91,7 @@ def release(root: Path, facts: Mapping[str, str], osimage: str, image: str) -> l
 
 
 def rich(stored: Manifest) -> dict[str, Xattrs]:
-    """The paths of the root image that have what cpio cannot hold, relative to its top."""
+    """The paths of the root image, relative to its top, with attributes that cpio cannot hold."""
     found = {
         path.partition("/")[2]: tuple(item for item in entry.xattrs if item[0] != SELINUX)
         for path, entry in stored.items()
@@ -113,7 +113,7 @@ def xattrs_at_boot(root: Path, wanted: Mapping[str, Xattrs], image: str) -> list
 def lost_at_boot(root: Path, wanted: Mapping[str, Xattrs]) -> list[str]:
     """The paths of which a node cannot set all that cpio cannot hold.
 
-    It takes systemd, and setfattr or, for capabilities alone, setcap of the image.
+    The image needs systemd, and setfattr, or setcap where there are only capabilities.
     """
     left = present(root, wanted)
     if left and _has(root, "systemctl") and _has(root, "setfattr"):

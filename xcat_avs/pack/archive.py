@@ -85,7 +85,7 @@ def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
     paths = [path for path, _ in scan.walk(str(root))]
     left_out = set(paths) - exlist.with_parents(exlist.select(paths, excluded, included))
     with Descent(str(root)) as tree:
-        for path in sorted(left_out, reverse=True):  # what is in a directory before the directory
+        for path in sorted(left_out, reverse=True):  # entries come before their directory
             directory, last = tree.parent(path)
             if stat.S_ISDIR(os.stat(last, dir_fd=directory, follow_symlinks=False).st_mode):
                 os.rmdir(last, dir_fd=directory)

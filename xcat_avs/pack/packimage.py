@@ -18,7 +18,7 @@ from xcat_avs.system import command
 from xcat_avs.tree.manifest import Manifest
 from xcat_avs.xcat import private, programs
 
-# What packimage leaves out by itself: the statelite form of the image.
+# packimage leaves these out by itself; they are the statelite form of the image.
 ITS_OWN = ("./etc/init.d/statelite", "./etc/rc.sysinit.backup", "./.statelite*", "./.default*", "./.statebackup*")
 # packimage writes these into the tree, through any link that is there.
 WRITTEN = ("etc", "etc/shadow", "opt/xcat", "opt/xcat/xcatinfo", "opt/xcat/xcatdsklspost", "xcatpost", ".statebackup")
@@ -123,7 +123,7 @@ def check(file: Path, before: Path, wanted: Manifest, job: PackJob) -> dict[str,
     kept = set(exlist.select(sorted(wanted), [*job.excluded, *ITS_OWN], job.included))
     form = Form.of(file.name)
     if form.method == "squashfs":
-        kept.discard(".")  # which packimage makes anew, with mode 0755
+        kept.discard(".")  # packimage makes the top anew, with mode 0755
     # It takes in the zone by itself; and directories that lead to a file are made by what copies it.
     zone = os.readlink(root / LOCALTIME).lstrip("./") if (root / LOCALTIME).is_symlink() else ""
     optional = exlist.with_parents(kept) | exlist.with_parents([zone] if zone.startswith(ZONES) else []) | {"."}

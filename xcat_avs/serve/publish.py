@@ -94,7 +94,7 @@ def publish(
     that the one before stays whole, of the same tag as well. reserved: the rootimgdirs of all osimages.
     """
     (staging / RECORD).write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    for path in [*sorted(staging.rglob("*"), reverse=True), staging]:  # what is in a directory before the directory
+    for path in [*sorted(staging.rglob("*"), reverse=True), staging]:  # entries come before their directory
         os.chmod(path, 0o755 if path.is_dir() else 0o644)
         _sync(path)
     final = _unused(rootimgdir.with_name(f"{rootimgdir.name}{MARK}{record.tag}"), MARK)

@@ -1,4 +1,4 @@
-"""Whether there was a store already: what this machine knows of it, besides the store itself."""
+"""Signs on this machine that a store existed before, for the case that it is not there now."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from xcat_avs.system.files import write_atomic
 
-SHOWN = 2  # things that say so which an error names
+SHOWN = 2  # signs that an error names
 NOTE = "stores.json"  # in the state directory: URL of a store -> UUID of the repository that was used there
 
 
 def noted(state: Path) -> dict[str, str]:
-    """The stores that were used from here; none where the note cannot be read."""
+    """URL -> UUID of the stores that were used from this machine; empty where the note cannot be read."""
     try:
         found = json.loads((state / NOTE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -24,7 +24,7 @@ def noted(state: Path) -> dict[str, str]:
 
 
 def note(state: Path, url: str, uuid: str) -> None:
-    """Remember which repository is used at a URL, where that can be written: nothing depends on it but a check."""
+    """Note which repository is used at a URL. A note that cannot be written is no error: only a check reads it."""
     with suppress(OSError):
         write_atomic(state / NOTE, json.dumps({**noted(state), url: uuid}, indent=1, sort_keys=True) + "\n")
 

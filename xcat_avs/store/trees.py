@@ -11,24 +11,17 @@ from typing import Optional
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, DamageError, NotFoundError, counted
 from xcat_avs.store import layout
+from xcat_avs.store.carried import CARRIED, INFO, OWN, add, carried, contents, earlier, held
 from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, Revision, Store, Version
 from xcat_avs.system import mounts
-from xcat_avs.system.descent import reach, read_file
+from xcat_avs.system.descent import read_file
 from xcat_avs.system.scratch import own_directory, sweep
 from xcat_avs.tree import initrd, manifest, restore, scan
 from xcat_avs.tree.manifest import Entry, Manifest
 
-INFO = "build_info"
 # The recipe, definition and lists that a version was built from: where one of them changed, so has the image.
 INPUTS = f"{INFO}/inputs"
-# Files whose names or kinds Subversion cannot store are stored here, each named by its SHA-256.
-CARRIED = f"{INFO}/carried"
-OWN = (MANIFEST, CARRIED)  # a commit writes these into the tree, after it has scanned it
-NAME_LIMIT = 248  # bytes; FSVS checks a file out under a longer, temporary name
-PATH_LIMIT = 3000  # bytes; FSVS opens files by their whole paths
-MINOR_LIMIT = 1 << 19  # FSVS keeps device numbers in 32 signed bits and fails where the minor number is higher
 BEFORE = ".before."  # prefix of the directory beside a tree into which a commit checks out the previous revision
-DEPTH_LIMIT = 200  # nested directories; FSVS takes minutes to commit 1,300
 SHOWN = 10  # differing paths that an error lists
 
 Warn = Callable[[str], None]
@@ -62,47 +55,6 @@ def _lasting(found: Mapping[str, Entry]) -> Manifest:
     return {path: entry for path, entry in found.items() if not volatile(path)}
 
 
-def _fits(path: str, entry: Entry) -> bool:
-    """Whether Subversion and FSVS can store this path under its own name."""
-    name = path.rpartition("/")[2]
-    try:
-        size = len(path.encode("utf-8"))
-    except UnicodeEncodeError:
-        return False
-    if (
-        size > PATH_LIMIT
-        or entry.device[1] >= MINOR_LIMIT
-        or path.count("/") > DEPTH_LIMIT
-        or (entry.type != "dir" and len(name.encode("utf-8")) > NAME_LIMIT)
-    ):
-        return False
-    return entry.type != "fifo" and not any(char < " " or char == "\x7f" for char in name)
-
-
-def carried(found: Mapping[str, Entry]) -> set[str]:
-    """The paths that the store cannot hold, so that a checkout makes them from the manifest alone.
-
-    These are names that FSVS cannot store, all that is below them, FIFOs, and some devices.
-    """
-    aside: set[str] = set()
-    for path, entry in sorted(found.items()):
-        if path.rpartition("/")[0] in aside or not _fits(path, entry):
-            aside.add(path)
-    return aside
-
-
-def _contents(found: Mapping[str, Entry], aside: Iterable[str]) -> dict[str, Entry]:
-    """SHA-256 -> a path with this content, for each carried file whose content is not stored under another name."""
-    files = (found[path] for path in aside if found[path].type == "file")
-    return {entry.sha256: entry for entry in files if not entry.hardlink or entry.hardlink in aside}
-
-
-def _held(found: Mapping[str, Entry], own: Mapping[str, Entry]) -> Manifest:
-    """The part of a tree that the store itself holds. own: the manifest and the carried contents."""
-    aside = carried(found)
-    return {**{path: entry for path, entry in found.items() if path not in aside}, **own}
-
-
 def commit_tree(
     store: Store, image: OsImage, tree: Path, author: str, message: str, warn: Warn
 ) -> tuple[Revision, bool]:
@@ -115,12 +67,12 @@ def commit_tree(
     for prefix in (BEFORE, PLAIN):
         sweep(tree.parent, prefix)
     for path in OWN:
-        mounts.remove_tree(tree / path)  # an interrupted commit may have left them
+        mounts.remove_tree(tree / path)  # of a commit that was interrupted
     present = _scan(image, tree, warn)
     layout.check(present, f"{image.name}, what was built")
     store.prepare(image, author)
     head = store.head(image)
-    # A manifest that is older than the last commit to trunk does not describe it: another client made that commit.
+    # A manifest older than the last commit of trunk is ignored: somebody else has committed since.
     known = head is not None and store.brought(image, head.number, MANIFEST)
     stored = _head_manifest(store, image, head, warn) if head and known else None
     if head and stored is not None:
@@ -133,20 +85,14 @@ def commit_tree(
             stored = before = _stored_tree(store, image, head, tree.parent)
         else:
             before = {
-                **_held(stored, _earlier(_contents(stored, carried(stored)))),
+                **held(stored, earlier(contents(stored, carried(stored)))),
                 **_wrongly_held(store, image, head, stored),
             }
         restore.restore_times(str(tree), stored, present)
         present = _same_times(present, stored)
     aside = carried(present)
-    contents = _contents(present, aside)
-    for sha256, entry in contents.items():
-        (tree / CARRIED).mkdir(exist_ok=True)
-        with reach(str(tree), entry.path) as full, reach(str(tree), f"{CARRIED}/{sha256}") as copy:
-            restore.copy_content(full, copy)
-    with open(tree / MANIFEST, "x", encoding="ascii") as stream:
-        stream.writelines(manifest.lines(present))
-    content = Content(tree, _held(present, _own(tree)), before, head, sorted(aside))
+    entries = held(present, add(tree, present, aside))
+    content = Content(tree, entries, before, head, aside=sorted(aside))
     return store.commit(image, content, author, message), True
 
 
@@ -175,27 +121,6 @@ def _head_manifest(store: Store, image: OsImage, head: Revision, warn: Warn) -> 
             f"{err.text}. Revision {head.number} stays as it is, and what it holds is read by a checkout; the new one has its own manifest"
         )
         return None
-
-
-def _own(tree: Path) -> Manifest:
-    """Entries of the files that a commit adds to the tree."""
-    found = scan.scan(str(tree / INFO), skip={name for name in os.listdir(tree / INFO) if f"{INFO}/{name}" not in OWN})
-    return {f"{INFO}/{path}": entry._replace(path=f"{INFO}/{path}") for path, entry in found.items()}
-
-
-def _earlier(contents: Mapping[str, Entry]) -> Manifest:
-    """Placeholder entries for the files that the previous commit added to its tree.
-
-    Its manifest is entered without a size and a checksum, so that it always counts as changed; a carried content is
-    entered as it is, so that it is not sent again.
-    """
-    found = [Entry(MANIFEST, "file", 0, 0, 0, 0)]
-    if contents:
-        found.append(Entry(CARRIED, "dir", 0o755, 0, 0, 0))
-    found += [
-        Entry(f"{CARRIED}/{sha256}", "file", 0o644, 0, 0, 0, entry.size, sha256) for sha256, entry in contents.items()
-    ]
-    return {entry.path: entry for entry in found}
 
 
 def _scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:

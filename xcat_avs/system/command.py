@@ -9,10 +9,11 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Callable, Optional
+from types import TracebackType
+from typing import IO, Any, Callable, Optional, Union
 
 from xcat_avs.errors import CommandError
 from xcat_avs.system import provides
@@ -33,14 +34,6 @@ def listen(listener: Optional[Listener]) -> None:
     """Hand in what shows progress; it is called with the argv at a start, with None while waiting."""
     global _listener
     _listener = listener
-
-
-class _TimedOut(Exception):
-    """The time that commands were given is over. late: the numbers of those that had not ended."""
-
-    def __init__(self, text: str, late: Sequence[int]) -> None:
-        super().__init__(text)
-        self.late = late
 
 
 @dataclass(frozen=True)
@@ -134,24 +127,6 @@ def _end(running: Sequence[Any]) -> None:
         deadline = time.monotonic() + GRACE
 
 
-def _wait(running: Sequence[Any], timeout: float, log: Optional[Path]) -> list[int]:
-    """Wait for all; on a timeout, a signal or any exception end them all first."""
-    started = time.monotonic()
-    try:
-        while any(command.process.is_alive()[0] for command in running):
-            if timeout and time.monotonic() - started > timeout:
-                late = [number for number, command in enumerate(running) if command.process.is_alive()[0]]
-                raise _TimedOut(f"did not end within {timeout:g} s and was ended", late)
-            # A twentieth of the time so far is what the end may be noticed too late.
-            time.sleep(min(max((time.monotonic() - started) / 20, 0.002), 0.1))
-            if _listener:
-                _listener(None, log)
-    except BaseException:
-        _end(running)
-        raise
-    return [int(command.process.exit_code) for command in running]
-
-
 def describe(code: int) -> str:
     """An exit code in words."""
     if code < 0:
@@ -162,6 +137,75 @@ def describe(code: int) -> str:
     return f"failed with exit code {code}"
 
 
+class _Group:
+    """Processes that run together, with the files that they have open: where anything fails, all of them are ended.
+
+    log: takes their stderr, and gives an error its last lines.
+    """
+
+    def __init__(self, log: Optional[Path], env: Optional[Mapping[str, str]], cwd: Optional[Path]) -> None:
+        self._log, self._env, self._cwd = log, environment(env), cwd
+        self._files = ExitStack()
+        self._argvs: list[Sequence[str]] = []
+        self._running: list[Any] = []
+
+    def __enter__(self) -> _Group:
+        return self
+
+    def __exit__(self, kind: Optional[type[BaseException]], err: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:  # fmt: skip
+        with self._files:
+            if err is not None:
+                _end(self._running)
+
+    def scratch(self) -> IO[bytes]:
+        """A file without a name."""
+        stream: IO[bytes] = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        return stream
+
+    def open(self, path: Union[str, Path], mode: str) -> IO[bytes]:
+        """A file by its name, closed at the end of the block as well."""
+        stream: IO[bytes] = self._files.enter_context(open(path, mode))  # noqa: SIM115
+        return stream
+
+    def log(self, line: str) -> IO[bytes]:
+        """The log, with a line that says what is run."""
+        stream = self.open(self._log or os.devnull, "ab")
+        stream.write(f"+ {line}\n".encode("utf-8", "surrogateescape"))
+        stream.flush()
+        return stream
+
+    def pipe(self) -> tuple[IO[bytes], IO[bytes]]:
+        """The two ends of a pipe. Whoever hands one to a child closes it, or its reader never sees the end."""
+        reader, writer = os.pipe()
+        ends = os.fdopen(reader, "rb", PIPE_BUFFER), os.fdopen(writer, "wb")
+        return self._files.enter_context(ends[0]), self._files.enter_context(ends[1])
+
+    def start(self, argv: Sequence[str], stdin: Optional[IO[bytes]], out: IO[bytes], err: Optional[IO[bytes]]) -> None:
+        """Start one. stdin: None for nothing. err: None for where out goes."""
+        stdin = stdin or self.open(os.devnull, "rb")
+        self._argvs.append(argv)
+        self._running.append(_start(argv, self._env, self._cwd, stdin, out, err))
+
+    def wait(self, timeout: float) -> list[int]:
+        """The exit codes of all. Raises CommandError that names those that are too late."""
+        started = time.monotonic()
+        while late := [number for number, item in enumerate(self._running) if item.process.is_alive()[0]]:
+            if timeout and time.monotonic() - started > timeout:
+                _end(self._running)  # what it says meanwhile is of interest as well
+                names = dict.fromkeys(self._argvs[number][0] for number in late)
+                raise self.error(f"{' and '.join(names)} did not end within {timeout:g} s and was ended")
+            # A twentieth of the time so far is what the end may be noticed too late.
+            time.sleep(min(max((time.monotonic() - started) / 20, 0.002), 0.1))
+            if _listener:
+                _listener(None, self._log)
+        ended, self._running = self._running, []
+        return [int(item.process.exit_code) for item in ended]
+
+    def error(self, text: str) -> CommandError:
+        return CommandError(text, tail(self._log), str(self._log)) if self._log else CommandError(text)
+
+
 def run(argv: Sequence[str], *, log: Path, env: Optional[Mapping[str, str]] = None, cwd: Optional[Path] = None,
         timeout: float = 0, check: bool = True) -> int:  # fmt: skip
     """Run a program, its output appended to log. Returns its exit code.
@@ -169,17 +213,11 @@ def run(argv: Sequence[str], *, log: Path, env: Optional[Mapping[str, str]] = No
     env: added to the built environment. timeout: seconds, 0 for none.
     Raises CommandError (missing, failed, killed, timed out) with the log's last lines.
     """
-    with ExitStack() as stack:
-        stdin = stack.enter_context(open(os.devnull, "rb"))
-        out = stack.enter_context(open(log, "ab"))
-        out.write(f"+ {' '.join(argv)}\n".encode("utf-8", "surrogateescape"))
-        out.flush()
-        try:
-            code = _wait([_start(argv, environment(env), cwd, stdin, out, None)], timeout, log)[0]
-        except _TimedOut as err:
-            raise CommandError(f"{argv[0]} {err}", tail(log), str(log)) from None
-    if code and check:
-        raise CommandError(f"{argv[0]} {describe(code)}", tail(log), str(log))
+    with _Group(log, env, cwd) as group:
+        group.start(argv, None, group.log(" ".join(argv)), None)
+        code = group.wait(timeout)[0]
+        if code and check:
+            raise group.error(f"{argv[0]} {describe(code)}")
     return code
 
 
@@ -199,29 +237,18 @@ def capture_all(argvs: Sequence[Sequence[str]], *, env: Optional[Mapping[str, st
 
     timeout: seconds for all of them, 0 for none. Raises CommandError for one that is missing or too late.
     """
-    with ExitStack() as stack:
-        files: list[tuple[IO[bytes], IO[bytes]]] = []
-        running: list[Any] = []
-        try:
-            for argv in argvs:
-                stdin = stack.enter_context(open(os.devnull, "rb"))
-                files.append(
-                    (stack.enter_context(tempfile.TemporaryFile()), stack.enter_context(tempfile.TemporaryFile()))
-                )
-                running.append(_start(argv, environment(env), cwd, stdin, *files[-1]))
-        except BaseException:
-            _end(running)
-            raise
-        try:
-            codes = _wait(running, timeout, None)
-        except _TimedOut as error:
-            raise CommandError(f"{argvs[error.late[0]][0]} {error}") from None
-        for out, err in files:
+    with _Group(None, env, cwd) as group:
+        files = []
+        for argv in argvs:
+            out, err = (group.scratch() for _ in range(2))
+            files.append((out, err))
+            group.start(argv, None, out, err)
+        found = []
+        for code, (out, err) in zip(group.wait(timeout), files):
             out.seek(0)
             err.seek(0)
-        return [
-            Output(code, out.read(), err.read().decode("utf-8", "replace")) for code, (out, err) in zip(codes, files)
-        ]
+            found.append(Output(code, out.read(), err.read().decode("utf-8", "replace")))
+        return found
 
 
 @contextmanager
@@ -230,74 +257,44 @@ def reading(argv: Sequence[str], *, stdin: Path, log: Path, timeout: float = 0) 
 
     stderr goes to log. timeout: seconds for its end once the block is over. Raises CommandError at the end of the block if it fails.
     """
-    with ExitStack() as stack:
-        source = stack.enter_context(open(stdin, "rb"))
-        err = stack.enter_context(open(log, "ab"))
-        err.write(f"+ {' '.join(argv)} < {stdin}\n".encode("utf-8", "surrogateescape"))
-        err.flush()
-        reader, writer = os.pipe()
-        try:
-            fcntl.fcntl(writer, F_SETPIPE_SZ, PIPE_SIZE)  # on a busy machine each change of process is a wait
-        except OSError:
-            pass  # more than this user may have
-        stream = stack.enter_context(os.fdopen(reader, "rb", PIPE_BUFFER))
-        with os.fdopen(writer, "wb") as out:  # only the child may hold this end, or the stream has none
-            running = _start(argv, environment(), None, source, out, err)
-        try:
-            yield stream
-            while stream.read(PIPE_BUFFER):  # to its end, or the program would be killed by SIGPIPE
-                pass
-        except BaseException:
-            _end([running])
-            raise
-        try:
-            code = _wait([running], timeout, log)[0]
-        except _TimedOut as error:
-            raise CommandError(f"{argv[0]} {error}", tail(log), str(log)) from None
-    if code:
-        raise CommandError(f"{argv[0]} {describe(code)}", tail(log), str(log))
+    with _Group(log, None, None) as group:
+        source = group.open(stdin, "rb")
+        err = group.log(f"{' '.join(argv)} < {stdin}")
+        stream, out = group.pipe()
+        with suppress(OSError):  # more than this user may have
+            fcntl.fcntl(out, F_SETPIPE_SZ, PIPE_SIZE)  # on a busy machine each change of process is a wait
+        group.start(argv, source, out, err)
+        out.close()
+        yield stream
+        while stream.read(PIPE_BUFFER):  # to its end, or the program would be killed by SIGPIPE
+            pass
+        code = group.wait(timeout)[0]
+        if code:
+            raise group.error(f"{argv[0]} {describe(code)}")
 
 
 def pipe(argvs: Sequence[Sequence[str]], *, log: Path, stdin: Optional[Path] = None, stdout: Optional[Path] = None,
-         cwd: Optional[Path] = None, env: Optional[Mapping[str, str]] = None, timeout: float = 0) -> None:  # fmt: skip
+         cwd: Optional[Path] = None, timeout: float = 0) -> None:  # fmt: skip
     """Run programs as one pipe, from the file stdin to the file stdout; each one's failure counts.
 
     stderr of all goes to log. Raises CommandError that names the program which failed.
     """
     for argv in argvs:
         need(argv[0])  # before the first one writes anything
-    with ExitStack() as stack:
-        source: IO[bytes] = stack.enter_context(open(stdin or os.devnull, "rb"))
-        target = stack.enter_context(open(stdout or os.devnull, "wb"))
-        err = stack.enter_context(open(log, "ab"))
-        err.write(("+ " + " | ".join(" ".join(argv) for argv in argvs) + "\n").encode("utf-8", "surrogateescape"))
-        err.flush()
-        running: list[Any] = []
-        try:
-            for number, argv in enumerate(argvs):
-                last = number == len(argvs) - 1
-                out: IO[bytes] = target
-                following: Optional[IO[bytes]] = None
-                if not last:
-                    reader, writer = os.pipe()
-                    following = stack.enter_context(os.fdopen(reader, "rb"))
-                    out = stack.enter_context(os.fdopen(writer, "wb"))
-                running.append(_start(argv, environment(env), cwd, source, out, err))
-                # Only the children may hold the ends, or the reader never sees the end of its input.
-                source.close()
-                if following is not None:
-                    out.close()
-                    source = following
-        except BaseException:
-            _end(running)
-            raise
-        try:
-            codes = _wait(running, timeout, log)
-        except _TimedOut as error:
-            names = " and ".join(argvs[number][0] for number in error.late)
-            raise CommandError(f"{names} {error}", tail(log), str(log)) from None
-    # A program that dies of SIGPIPE fell over its neighbour: name the neighbour.
-    failed = [(argv, code) for argv, code in zip(argvs, codes) if code]
-    failed = [item for item in failed if item[1] != -signal.SIGPIPE] or failed
-    if failed:
-        raise CommandError(f"{failed[0][0][0]} {describe(failed[0][1])}", tail(log), str(log))
+    with _Group(log, None, cwd) as group:
+        source = group.open(stdin or os.devnull, "rb")
+        target = group.open(stdout or os.devnull, "wb")
+        err = group.log(" | ".join(" ".join(argv) for argv in argvs))
+        for number, argv in enumerate(argvs, 1):
+            following, out = group.pipe() if number < len(argvs) else (None, target)
+            group.start(argv, source, out, err)
+            source.close()
+            if following is not None:
+                out.close()
+                source = following
+        codes = group.wait(timeout)
+        # A program that dies of SIGPIPE fell over its neighbour: name the neighbour.
+        failed = [(argv, code) for argv, code in zip(argvs, codes) if code]
+        failed = [item for item in failed if item[1] != -signal.SIGPIPE] or failed
+        if failed:
+            raise group.error(f"{failed[0][0][0]} {describe(failed[0][1])}")

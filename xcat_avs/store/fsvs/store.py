@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
-from xml.etree import ElementTree
+from typing import Optional
 
-from xcat_avs.definitions.osimage import OsImage, Tag
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
-from xcat_avs.store.fsvs import answers
 from xcat_avs.store.fsvs.changes import actions, uploads
-from xcat_avs.store.fsvs.subversion import (
-    CORRUPT,
-    EXISTS,
-    NO_PATH,
-    NO_REVISION,
-    OUT_OF_DATE,
-    Subversion,
-    open_files,
-    quote,
-)
-from xcat_avs.store.protocol import MANIFEST, PLAIN, PROVENANCE, Content, Revision, Version
+from xcat_avs.store.fsvs.reading import REAL, Reading
+from xcat_avs.store.fsvs.subversion import CORRUPT, EXISTS, NO_PATH, OUT_OF_DATE, open_files, quote
+from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, Revision, Version
 from xcat_avs.system import command, mounts
 from xcat_avs.system.descent import link_tree
 from xcat_avs.system.scratch import own_directory
 from xcat_avs.tree.restore import restore
 
 ATTEMPTS = 8
-MANY = 500  # targets in one command line
-REAL = "avs:real"  # revision property: who made it, as the system knows them
 COMMITTED = re.compile(r"committed revision\s+(\d+)")
 FOLLOWS = "avs:follows"  # property of trunk: the revision that its last one was made from
 INCOMING = "branches/.avs-incoming"  # where contents are sent before a commit that has too many files to open at once
@@ -40,23 +28,11 @@ SPARE_FILES = 256  # open files that svnmucc needs besides the contents
 STATE = 256  # bytes of memory that FSVS's own data take for a path
 PIPE = "fsvs:update-pipe"  # a command that FSVS puts the contents of a file through while it writes it
 SHOWN = 10  # paths that an error lists
-USER = re.compile(r"([^\s;]+); ")  # how messages begin
 
 
 @dataclass(frozen=True)
-class FsvsStore(Subversion):
+class FsvsStore(Reading):
     """The store in a Subversion repository."""
-
-    def url(self, image: OsImage, version: Optional[Version] = None) -> str:
-        parts = [self._base(), quote(image.store_path)]
-        if version is not None:
-            parts += ["tags", quote(version.tag)] if version.tag else ["trunk"]
-        return "/".join(parts)
-
-    def _peg(self, image: OsImage, version: Version, path: str = "") -> str:
-        """A Subversion target that ends in @REVISION, so that an @ in the path is not read as one."""
-        url = self.url(image, version) + (f"/{quote(path)}" if path else "")
-        return f"{url}@{'HEAD' if version.revision is None else version.revision}"
 
     def prepare(self, image: OsImage, author: str, anew: bool = False) -> None:
         if not self.identity():
@@ -84,31 +60,6 @@ class FsvsStore(Subversion):
         if said.code and not NO_PATH.search(said.stderr):
             raise self._unusable(said.stderr)
         return said.code == 0
-
-    def head(self, image: OsImage) -> Optional[Revision]:
-        return self._at(image, Version())
-
-    def revision(self, image: OsImage, number: int) -> Revision:
-        try:
-            found = self._at(image, Version(revision=number)) if number else None
-        except AvsError as err:
-            if not NO_REVISION.search(str(err)):
-                raise
-            found = None
-        if found is None:
-            raise NotFoundError(
-                f"{image.name} has no revision {number}; `avsimage -c log {image.profile}` shows those it has"
-            )
-        return found
-
-    def _at(self, image: OsImage, version: Version) -> Optional[Revision]:
-        """The last change of trunk up to a version; None without trunk, or where an interrupted first commit left it empty."""
-        trunk = self._peg(image, version)
-        listing = self._xml(["svn", "ls", "--xml", trunk])
-        if listing is None or listing.find(".//entry") is None:
-            return None
-        entries = self._log(trunk, "-l", "1")
-        return _revision(entries[0]) if entries else None
 
     def commit(self, image: OsImage, content: Content, author: str, message: str) -> Revision:
         commit = self._commit_whole if content.before is None else self._commit_changes
@@ -247,11 +198,6 @@ class FsvsStore(Subversion):
         below = (self._corrupt(image, version, f"{path}/{name}".lstrip("/"), kind) for name, kind in children)
         return next((found for found in below if found is not None), path)
 
-    def _children(self, image: OsImage, version: Version, path: str) -> list[tuple[str, str]]:
-        listing = self._xml(["svn", "ls", "--xml", self._peg(image, version, path)])
-        entries = listing.iter("entry") if listing is not None else ()
-        return [(entry.findtext("name", ""), entry.get("kind", "")) for entry in entries]
-
     @contextmanager
     def _fsvs(self, paths: int = 0) -> Iterator[tuple[dict[str, str], Path]]:
         """Environment and log file of FSVS, with its state apart from the host's /etc/fsvs and /var/spool/fsvs.
@@ -280,78 +226,6 @@ class FsvsStore(Subversion):
                 ) from None
             raise
 
-    def tags(self, image: OsImage) -> list[Tag]:
-        tags_url = self.url(image) + "/tags"
-        listing = self._xml(["svn", "ls", "--xml", tags_url + "@HEAD"])
-        if listing is None:
-            return []
-        present = {entry.findtext("name", "") for entry in listing.iter("entry") if entry.get("kind") == "dir"}
-        found: dict[str, Tag] = {}
-        for entry in self._log(tags_url + "@HEAD", "-v", "--with-all-revprops"):  # the newest first
-            for path in entry.iter("path"):
-                name = (path.text or "").rsplit("/tags/", 1)[-1]
-                if path.get("action") in ("A", "R") and name in present and name not in found:
-                    made = _revision(entry)
-                    source = int(path.get("copyfrom-rev") or made.number)
-                    found[name] = Tag(name, made.number, source, made.date, made.author, made.message, made.real)
-        return sorted(found.values(), key=lambda tag: tag.revision)
-
-    def newest_tags(self, images: Sequence[OsImage]) -> dict[str, str]:
-        found = dict.fromkeys((image.name for image in images), "")
-        for start in range(0, len(images), MANY):
-            part = images[start : start + MANY]
-            root = self._listings([self.url(image) + "/tags@HEAD" for image in part])
-            for image, listing in zip(part, root.iter("list")):
-                # A tag is never changed, so the revision of its last change is the one that made it.
-                made = {int(item.get("revision", "0")): entry.findtext("name", "")
-                        for entry in listing.iter("entry") if entry.get("kind") == "dir" for item in entry.iter("commit")}  # fmt: skip
-                found[image.name] = made[max(made)] if made else ""
-        return found
-
-    def read(self, image: OsImage, version: Version, path: str) -> bytes:
-        return self._svn(["svn", "cat", self._peg(image, version, path)]).stdout
-
-    def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
-        ends = [f"--old={self._peg(image, old)}", f"--new={self._peg(image, new)}"]
-        output = self._svn(["svn", "diff", "--summarize", "--xml", *ends])
-        return answers.summary(ElementTree.fromstring(output.stdout), self.url(image, old))
-
-    def export_directory(self, image: OsImage, version: Version, path: str, target: Path) -> None:
-        # With an @ at the end svn does not read one in the name of target as a revision.
-        self._svn(["svn", "export", "-q", self._peg(image, version, path), f"{target}@"])
-
-    def log(self, image: OsImage) -> list[Revision]:
-        found = [
-            _revision(entry)
-            for entry in self._log(self._peg(image, Version()), "--stop-on-copy", "--with-all-revprops")
-        ]
-        while found:  # the oldest revisions, such as the one of the layout, left trunk empty
-            listing = self._xml(["svn", "ls", "--xml", self._peg(image, Version(revision=found[-1].number))])
-            if listing is not None and listing.find(".//entry") is not None:
-                break
-            found.pop()
-        return found
-
-    def provenance(self, image: OsImage) -> dict[int, dict[str, Any]]:
-        numbers = self._changed(image, PROVENANCE)
-        targets = [self._peg(image, Version(revision=number), PROVENANCE) for number in numbers]
-        parts = [self._svn(["svn", "cat", *targets[at : at + MANY]]).stdout for at in range(0, len(targets), MANY)]
-        found = answers.documents(b"\n".join(parts), f"{image.name}, the stored {PROVENANCE}")
-        if len(found) != len(numbers):
-            raise AvsError(f"{image.name}: the stored {PROVENANCE} of a revision is damaged")
-        return dict(zip(numbers, found))
-
-    def _changed(self, image: OsImage, path: str) -> list[int]:
-        """The revisions of trunk that changed this file, the newest first; none where the newest has no such file."""
-        entries = self._log(self._peg(image, Version(), path), "-q", "--stop-on-copy")
-        return [int(entry.get("revision", "0")) for entry in entries]
-
-    def brought(self, image: OsImage, number: int, path: str) -> bool:
-        trunk = Version(revision=number)
-        root = self._xml(["svn", "info", "--xml", self._peg(image, trunk), self._peg(image, trunk, path)])
-        changes = [] if root is None else [commit.get("revision") for commit in root.iter("commit")]
-        return len(changes) == 2 and changes[0] == changes[1]
-
     def check(self) -> str:
         path = self._local()
         if path is None:
@@ -366,13 +240,3 @@ class FsvsStore(Subversion):
             what = f"{damaged}svnadmin verify {path} {command.describe(said.code)}"
             raise (DamageError if damaged else AvsError)(what, lines[-command.TAIL_LINES :])
         return f"svnadmin verify {path}"
-
-
-def _revision(entry: ElementTree.Element) -> Revision:
-    text = entry.findtext
-    real = entry.findtext(f"revprops/property[@name='{REAL}']", "")
-    message = text("msg", "")
-    # Many people may share one account of a server; the message names the person.
-    user = USER.match(message)
-    author = user.group(1) if user else text("author", "")
-    return Revision(int(entry.get("revision", "0")), text("date", ""), author, message, real)
