@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import fcntl
 import fnmatch
-import gzip
-import hashlib
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Optional
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn, Optional
+
+# lsdef is started more often than anything else in these tests: what it does not need is imported where it is used.
 LOCKS = Path("/var/lock/xcat")
 HOST = "mgmt"
 VERSION = "Version 2.19.0 (git commit 7733d16f8de0fc36b80638c04a7033931fa13304)"
@@ -377,6 +376,9 @@ def chdef(state: State, argv: list[str]) -> int:
 
 def genimage(state: State, argv: list[str]) -> int:
     """The client and the daemon's plugin."""
+    import shutil
+    import subprocess
+
     dryrun, given, names = False, {}, []
     words = list(argv)
     while words:
@@ -516,6 +518,8 @@ def complete(name: str, values: Mapping[str, str]) -> None:
 
 def take_lock(rootimg: str) -> Any:
     """The lock that genimage, packimage and rmimage share; returns what holds it."""
+    import hashlib
+
     real = os.path.realpath(rootimg) if os.path.isdir(os.path.dirname(os.path.realpath(rootimg))) else ""
     LOCKS.mkdir(parents=True, exist_ok=True)
     path = LOCKS / f"{real.replace('/', '.')}.{hashlib.md5(real.encode()).hexdigest()}"
@@ -581,6 +585,10 @@ def _event(state: State, knob: Mapping[str, Any], what: str) -> None:
 
 
 def _fill(state: State, knob: Mapping[str, Any], options: Mapping[str, str], top: Path, name: str) -> None:
+    import gzip
+    import shutil
+    import subprocess
+
     root = top / "rootimg"
     version = options.get("-k") or "6.1.0-1.x86_64"
     for directory in ("etc/init.d", "etc/ssh", "usr/bin", "usr/share/doc/bash", "usr/share/zoneinfo", "var/log", "var/lib/rpm", "proc", "sys",
@@ -649,6 +657,8 @@ def _databases(root: Path, packages: Iterable[str], rpm: str) -> None:
 
     That of dpkg, which is read without a process; with an rpm to install, that of rpm, where this machine's rpm puts it.
     """
+    import subprocess
+
     (root / "var/lib/dnf").mkdir(parents=True, exist_ok=True)
     for suffix in ("", "-shm", "-wal"):
         (root / f"var/lib/dnf/history.sqlite{suffix}").write_bytes(os.urandom(64))
@@ -674,6 +684,8 @@ def newc(files: Mapping[str, bytes]) -> bytes:
 
 def random_bytes(size: int, seed: str) -> bytes:
     """Bytes that no compression makes smaller, the same for the same seed."""
+    import hashlib
+
     blocks = (hashlib.sha256(f"{seed}{number}".encode()).digest() for number in range(size // 32 + 1))
     return b"".join(blocks)[:size]
 
@@ -726,6 +738,8 @@ def packimage(state: State, argv: list[str]) -> int:
 
 def shell(command_line: str) -> str:
     """A command line as packimage runs them: through a shell, its exit code left alone."""
+    import subprocess
+
     done = subprocess.run(command_line, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
     return done.stdout.decode("utf-8", "replace").rstrip("\n")
 
@@ -733,6 +747,9 @@ def shell(command_line: str) -> str:
 def _pack(
     state: State, name: str, values: Mapping[str, str], top: str, rootimg: str, method: str, compress: str, sync: bool
 ) -> int:
+    import shutil
+    import tempfile
+
     knob = state.knob("packimage")
     distribution = values["osvers"]
     while distribution and not (state.root / "share/xcat/netboot" / distribution).is_dir():
@@ -788,6 +805,8 @@ def _pack(
 
 def _edit(state: State, name: str, values: Mapping[str, str], rootimg: str, sync: bool) -> int:
     """What packimage changes in the tree before it packs it. Returns the exit code so far."""
+    import shutil
+
     root, code = Path(rootimg), 0
     installdir = state.site.get("installdir", "/install")
     if (root / "xcatpost").exists():
@@ -890,6 +909,8 @@ def _spoil(knob: Mapping[str, Any], listing: Path) -> None:
 
 def _write_slowly(pipe: str, archive: str, knob: Mapping[str, Any], method: str) -> tuple[int, str]:
     """Run the pipe and write its output in place, for all to see while it grows. Exit code: the last program's."""
+    import subprocess
+
     old = os.umask(0o077)
     stderr = subprocess.PIPE if method == "tar" else None
     with open(archive, "wb") as stream:
@@ -917,6 +938,9 @@ def _restore_hollow() -> None:
 
 
 def _squash(listing: str, archive: str) -> int:
+    import subprocess
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="packimage.") as temporary:
         os.chmod(temporary, 0o755)
         shell(f"cat {listing}|cpio -dump {temporary} 2>&1")
@@ -1037,6 +1061,8 @@ def _bootable(state: State, values: Mapping[str, str]) -> str:
 
 
 def _boot_files(state: State, image: str, values: Mapping[str, str], node: str, copy: bool) -> bool:
+    import shutil
+
     tftp, top = Path(state.site.get("tftpdir", "/tftpboot")), _rootimgdir(state, values)
     target = tftp / "xcat/osimage" / image
     if copy:
