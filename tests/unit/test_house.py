@@ -16,7 +16,7 @@ MODULE, FUNCTION, PARAMETERS, POSITIONAL = 300, 40, 6, 4  # lines, lines, parame
 
 def room(module: str) -> str:
     """The file or folder directly below the package that a module is in."""
-    return module.split(".")[0]
+    return module.split(".", maxsplit=1)[0]
 
 
 @cache
