@@ -20,7 +20,7 @@ from xcat_avs.request import Request
 from xcat_avs.serve import journal, place, sets
 from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.serve.sets import Target
-from xcat_avs.settings import Settings, load_settings, load_site_settings, overlay_settings
+from xcat_avs.settings import Settings, load_settings, load_site_settings, overlay_settings, refuse_writable
 from xcat_avs.store import evidence
 from xcat_avs.store.fsvs.store import FsvsStore
 from xcat_avs.store.protocol import Store
@@ -116,10 +116,15 @@ class Site:
         place.refuse(target, place.around(target, self.definitions, own))
 
     def pack_settings(self, image: OsImage, request: Request) -> Settings:
-        """How to pack: avs.conf, the recipe of what it is packed as, and the command line over them."""
+        """How to pack: avs.conf, the recipe of what it is packed as, and the command line over them.
+
+        Raises AvsError for a file that they or the definition name, and that others than root may change.
+        """
         values = {key: value for key, value in (("method", request.method), ("compress", request.compress)) if value}
         settings = recipe.image_settings(image, self.definitions.installdir, self.settings)
-        return overlay_settings(settings, {"pack": values}, "the command line")
+        settings = overlay_settings(settings, {"pack": values}, "the command line")
+        refuse_writable(image, settings)
+        return settings
 
     def recipe(self, image: OsImage) -> Recipe:
         try:

@@ -1263,7 +1263,7 @@ def test_nodes_say_themselves_what_they_run(packed: ManagementNode) -> None:
 
 
 def live_with_short_timeout(node: ManagementNode) -> Result:
-    script = "from xcat_avs import cli; from xcat_avs.modes import status; status.LIVE_TIMEOUT = 2.0; cli.main()"
+    script = "from xcat_avs import cli; from xcat_avs.serve import live; live.TIMEOUT = 2.0; cli.main()"
     return node.finish(node.start([sys.executable, "-c", script, "-c", "status", "example.prod", "--live"]))
 
 

@@ -30,13 +30,13 @@ ALLOWED: dict[str, set[str]] = {
     "identity": {"clock", "errors"},
     "image": {"definitions.*"},
     "modes.*": {
-        "", "build.*", "clock", "definitions.*", "diff.*", "errors", "escape", "modes.*",
-        "pack.*", "recipes.*", "report", "request", "serve.*", "settings", "site", "store.*",
-        "system.*", "tree.*", "xcat.*",
+        "", "build.*", "clock", "definitions.*", "diff.*", "errors", "modes.*", "pack.*",
+        "recipes.*", "report", "request", "serve.*", "settings", "site", "store.*", "system.*",
+        "tree.*", "xcat.*",
     },
     "pack.*": {
-        "clock", "definitions.*", "errors", "generate.*", "pack.*", "report", "request", "serve.*",
-        "settings", "site", "store.*", "system.*", "tree.*", "xcat.*",
+        "clock", "definitions.*", "errors", "pack.*", "report", "request", "serve.*", "site",
+        "store.*", "system.*", "tree.*", "xcat.*",
     },
     "recipes.*": {"definitions.*", "errors", "recipes.*", "settings", "system.*"},
     "report": {"escape"},

@@ -164,7 +164,7 @@ def test_fields_of_a_packed_set_and_of_the_journal_are_named() -> None:
 
 def test_fields_of_a_status_are_named() -> None:
     text = (TOP / "xcat_avs/modes/status.py").read_text(encoding="utf-8")
-    names = re.findall(r'"([a-z_]+)": ', text.partition("def _document")[2].partition("def _live")[0])
+    names = re.findall(r'"([a-z_]+)": ', text.partition("def _document")[2].partition("\n\n\n")[0])
     described = section(PAGES[0], "JSON").partition("\n.B status\n")[2].partition("\n.TP\n")[0]
     assert len(names) > 10
     assert [name for name in names if name not in ("yes", "no") and not re.search(rf"\b{name}\b", described)] == []

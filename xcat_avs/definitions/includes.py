@@ -12,14 +12,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
-from xcat_avs.system import trust
+from xcat_avs.system import command, trust
 
 INCLUDE = re.compile(r"#INCLUDE:([^#^\n]+)#")
 # A line that begins so is a directive, although it looks like a comment.
 DIRECTIVE = re.compile(r"#(?:INCLUDE|ENV):[^#^\n]+#|#NEW_INSTALL_LIST#")
 VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
 DEPTH = 50  # lists within lists
+
+
+def variables(image: OsImage) -> dict[str, str]:
+    """What `${NAME}` stands for in the #INCLUDE: lines of an image's lists: genimage's environment, and environvar."""
+    pairs = [entry.split("=") for entry in image.attributes.get("environvar", "").split(",") if "=" in entry]
+    return {**command.environment(), **{name.strip(): value.strip() for name, value, *_ in pairs}}
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ def name(side: Side) -> str:
     return f"tag {side.tag}" if side.tag else f"revision {side.revision}"
 
 
+def label(path: str, side: Side) -> str:
+    """A file of one side, as a unified diff names it."""
+    return f"{printable(differences.shown(path))} ({name(side)})"
+
+
 def heading(old: Side, new: Side) -> Table:
     rows = [
         (word, side.tag or "-", str(side.revision), local(side.date), side.author)
@@ -72,7 +77,7 @@ def all_blocks(found: Differences, old: Side, new: Side) -> list[object]:
     if found.inputs:
         lines = [f"  {item.change:<7}  {item.kind} {item.path}" for item in found.inputs]
         blocks.append(as_lines(["What it was built from:", *lines]))
-    blocks += file_blocks(found.files, SHOWN, EVERY_FILE)
+    blocks += file_blocks(found.files, SHOWN)
     if found.sizes:
         blocks.append(_size_table(found))
     return blocks
@@ -90,9 +95,9 @@ def privilege_blocks(found: Differences) -> list[object]:
     return [heading, Table(("FILE", "OLD", "NEW"), rows, [LEFT] * 3)]
 
 
-def file_blocks(files: Sequence[FileChange], limit: int, pattern: str) -> list[object]:
-    """The files and their number; limit: how many are listed, 0 for all."""
-    if not files and pattern != EVERY_FILE:
+def file_blocks(files: Sequence[FileChange], limit: int, pattern: str = "") -> list[object]:
+    """The files and their number; limit: how many are listed, 0 for all. pattern: what they were chosen by, "" for none."""
+    if not files and pattern:
         return [f"No file that differs matches {pattern!r}"]
     counts = {word: sum(1 for item in files if item.change == word) for word in ("added", "removed", "changed")}
     heading = "Files: " + ", ".join(f"{count} {word}" for word, count in counts.items())

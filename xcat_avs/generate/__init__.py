@@ -13,9 +13,9 @@ from typing import Callable, Optional, Protocol
 from xcat_avs.definitions import exlist, includes, pkglist
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
-from xcat_avs.system import command
 from xcat_avs.tree import kernels, packages
 
+variables = includes.variables
 KERNEL, INITRD, newest_kernel = kernels.KERNEL, kernels.INITRD, kernels.newest_kernel
 rpm_database = packages.rpm_database
 # Programs of a build write this time instead of the clock's, so that the same inputs give the same tree.
@@ -142,12 +142,6 @@ def package_set(image: OsImage) -> PackageSet:
     exclude = tuple(dict.fromkeys(base.exclude + other.exclude))
     include = tuple(name for name in dict.fromkeys(base.include + other.include) if name not in exclude)
     return PackageSet(include, exclude, {**dict(base.environment), **dict(other.environment)})
-
-
-def variables(image: OsImage) -> dict[str, str]:
-    """What `${NAME}` stands for in the #INCLUDE: lines of an image's lists: genimage's environment, and environvar."""
-    pairs = [entry.split("=") for entry in image.attributes.get("environvar", "").split(",") if "=" in entry]
-    return {**command.environment(), **{name.strip(): value.strip() for name, value, *_ in pairs}}
 
 
 def lists(image: OsImage, attributes: Sequence[str] = LISTS) -> tuple[list[Path], list[str]]:

@@ -16,10 +16,9 @@ from xcat_avs.diff import differences, words
 from xcat_avs.diff.differences import Differences
 from xcat_avs.diff.words import Side
 from xcat_avs.errors import AvsError, NotFoundError, UsageError
-from xcat_avs.escape import printable
 from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, RIGHT, Raw, Report, Table, as_lines
-from xcat_avs.request import Request
+from xcat_avs.request import EVERY_FILE, Request
 from xcat_avs.site import Site
 from xcat_avs.store.carried import CARRIED
 from xcat_avs.store.protocol import MANIFEST, Store, Version
@@ -205,8 +204,7 @@ def _content(store: Store, image: OsImage, old: Side, new: Side, wanted: str, do
             [as_lines([f"{wanted} is no text:"]), Table(("", "BYTES", "SHA-256"), rows, [LEFT, RIGHT, LEFT])], document
         )
     before, after = (
-        "/dev/null" if data is None else f"{printable(differences.shown(path))} ({words.name(side)})"
-        for data, side in ((one, old), (other, new))
+        "/dev/null" if data is None else words.label(path, side) for data, side in ((one, old), (other, new))
     )
     document["diff"] = "".join(difflib.unified_diff(_lines(texts[0]), _lines(texts[1]), before, after))
     return Report([Raw(str(document["diff"]).rstrip("\n"))], document)

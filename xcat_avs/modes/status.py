@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from xcat_avs.clock import local
 from xcat_avs.definitions.osimage import OsImage
-from xcat_avs.errors import CommandError, NoStoreError, counted
+from xcat_avs.errors import NoStoreError
 from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines
 from xcat_avs.request import Request
-from xcat_avs.serve import nodes, sets
+from xcat_avs.serve import live, nodes, sets
 from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.serve.nodes import Served
 from xcat_avs.site import Site
-from xcat_avs.system import command
-from xcat_avs.xcat import noderange, programs
 
-LIVE_TIMEOUT = 60.0  # seconds for all nodes
-# What a node says: its tag, or that it has no such file.
-ANSWER = re.compile(r"^(\S+): (?:AVS_TAG='([^']*)'|.*avs-release.*)$", re.MULTILINE)
-OTHER = "something else"
 HEADERS = ("OSIMAGE", "TAG", "PACKED", "BY", "PREVIOUS", "COHERENT", "NODES", "NODERANGE", "NODESET", "NEWEST TAG")
 
 
@@ -40,7 +32,7 @@ def run(request: Request, site: Site) -> Report:
     for state in states:
         document = _document(state, site, newest[state.image.name])
         if request.live:
-            document["live"] = _live(state) if state.nodes else {}
+            document["live"] = live.ask(state) if state.nodes else {}
         documents.append(document)
         notes += _notes(state, document)
     align = [LEFT, LEFT, LEFT, LEFT, LEFT, LEFT, RIGHT, LEFT, LEFT, LEFT]
@@ -87,7 +79,7 @@ def _notes(state: Served, document: Mapping[str, Any]) -> Iterator[str]:
     """What is to be said of an osimage below the table."""
     name, last = state.image.name, document["last"]
     if "live" in document:
-        yield from _live_lines(state, document["live"])
+        yield from live.lines(state, document["live"])
     if last.get("action") == "rollback":
         why = f": {last['message']}" if last["message"] else ""
         yield f"{name} was rolled back {local(last['date'])} by {last['user']}{why}"
@@ -121,32 +113,6 @@ def _altered(state: Served, rootimgdir: Path, history: Sequence[JournalEntry]) -
         )
         return f"{what}, and differs from what was packed from tag {history[-1].tag}"
     return sets.altered(rootimgdir)
-
-
-def _live(state: Served) -> Mapping[str, list[str]]:
-    """Tag -> nodes that run it, as they say themselves; "" -> those that did not answer."""
-    with tempfile.NamedTemporaryFile() as answers:
-        argv = [programs.need("xdsh"), state.noderange, "-t", "10", "cat", "/etc/avs-release"]
-        try:
-            command.run(argv, log=Path(answers.name), timeout=LIVE_TIMEOUT, check=False)
-        except CommandError:
-            pass  # those that answered in time have answered
-        text = Path(answers.name).read_text(encoding="utf-8", errors="replace")
-    found: dict[str, list[str]] = {}
-    silent = set(state.nodes)
-    for node, tag in ANSWER.findall(text):
-        if node in silent:
-            silent.discard(node)
-            found.setdefault(tag or OTHER, []).append(node)
-    if silent:
-        found[""] = sorted(silent)
-    return found
-
-
-def _live_lines(state: Served, live: Mapping[str, list[str]]) -> Iterator[str]:
-    for tag, names in sorted(live.items()):
-        what = f"run {tag}" if tag else "did not answer"
-        yield f"{state.image.name}: {len(names)} of {counted(len(state.nodes), 'node')} {what}: {noderange.collapse(names)}"
 
 
 MODE = Mode("status", "show what every osimage serves, and whether nodeset is due", run, image=False)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from xcat_avs.definitions import exlist
 from xcat_avs.errors import AvsError
-from xcat_avs.generate import SOURCE_DATE_EPOCH
 from xcat_avs.system import command
 from xcat_avs.system.descent import Descent
 from xcat_avs.system.scratch import own_directory
 from xcat_avs.tree import manifest, scan
 from xcat_avs.tree.manifest import Entry
 
+MKFS_TIME = "1000000000"  # seconds; any time does that is always the same
 CPIO_LIMIT = 2**32 - 1  # bytes of a file in the newc form
 SUFFIXES = {"gzip": "gz", "zstd": "zst", "xz": "xz"}
 # All archives xCAT's initrd could pick, in its order; a published set holds just one.
@@ -101,7 +101,7 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, 
     Raises AvsError if a program of the pipe fails.
     """
     if form.method == "squashfs":
-        options = ["-noappend", "-no-progress", "-comp", form.compress, "-mkfs-time", SOURCE_DATE_EPOCH]
+        options = ["-noappend", "-no-progress", "-comp", form.compress, "-mkfs-time", MKFS_TIME]
         command.run(["mksquashfs", str(root), str(archive), *options], log=log, timeout=timeout)
         return
     paths = sorted([".", *(path for path, _ in scan.walk(str(root)))], reverse=onto)

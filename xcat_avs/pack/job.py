@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from xcat_avs import generate, settings
-from xcat_avs.definitions import exlist
+from xcat_avs.definitions import exlist, includes
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.pack import forms
 from xcat_avs.request import Request
 from xcat_avs.serve import nodeset
 from xcat_avs.serve.sets import Target
-from xcat_avs.settings import Settings
 from xcat_avs.site import Site
 from xcat_avs.system import command
 from xcat_avs.system.progress import Progress
@@ -65,11 +63,10 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
     target = site.target(image)
     site.check_place(target)
     wanted = site.pack_settings(image, request)
-    settings.refuse_writable(image, wanted)
-    packer = _packer(site, wanted)
-    _refuse(target, packer, wanted)
+    packer = _packer(site, wanted.packer)
+    _refuse(target, packer, wanted.method, wanted.compress)
     # packimage puts no variables into the names of lists.
-    variables = {} if packer == "packimage" else generate.variables(image)
+    variables = {} if packer == "packimage" else includes.variables(image)
     try:
         excluded, included = exlist.read(image.paths("exlist"), variables)
     except AvsError as err:
@@ -84,20 +81,20 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
     )  # fmt: skip
 
 
-def _packer(site: Site, wanted: Settings) -> str:
+def _packer(site: Site, wanted: str) -> str:
     """`packimage` or `own`."""
-    if wanted.packer == "packimage" and not site.definitions.xcat:
+    if wanted == "packimage" and not site.definitions.xcat:
         raise AvsError("[pack] packer = packimage needs xCAT, which is not used here")
-    return "packimage" if site.definitions.xcat and wanted.packer != "own" else "own"
+    return "packimage" if site.definitions.xcat and wanted != "own" else "own"
 
 
-def _refuse(target: Target, packer: str, wanted: Settings) -> None:
+def _refuse(target: Target, packer: str, method: str, compress: str) -> None:
     """Refuse a pack whose programs are not there, or that packimage would refuse, or would hand to a shell."""
-    own = () if packer == "packimage" else forms.own(wanted.method, wanted.compress).programs()
+    own = () if packer == "packimage" else forms.own(method, compress).programs()
     for program in ("fsvs", "svn", *own):
         command.need(program)
     if packer == "packimage":
         programs.need("packimage")
         fitness.refuse_incomplete(target.image, target.rootimgdir, build=False)
         fitness.refuse_unsafe(target.image)
-        forms.refuse_compress(wanted.compress)
+        forms.refuse_compress(compress)

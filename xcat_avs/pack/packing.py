@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from xcat_avs.clock import utc_now
 from xcat_avs.definitions import exlist
@@ -48,6 +48,13 @@ class Tagged:
         return hashlib.sha256(text).hexdigest()
 
 
+class Archived(NamedTuple):
+    """The name of an archive, and the paths that packimage changed by design, with the reason."""
+
+    name: str
+    by_design: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Packing:
     """One pack. checkout: a directory for the tag as it is in the store, kept, and only compared where it is there already."""
@@ -83,6 +90,7 @@ class Packing:
     def pack(self, new: Path) -> PackedSet:
         """Write the archive, the kernel and the add-ons into the new set, and say what it is. Raises AvsError."""
         job = self.job
+        inputs = job.inputs  # what is changed in them from now on is for another pack
         mounts.remove_tree(job.staging)
         job.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         job.log.write_bytes(b"")
@@ -93,20 +101,20 @@ class Packing:
             # What packing changes in a tree, the checkout does not see.
             with self._changeable(stored) as tree:
                 job.progress.begin(f"packing {self.tagged.tag.name}")
-                archive_name, by_design = self._archive(tree, stored, new)
+                archived = self._archive(tree, stored, new)
                 self._kernel(tree, new)
                 self._addons(tree, new)
-            return self._record(new, archive_name, by_design)
+            return self._record(new, archived, inputs)
         finally:
             job.progress.end()
             mounts.remove_tree(job.staging)
 
-    def _record(self, new: Path, archive_name: str, by_design: dict[str, str]) -> PackedSet:
+    def _record(self, new: Path, archived: Archived, inputs: str) -> PackedSet:
         job, tagged = self.job, self.tagged
         return PackedSet(
             osimage=job.target.image.name, source=tagged.image.name, tag=tagged.tag.name, revision=tagged.tag.source,
-            date=utc_now(), user=job.user, archive=archive_name, inputs=job.inputs, files=sets.describe_files(new),
-            version=tagged.version, by_design=by_design,
+            date=utc_now(), user=job.user, archive=archived.name, inputs=inputs, files=sets.describe_files(new),
+            version=tagged.version, by_design=archived.by_design,
         )  # fmt: skip
 
     @contextmanager
@@ -123,8 +131,8 @@ class Packing:
         command.run(["cp", "-a", "--reflink=auto", "--", str(self.checkout), str(copy)], log=self.job.log)
         yield copy
 
-    def _archive(self, tree: Path, stored: Manifest, new: Path) -> tuple[str, dict[str, str]]:
-        """Write the archive into the new set, proven; returns its name, and what packimage changed by design and why."""
+    def _archive(self, tree: Path, stored: Manifest, new: Path) -> Archived:
+        """Write the archive into the new set, proven."""
         root = tree / "rootimg"
         if "rootimg" not in stored:
             raise AvsError(f"{self.tagged.image.name}: tag {self.tagged.tag.name} holds no rootimg")
@@ -153,9 +161,9 @@ class Packing:
             proof.prove(new / form.filename, form, wanted, self.job.log, self.job.timeout)
         except AvsError as err:
             raise err.prefixed(f"{self.job.target.image.name}: nothing was published: ") from None
-        return form.filename, {}
+        return Archived(form.filename, {})
 
-    def _packimage(self, tree: Path, form: Form, wanted: Manifest, new: Path) -> tuple[str, dict[str, str]]:
+    def _packimage(self, tree: Path, form: Form, wanted: Manifest, new: Path) -> Archived:
         """The same by packimage."""
         job = self.job
         method = "" if job.method == "auto" and form.method == "cpio" else form.method  # its own default
@@ -165,7 +173,7 @@ class Packing:
         for path, why in by_design.items():
             job.progress.verbose(f"packimage changed {path!a}: {why}")
         shutil.move(str(made), str(new / made.name))
-        return made.name, by_design
+        return Archived(made.name, by_design)
 
     def _addons(self, tree: Path, new: Path) -> None:
         for name in addon_archives.foreign(tree):
