@@ -128,4 +128,4 @@ def test_no_mode_joins_lines_by_itself() -> None:
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("'\\n'.join", "'\\n\\n'.join"):
                 joins.append(path.name)
-    assert joins == ["env.py"]  # which is Raw: a shell reads it
+    assert joins == ["__init__.py", "env.py"]  # the usage, and what is Raw: a shell reads it

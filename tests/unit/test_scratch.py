@@ -15,7 +15,7 @@ TOP = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys
 from pathlib import Path
-from xcat_avs.scratch import own_directory
+from xcat_avs.system.scratch import own_directory
 with own_directory(Path(sys.argv[1]), "own.") as directory:
     (directory / "deep/er").mkdir(parents=True)
     print(directory, flush=True)

@@ -18,7 +18,7 @@ from xcat_avs.diff.words import Side
 from xcat_avs.errors import AvsError, NotFoundError, UsageError
 from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, RIGHT, Raw, Report, Table, as_lines
-from xcat_avs.request import EVERY_FILE, Request
+from xcat_avs.request import Request
 from xcat_avs.site import Site
 from xcat_avs.store.carried import CARRIED
 from xcat_avs.store.protocol import MANIFEST, Store, Version
