@@ -10,11 +10,6 @@ def utc_now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def utc_precise() -> str:
-    """The present as UTC, ISO 8601, to the microsecond: for what has to be put in order."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def parse_utc(text: str) -> datetime:
     """An ISO 8601 time in UTC, as Subversion (`2026-01-02T03:04:05.123456Z`) and utc_now write it."""
     return datetime.strptime(text.rstrip("Z").split(".")[0], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)

@@ -7,7 +7,7 @@ import pwd
 import socket
 from dataclasses import dataclass, field
 
-from xcat_avs.clock import utc_now
+from xcat_avs.clock import parse_utc, utc_now
 from xcat_avs.errors import AvsError
 
 
@@ -42,6 +42,10 @@ class Identity:
     def facts(self) -> dict[str, object]:
         """What is recorded of who builds."""
         return {"user": self.user, "uid": self.uid, "login": self.login, "sudo_user": self.sudo_user, "host": self.host}
+
+    def stamp(self) -> str:
+        """When it was asked, in local time, as a part of a name: `2026-11-23-04-05-06`."""
+        return parse_utc(self.started).astimezone().strftime("%Y-%m-%d-%H-%M-%S")
 
     def process(self) -> str:
         """For the one who finds a lock taken."""

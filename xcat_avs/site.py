@@ -123,8 +123,12 @@ class Site:
         values = {key: value for key, value in (("method", request.method), ("compress", request.compress)) if value}
         settings = recipe.image_settings(image, self.definitions.installdir, self.settings)
         settings = overlay_settings(settings, {"pack": values}, "the command line")
-        refuse_writable(image, settings)
+        self.refuse_writable(image, settings)
         return settings
+
+    def refuse_writable(self, image: OsImage, settings: Settings) -> None:
+        """Refuse files that others may write, among those that the definition and the settings name."""
+        refuse_writable(image, settings)
 
     def recipe(self, image: OsImage) -> Recipe:
         try:

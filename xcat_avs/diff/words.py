@@ -11,7 +11,6 @@ from xcat_avs.diff import differences
 from xcat_avs.diff.differences import Differences, FileChange
 from xcat_avs.escape import printable
 from xcat_avs.report import LEFT, RIGHT, Table, as_lines, short_size
-from xcat_avs.store.protocol import Version
 from xcat_avs.tree.manifest import Entry
 from xcat_avs.tree.packages import Package, PackageChanges, PackageList
 
@@ -27,10 +26,6 @@ class Side:
     revision: int
     date: str
     author: str
-
-    @property
-    def version(self) -> Version:
-        return Version(tag=self.tag) if self.tag else Version(revision=self.revision)
 
 
 def name(side: Side) -> str:

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xcat_avs import __version__, clock, report, settings
+from xcat_avs import __version__, clock, report
 from xcat_avs.build import building, info, steps, tables, writeback
 from xcat_avs.build.building import BuildFailed, Built
 from xcat_avs.build.job import BuildJob
@@ -52,7 +52,7 @@ class Stored:
 def run(request: Request, site: Site) -> Report:
     image = _defined(request, site)
     recipe = site.recipe(image)
-    settings.refuse_writable(image, recipe.settings)
+    site.refuse_writable(image, recipe.settings)
     if request.base:
         recipe = replace(recipe, addons=())
     job = BuildJob.of(image, recipe, site.definitions, request.source, site.progress)

@@ -48,10 +48,10 @@ def run(request: Request, site: Site) -> Report:
     found = Differences()
     blocks: list[object] = [words.heading(old, new)]
     if wants_files:
-        found = _compared(store, image, old.version, new.version, all(whole.values()))
+        found = _compared(store, image, _version(old), _version(new), all(whole.values()))
         document["manifests"] = {"old": whole[old], "new": whole[new]}
     if wants_packages:
-        lists = [_packages(store, image, side.version, whole[side]) for side in (old, new)]
+        lists = [_packages(store, image, _version(side), whole[side]) for side in (old, new)]
         kind = next((item.kind for item in lists if item.kind != "none"), "none")
         found = replace(found, packages=packages.compare(lists[0], lists[1], kind))
         document["packages"] = words.packages_document(kind, lists[0], lists[1], found.packages)
@@ -70,6 +70,10 @@ def run(request: Request, site: Site) -> Report:
         document["files"] = [words.file_document(item) for item in found.files]
         blocks += [words.without_manifest(side) for side in whole if not whole[side]]
     return Report(blocks, document)
+
+
+def _version(side: Side) -> Version:
+    return Version(tag=side.tag) if side.tag else Version(revision=side.revision)
 
 
 def _sides(request: Request, store: Store, image: OsImage) -> tuple[Side, Side]:
@@ -182,7 +186,7 @@ def _keep_within(root: Path) -> None:
 def _content(store: Store, image: OsImage, old: Side, new: Side, wanted: str, document: dict[str, Any]) -> Report:
     """One file of both versions."""
     path = differences.stored(wanted)
-    one, other = (_file(store, image, side.version, path) for side in (old, new))
+    one, other = (_file(store, image, _version(side), path) for side in (old, new))
     if one is None and other is None:
         both = f"neither {words.name(old)} nor {words.name(new)}"
         raise NotFoundError(

@@ -7,10 +7,10 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Optional
 
-from xcat_avs.clock import utc_precise
 from xcat_avs.identity import Identity
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.system import records
@@ -51,7 +51,7 @@ def record(path: Path, identity: Identity, change: Change, message: str) -> str:
     """
     source = (change.record.source, change.record.tag, change.record.revision) if change.record else ("", "", 0)
     entry = JournalEntry(
-        osimage=change.osimage, action=change.action, date=utc_precise(), user=identity.user, real=identity.real(),
+        osimage=change.osimage, action=change.action, date=_now(), user=identity.user, real=identity.real(),
         source=source[0], tag=source[1], revision=source[2], directory=change.directory, before=change.before, message=message,
     )  # fmt: skip
     try:
@@ -95,3 +95,8 @@ def read(path: Path) -> Sequence[JournalEntry]:
 def mentions(entries: Iterable[JournalEntry]) -> Iterator[str]:
     """What journals say of a store, a sentence each."""
     return (f"the journal knows tag {entry.tag} of {entry.source}" for entry in entries if entry.tag)
+
+
+def _now() -> str:
+    """UTC, ISO 8601, to the microsecond, for entries have to be put in order."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

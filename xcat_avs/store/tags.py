@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from xcat_avs.clock import parse_utc
 from xcat_avs.definitions.osimage import OsImage, Tag, check_tag_name
 from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
 from xcat_avs.identity import Identity
@@ -16,9 +15,8 @@ LONGEST = 18  # digits of a revision number
 
 def default_name(image: OsImage, identity: Identity) -> str:
     """YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER, in local time."""
-    date = parse_utc(identity.started).astimezone().strftime("%Y-%m-%d-%H-%M-%S")
     user = re.sub(r"[^A-Za-z0-9._+-]", "-", identity.user)
-    return f"{date}-{image.osvers}-by-{user}"
+    return f"{identity.stamp()}-{image.osvers}-by-{user}"
 
 
 def find_revision(text: str, store: Store, image: OsImage) -> Revision:

@@ -180,6 +180,8 @@ def _wrong_facts(entry: Entry) -> str:
 
 
 def _parse(line: str) -> Entry:
+    if not line.isascii():
+        raise ValueError(line)
     first, *words = line.split(" ")
     fields = dict([word.split("=", 1) for word in words])
     seconds, nanoseconds = fields["time"].split(".")
