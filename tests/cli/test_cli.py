@@ -157,8 +157,7 @@ def test_a_mode_prints_its_own_usage_with_its_error(avs: Installation) -> None:
         (["-c", "crate", "a"], "unknown mode 'crate'", "a", "avsimage -h"),
         (["-c", "env", "a", "--nonsense"], "--nonsense", "", "avsimage -h"),
         (["-c", "env", "exmple.prod"], "no osimage 'exmple.prod'", "exmple.prod", ""),
-        (["-c", "show", "example.prod"], "has no revision yet", "example.prod", "avsimage -c create example.prod"),
-        (["-c", "create", "-p", "lost"], "missing.pkglist: No such file", "lost", ""),
+        (["-c", "show", "example.prod"], "there is no store yet", "example.prod", "avsimage -c create"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -393,7 +393,7 @@ def put(site: Site, path: str, data: bytes) -> None:
 def test_tampered_content_is_named_and_nothing_is_kept(site: Site) -> None:
     site.commit()
     put(site, "rootimg/etc/passwd", b"'etc/passwD'\n")
-    with pytest.raises(AvsError, match="the checkout of trunk differs from its manifest in 1 paths") as caught:
+    with pytest.raises(AvsError, match="the checkout of trunk differs from its manifest in 1 path;") as caught:
         site.checkout()
     assert "rootimg/etc/passwd: sha256" in str(caught.value)
     assert list(site.kept.parent.iterdir()) == []
