@@ -183,7 +183,7 @@ def _divided(changes: Iterable[FileChange], directories: Iterable[str]) -> Diffe
 def _input(path: str, change: str) -> list[InputChange]:
     top, _, rest = path.partition("/")
     if path == "osimage.stanza":
-        return []  # its attributes are compared one by one one by one
+        return []  # its attributes are compared one by one
     if top in ("files", "procedures"):
         return [InputChange(*(("file", "/" + rest) if top == "files" else ("procedure", rest)), change)]
     return [InputChange("recipe", path, change)]
