@@ -24,7 +24,7 @@ FULL = os.environ.get("AVS_LARGE") == "1"
 # Of the file: its size, what of it is no hole, and where else something is; 2 GiB is where numbers get a sign.
 SIZE, DENSE = (3_000_000_000, 200 << 20) if FULL else (150_000_000, 4 << 20)
 PLACES = (1 << 31, (1 << 31) - 4096, 2_900_000_000) if FULL else (1 << 26, (1 << 26) - 4096, 140_000_000)
-MANY, MEMORY = (150_000, 250) if FULL else (15_000, 70)  # files; MB that a scan of them may take
+MANY, MEMORY = (150_000, 250) if FULL else (15_000, 50)  # files; MB that a scan of them may take
 
 
 def test_a_large_file_with_a_hole(installation: Installation, source: Path) -> None:
