@@ -1024,7 +1024,6 @@ def test_a_tag_served_already_whose_nodeset_is_due(node: ManagementNode) -> None
     node.knob("nodeset", fail={"cn002": "no mac address"})
     node.run("pack", "example.prod", "-t", "v1", "--nodeset", code=1)
     node.knob("nodeset", fail={})
-    (node.tftp() / "kernel").unlink()
     node.forget()
     again = node.run("pack", "example.prod", "-t", "v1", "--nodeset")
     assert not node.calls("packimage")
