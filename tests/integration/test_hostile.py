@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,11 +247,12 @@ def test_what_a_procedure_makes_beside_the_image(installation: Installation, sou
 def test_packing_writes_nothing_outside(installation: Installation, source: Path, host: Host, target: str) -> None:
     """A link of the image's own in place of a directory that packing writes into."""
     before = host.state()
-    (source / "rootimg/opt").symlink_to(target.format(host=host.top, up=up(host.top)))
+    shutil.rmtree(source / "rootimg/etc")
+    (source / "rootimg/etc").symlink_to(target.format(host=host.top, up=up(host.top)))
     installation.recipe("prepare_image_directory", "generate_image")
     installation.create(source)
     installation.run("tag", PROFILE, "-t", "v1")
-    assert "/opt/xcat of the image leads out of it" in installation.run("pack", PROFILE, "-t", "v1", code=1).error
+    assert "/etc of the image leads out of it" in installation.run("pack", PROFILE, "-t", "v1", code=1).error
     assert host.state() == before
 
 

@@ -67,7 +67,7 @@ def normal(text: str, quickstart: Quickstart) -> str:
     text = re.sub(r"\(\d+M\)", "(SIZE)", text)
     text = re.sub(r"\bon \S+, with", "on HOST, with", text)
     text = re.sub(r"\(uid 0 on \S+\)", "(uid 0 on HOST)", text)
-    text = re.sub(r'"(sha256|id|inputs)": "[0-9a-f]{64}"', r'"\1": "SHA256"', text)
+    text = re.sub(r'"(sha256|id|inputs|version)": "[0-9a-f]{64}"', r'"\1": "SHA256"', text)
     text = re.sub(r'"(seconds|size|packages(?:_\w+)?|bytes(?:_\w+)?)": [\d.e-]+', r'"\1": N', text)
     text = re.sub(r'"(host|real)": "[^"]*"', r'"\1": "HOST"', text)
     text = re.sub(r"line \d+", "line N", text)

@@ -507,7 +507,7 @@ def test_fifo_is_kept_and_socket_is_left_out_with_a_warning(
             os.chdir(here)
     plain_recipe(installation)
     result = installation.create(source)
-    assert result.stderr.count("Warning: ") == 1
+    assert result.stderr.count("Warning: ") - result.stderr.count("it has no package database") == 1
     assert "sockets are left out: rootimg/run/log.sock" in result.stderr
     installation.run("tag", PROFILE, "-t", "t1")
     installation.run("pack", PROFILE, "-t", "t1")
@@ -721,7 +721,7 @@ def test_tampered_file_in_a_tag_is_not_packed(installation: Installation, source
 
     forget_checkout(installation)
     result = installation.run("pack", PROFILE, "-t", "t1", "--force", code=1)
-    assert "the checkout of tag t1 differs from its manifest in 1 paths; nothing was packed" in result.error
+    assert "the checkout of tag t1 differs from its manifest in 1 path; nothing was packed" in result.error
     assert "rootimg/etc/motd: sha256" in result.error
     assert_nothing_published(installation, again)
     assert not list((installation.state / "checkouts").rglob("tree*")), "what is not proven must not be kept"
