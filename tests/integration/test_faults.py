@@ -157,6 +157,7 @@ def test_create_killed_at_any_time(installation: Installation, source: Path, tmp
         run.kill()
     installation.finish(run)
     installation.assert_clean()
+    time.sleep(1)  # it may have tagged, and a default name says the second
     installation.recipe(*FIRST)
     installation.create(source, "-f")
     installation.verify_repository()
