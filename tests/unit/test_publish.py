@@ -355,7 +355,7 @@ def _fail_sync(patched: pytest.MonkeyPatch) -> None:
     def broken(path: Path) -> None:
         raise OSError(5, "Input/output error", str(path))
 
-    patched.setattr(publish, "_sync", broken)
+    patched.setattr(publish, "sync", broken)
 
 
 def _fail_exchange(patched: pytest.MonkeyPatch) -> None:

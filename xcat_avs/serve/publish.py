@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
@@ -18,14 +17,13 @@ from typing import Callable, NamedTuple, Optional
 from xcat_avs.errors import AvsError, Interrupted
 from xcat_avs.serve.contents import changes
 from xcat_avs.serve.sets import MARK, RECORD, PackedSet, Target, _previous_link, altered, current, kept, previous
-from xcat_avs.system import mounts
+from xcat_avs.system import libc, mounts
+from xcat_avs.system.files import sync
 
-AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 # What a file system says that cannot exchange two names: NFS, FUSE, an old kernel.
 NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 Warn = Callable[[str], None]
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Published(NamedTuple):
@@ -96,7 +94,7 @@ def publish(
     (staging / RECORD).write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for path in [*sorted(staging.rglob("*"), reverse=True), staging]:  # entries come before their directory
         os.chmod(path, 0o755 if path.is_dir() else 0o644)
-        _sync(path)
+        sync(path)
     final = _unused(rootimgdir.with_name(f"{rootimgdir.name}{MARK}{record.tag}"), MARK)
     name = final.name
     os.rename(staging, final)
@@ -181,7 +179,7 @@ def switch(rootimgdir: Path, name: str, warn: Warn = _silent) -> str:
             if older is not None:
                 remembered.symlink_to(older)
         raise
-    _sync(rootimgdir.parent)
+    sync(rootimgdir.parent)
     return aside.name if real else ""
 
 
@@ -266,20 +264,12 @@ def finish_interrupted(rootimgdir: Path) -> str:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two names in one step; False where the file system, the kernel or the C library cannot."""
-    call = getattr(_libc, "renameat2", None)
-    if call is None:
-        return False
-    if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in NO_EXCHANGE:
-        return False
-    raise AvsError(f"cannot exchange {one} and {other}: {os.strerror(code)}; the served files are as they were")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        libc.renameat2(one, other, RENAME_EXCHANGE)
+    except OSError as err:
+        if err.errno in NO_EXCHANGE:
+            return False
+        raise AvsError(
+            f"cannot exchange {one} and {other}: {err.strerror}; the served files are as they were"
+        ) from None
+    return True
