@@ -12,14 +12,14 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from xcat_avs import __version__, modes, report
 from xcat_avs.errors import AvsError, Interrupted, UsageError
 from xcat_avs.escape import printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
-from xcat_avs.request import OPTIONS, Request
+from xcat_avs.request import OPTIONS, Request, placed
 from xcat_avs.site import Site
 from xcat_avs.system import command, mounts
 from xcat_avs.system.progress import Progress
@@ -110,12 +110,12 @@ def _command(typer: Any, take: Callable[..., None]) -> Callable[..., None]:
 def to_request(parsed: Mapping[str, Any]) -> Request:
     """The request, each value given at most once. Raises UsageError."""
     values: dict[str, Any] = {}
-    for name, value in parsed.items():
+    for name, value in placed(parsed).items():
         if value is None or isinstance(value, bool):
             values[name] = value or getattr(Request, name)
             continue
-        if len(value) > 1 and name == "image":
-            raise UsageError(f"unexpected argument {value[1]!r}; a message of several words is quoted: -m 'MESSAGE'")
+        if len(value) > 1 and name == "argument":
+            raise UsageError(modes.unexpected(value[1]))
         if len(value) > 1:
             raise UsageError(f"{_flag(name)} is given {len(value)} times")
         values[name] = _checked(name, value[0]) if value else ""
@@ -124,7 +124,7 @@ def to_request(parsed: Mapping[str, Any]) -> Request:
 
 def _checked(name: str, value: str) -> str:
     """The value of a field as text. Raises UsageError for what is none."""
-    path = name in OPTIONS and OPTIONS[name].path
+    path = name == "argument" or (name in OPTIONS and OPTIONS[name].path)
     if not value.strip():
         raise UsageError(f"an empty value for {_flag(name)}")
     value = value if path else _typed(value)
@@ -166,9 +166,10 @@ def _raise_interrupted(signum: int, _frame: Optional[FrameType]) -> None:
     raise Interrupted(signum)
 
 
-def _answer(text: str) -> None:
+def _answer(answer: Union[str, bytes]) -> None:
     try:
-        sys.stdout.write(text)
+        stream: Any = sys.stdout.buffer if isinstance(answer, bytes) else sys.stdout
+        stream.write(answer)
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -202,7 +203,7 @@ def _run(argv: Sequence[str], call: Call) -> int:
         if code is not None:
             return code
     result = mode.run(request, site)
-    _answer(report.to_json(result) if request.json else report.to_text(result, sys.stdout.isatty()))
+    _answer(report.to_json(result) if request.json else report.to_output(result, sys.stdout.isatty()))
     return result.code
 
 

@@ -7,7 +7,7 @@ import json
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional, Union
 
 from xcat_avs.escape import printable, printable_lines
 
@@ -42,11 +42,13 @@ class Report:
     """A mode's answer: blocks of text and tables for people, one document for programs.
 
     A block that is a str keeps its new lines: a value that others wrote is put into one by `as_lines`.
+    data: in place of the blocks, what goes to a file or a pipe byte by byte.
     """
 
     blocks: Sequence[object] = ()
     document: dict[str, Any] = field(default_factory=dict)
     code: int = 0  # the exit code
+    data: Optional[bytes] = None
 
 
 def render(table: Table) -> str:
@@ -90,6 +92,21 @@ def folded(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int = W
 def as_lines(items: Iterable[str]) -> str:
     """A block of these lines; none of them can make another."""
     return "\n".join(map(printable, items))
+
+
+def columns(headers: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str]) -> str:
+    """A block of many rows, aligned but for the last column: tabulate takes seconds for some ten thousand of them."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows)][:-1]
+    cells = [f"{{:{'>' if side == RIGHT else '<'}{width}}}" for width, side in zip(widths, align)]
+    line = "  ".join([*cells, "{}"]).format
+    return as_lines([line(*row) for row in (headers, *rows)])
+
+
+def to_output(report: Report, terminal: bool) -> Union[str, bytes]:
+    """The report for people, or its data. terminal: that is where it goes."""
+    if report.data is None:
+        return to_text(report, terminal)
+    return printable_lines(report.data.decode("utf-8", "surrogateescape")) if terminal else report.data
 
 
 def to_text(report: Report, terminal: bool = False) -> str:

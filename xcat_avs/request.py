@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,7 @@ class Request:
     """
 
     image: str = ""
+    argument: str = ""  # the word after IMAGE, in the modes that take one: PATTERN, PATH, DIR
     mode: str = _option("-c MODE", "what to do")
     tag: str = _option("-t TAG", "the tag", "tag show pack rollback verify diff")
     revision: str = _option("-r REV", "the revision (default: the newest)", "tag show diff")
@@ -89,3 +91,10 @@ class Request:
 OPTIONS: dict[str, Option] = {
     field.name: field.metadata["option"] for field in dataclasses.fields(Request) if "option" in field.metadata
 }
+
+
+def placed(parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """A parsed command line with the words that belong to no option in their places: IMAGE, unless -p says it, and what follows."""
+    words = list(parsed["image"] or [])
+    images = 0 if parsed["profile"] and len(words) == 1 else 1
+    return {**parsed, "image": words[:images], "argument": words[images:]}

@@ -11,7 +11,7 @@ import pytest
 
 from xcat_avs.diff import differences
 from xcat_avs.diff.differences import AttributeChange, FileChange, InputChange, PrivilegeChange
-from xcat_avs.tree import rights
+from xcat_avs.tree import inside, rights
 from xcat_avs.tree.manifest import Entry, Manifest
 
 CAP_NET_RAW = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
@@ -79,13 +79,13 @@ def test_files_are_called_as_the_image_calls_them() -> None:
     "path", ["/", "/etc", "/etc/passwd", "kernel", "build_info/inputs/recipe.conf", "addons/a/b", "/etc/b @ü x"]
 )
 def test_names_go_both_ways(path: str) -> None:
-    assert differences.shown(differences.stored(path)) == path
+    assert inside.shown(inside.stored(path)) == path
 
 
 def test_a_path_cannot_leave_the_image() -> None:
-    assert differences.stored("/../../kernel") == "rootimg/kernel"
-    assert differences.stored("../v2/kernel") == "v2/kernel"
-    assert differences.stored("//etc//passwd/") == "rootimg/etc/passwd"
+    assert inside.stored("/../../kernel") == "rootimg/kernel"
+    assert inside.stored("../v2/kernel") == "v2/kernel"
+    assert inside.stored("//etc//passwd/") == "rootimg/etc/passwd"
 
 
 def test_privileges() -> None:

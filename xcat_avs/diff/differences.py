@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Optional
 
+from xcat_avs.tree.inside import ROOT, shown
 from xcat_avs.tree.manifest import CAPABILITY, Entry, Manifest
 from xcat_avs.tree.packages import PackageChanges
 from xcat_avs.tree.patterns import matches
 from xcat_avs.tree.rights import rights
 
-ROOT, INFO, INPUTS = "rootimg", "build_info", "build_info/inputs"
+INFO, INPUTS = "build_info", "build_info/inputs"
 # Field of an Entry -> what a report calls it. Times and holes are never compared.
 FACTS = {
     "type": "type", "size": "content", "sha256": "content", "link": "link", "device": "device", "mode": "mode",
@@ -81,19 +82,6 @@ class Differences:
     @property
     def identical(self) -> bool:
         return not (any(self.packages) or self.attributes or self.inputs or self.files)
-
-
-def shown(path: str) -> str:
-    """A path of a version as people know it."""
-    if path == ROOT:
-        return "/"
-    return path[len(ROOT) :] if path.startswith(ROOT + "/") else path
-
-
-def stored(path: str) -> str:
-    """A path of a version from what people call it."""
-    whole = posixpath.normpath("/" + path.lstrip("/"))  # a `..` cannot lead above the top
-    return (ROOT + whole).rstrip("/") if path.startswith("/") else whole[1:]
 
 
 def of_manifests(old: Manifest, new: Manifest) -> Differences:

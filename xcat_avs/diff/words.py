@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from xcat_avs.clock import local
-from xcat_avs.diff import differences
 from xcat_avs.diff.differences import Differences, FileChange
 from xcat_avs.escape import printable
 from xcat_avs.report import LEFT, RIGHT, Table, as_lines, short_size
+from xcat_avs.tree.inside import shown
 from xcat_avs.tree.manifest import Entry
 from xcat_avs.tree.packages import Package, PackageChanges, PackageList
 
@@ -34,7 +34,7 @@ def name(side: Side) -> str:
 
 def label(path: str, side: Side) -> str:
     """A file of one side, as a unified diff names it."""
-    return f"{printable(differences.shown(path))} ({name(side)})"
+    return f"{printable(shown(path))} ({name(side)})"
 
 
 def heading(old: Side, new: Side) -> Table:
@@ -155,14 +155,14 @@ def facts_document(found: Differences) -> dict[str, Any]:
 
 def file_document(item: FileChange) -> dict[str, Any]:
     return {"path": item.path, "change": item.change, "facts": list(item.facts),
-            "old": _entry_document(item.old), "new": _entry_document(item.new)}  # fmt: skip
+            "old": entry_document(item.old), "new": entry_document(item.new)}  # fmt: skip
 
 
-def _entry_document(entry: Optional[Entry]) -> Optional[dict[str, Any]]:
+def entry_document(entry: Optional[Entry]) -> Optional[dict[str, Any]]:
     if entry is None:
         return None
     return {
         "type": entry.type, "mode": f"{entry.mode:04o}", "uid": entry.uid, "gid": entry.gid, "size": entry.size,
-        "sha256": entry.sha256, "link": entry.link, "device": list(entry.device), "hardlink": differences.shown(entry.hardlink),
+        "sha256": entry.sha256, "link": entry.link, "device": list(entry.device), "hardlink": shown(entry.hardlink),
         "xattrs": {name: value.hex() for name, value in entry.xattrs},
     }  # fmt: skip

@@ -29,6 +29,7 @@ class Mode:
     private: bool = False
     image: bool = True  # whether IMAGE must be given
     values: Mapping[str, str] = field(default_factory=dict)
+    argument: str = ""  # how the word after IMAGE is called, in brackets where it may be left out; "" for none
 
     @property
     def takes(self) -> dict[str, Option]:
@@ -64,8 +65,8 @@ def usage(mode: Optional[Mode] = None) -> str:
     else:
         takes = mode.takes
         needs = [takes[name].words for name in mode.needs]
-        words = ["avsimage -c", mode.name, "IMAGE" if mode.image else "[IMAGE]", *needs, "[options]"]
-        lines = ["Usage:", f"  {' '.join(words)}", "", f"  {mode.summary}", ""]
+        words = ["avsimage -c", mode.name, "IMAGE" if mode.image else "[IMAGE]", mode.argument, *needs, "[options]"]
+        lines = ["Usage:", f"  {' '.join(filter(None, words))}", "", f"  {mode.summary}", ""]
         if takes:
             width = max(width, *(len(option.words) for option in takes.values()))
             lines += [f"Options of {mode.name}:", *(_help(option, width) for option in takes.values()), ""]
@@ -101,3 +102,14 @@ def check(request: Request, mode: Mode) -> None:
         raise UsageError(
             f"mode {mode.name} needs the IMAGE, a profile such as example.prod or the full name of an osimage"
         )
+    if request.argument and not mode.argument:
+        if request.profile and not request.image:
+            raise UsageError(f"IMAGE is given twice: {request.argument!r}, and -p {request.profile!r}")
+        raise UsageError(unexpected(request.argument))
+    if mode.argument and mode.argument[0] != "[" and not request.argument:
+        raise UsageError(f"mode {mode.name} needs {mode.argument}, after the IMAGE")
+
+
+def unexpected(word: str) -> str:
+    """What to say of a word too many."""
+    return f"unexpected argument {word!r}; a message of several words, or a pattern, is quoted: -m 'MESSAGE'"

@@ -25,7 +25,7 @@ from xcat_avs.store.protocol import MANIFEST, Store, Version
 from xcat_avs.store.tags import find_revision, find_tags
 from xcat_avs.store.trees import INPUTS, stored_manifest
 from xcat_avs.system import mounts
-from xcat_avs.tree import packages, scan
+from xcat_avs.tree import inside, packages, scan
 from xcat_avs.tree.manifest import Manifest
 from xcat_avs.tree.packages import PackageList
 
@@ -185,7 +185,7 @@ def _keep_within(root: Path) -> None:
 
 def _content(store: Store, image: OsImage, old: Side, new: Side, wanted: str, document: dict[str, Any]) -> Report:
     """One file of both versions."""
-    path = differences.stored(wanted)
+    path = inside.stored(wanted)
     one, other = (_file(store, image, _version(side), path) for side in (old, new))
     if one is None and other is None:
         both = f"neither {words.name(old)} nor {words.name(new)}"
@@ -194,7 +194,7 @@ def _content(store: Store, image: OsImage, old: Side, new: Side, wanted: str, do
             "beside it are kernel, initrd-stateless.gz, build_info/report and the like"
         )
     facts = [_facts(data) for data in (one, other)]
-    document = {**document, "path": differences.shown(path), "identical": one == other,
+    document = {**document, "path": inside.shown(path), "identical": one == other,
                 "content": {"old": facts[0], "new": facts[1]}, "diff": None}  # fmt: skip
     if one == other:
         assert facts[0] is not None
