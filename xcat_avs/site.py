@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 from urllib.parse import unquote
 
 from xcat_avs.definitions.osimage import OsImage, resolve, same_trunk
@@ -62,7 +63,7 @@ class Site:
     @classmethod
     def open(cls, request: Request, progress: Progress) -> Site:
         settings = load_settings()
-        definitions = _definitions(settings, request.mode == "status")
+        definitions = _definitions(settings, request.mode in ("status", "images"))
         settings = load_site_settings(settings, definitions.installdir)
         trust.refuse_foreign(settings.state, DIRECTORIES)
         trust.refuse_foreign(settings.logs)
@@ -111,8 +112,9 @@ class Site:
     def check_place(self, target: Target) -> None:
         """Refuse to serve from, or move aside, what is no image directory of this osimage."""
         own = {"the state directory": self.settings.state, "the directory of logs": self.settings.logs}
-        if self.settings.store.startswith(SCHEME):
-            own["the store"] = Path(unquote(self.settings.store[len(SCHEME) :]))
+        store = self.local_store()
+        if store is not None:
+            own["the store"] = store
         place.refuse(target, place.around(target, self.definitions, own))
 
     def pack_settings(self, image: OsImage, request: Request) -> Settings:
@@ -213,6 +215,32 @@ class Site:
         """The journals of all osimages, by date."""
         paths = sorted((self.settings.state / "journal").glob("*.jsonl"))
         return sorted((entry for path in paths for entry in journal.read(path)), key=lambda entry: entry.date)
+
+    def narrowed(self, request: Request) -> list[OsImage]:
+        """All osimages by name, or those that -o and -a leave."""
+        return [
+            image for _, image in sorted(self.definitions.osimages().items())
+            if request.osvers in ("", image.osvers) and request.osarch in ("", image.osarch)
+        ]  # fmt: skip
+
+    def places(self, image: OsImage) -> list[Path]:
+        """The directories that hold something of an osimage: its build, the kept checkout, and what is, or was, served."""
+        rootimgdir = self.target(image).rootimgdir
+        own = [self.settings.state / name / image.name for name in ("builds", "checkouts", "staging")]
+        return [*own, *sets.directories(rootimgdir, image.name)]
+
+    def running(self) -> dict[str, dict[str, str]]:
+        """Osimage -> `build` or `pack` where one runs -> who does it, since when."""
+        found: dict[str, dict[str, str]] = {}
+        for name, holder in locks.holders(self.settings.state / "locks").items():
+            image, _, activity = name.rpartition(".")
+            found.setdefault(image, {})[activity] = holder
+        return found
+
+    def local_store(self) -> Optional[Path]:
+        """The directory of the store, where it is on this machine."""
+        url = self.settings.store
+        return Path(unquote(url[len(SCHEME) :])) if url.startswith(SCHEME) else None
 
     def private(self, directory: Path) -> Path:
         """The directory, made for root only where it is not there."""

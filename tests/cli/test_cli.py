@@ -21,7 +21,10 @@ from xcat_avs.definitions import osimage
 
 from .conftest import PROD, TEST, TOP, Answer, Installation
 
-MODES = ("create", "tag", "list-tags", "pack", "rollback", "status", "show", "log", "diff", "steps", "env")
+MODES = (
+    "create", "tag", "list-tags", "pack", "rollback", "status", "show", "log", "diff", "steps", "env",
+    "files", "cat", "checkout", "journal", "images",
+)  # fmt: skip
 GOLDEN = Path(__file__).resolve().parent / "golden"
 NOBODY = others.by_uid(65534)
 
@@ -49,7 +52,7 @@ def test_help(avs: Installation, argv: list[str]) -> None:
 def test_help_of_a_mode(avs: Installation, mode: str) -> None:
     answer = avs("-c", mode, "-h")
     assert (answer.code, answer.err) == (0, "")
-    image_word = "[IMAGE]" if mode == "status" else "IMAGE"
+    image_word = "[IMAGE]" if mode in ("status", "journal", "images") else "IMAGE"
     assert f"avsimage -c {mode.replace('_', '-')} {image_word}" in answer.out
     assert avs("-h", "-c", mode).out == answer.out
 
@@ -907,6 +910,7 @@ NORMAL = [
     (re.compile(r"\b\d{4}(-\d\d){5}-"), "TAG-DATE-"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "SHA256"),
     (re.compile(r'"seconds": [\d.e-]+'), '"seconds": SECONDS'),
+    (re.compile(r'("on_disk": |"store": \{\s+"bytes": )\d+'), r"\1SIZE"),
     (re.compile(r'("rootimg\.[^}]*?"size": )\d+'), r"\1SIZE"),
     (re.compile(r" \d(?=s  )"), " N"),
     (re.compile(r"\b\d+K\b"), "NK"),
@@ -958,6 +962,16 @@ STORY: dict[str, list[str]] = {
     "steps.json": ["steps", "example.prod", "--json"],
     "env.txt": ["env", "example.prod"],
     "env.json": ["env", TEST, "--json"],
+    "files.txt": ["files", "example.prod", "/*"],
+    "files.json": ["files", "example.prod", "/etc/p*", "-t", "v2", "--json"],
+    "cat.txt": ["cat", "example.prod", "/etc/passwd", "-t", "v2"],
+    "cat.json": ["cat", "example.prod", "kernel", "-r", "2", "--json"],
+    "checkout.txt": ["checkout", "example.prod", "DIR1", "-t", "v2"],
+    "checkout.json": ["checkout", "example.prod", "DIR2", "--json"],
+    "journal.txt": ["journal"],
+    "journal.json": ["journal", "example.test", "--json"],
+    "images.txt": ["images"],
+    "images.json": ["images", "example.prod", "--json"],
     "create-finish.txt": [
         "create",
         "example.prod",
@@ -977,10 +991,8 @@ STORY: dict[str, list[str]] = {
 def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Installation, dict[str, Answer]]:
     """All of STORY, told once."""
     avs = Installation.make(tmp_path_factory.mktemp("story"))
-    source = str(avs.tree())
-    return avs, {
-        name: avs("-c", *(source if word == "SOURCE" else word for word in argv)) for name, argv in STORY.items()
-    }
+    places = {"SOURCE": str(avs.tree()), "DIR1": str(avs.top / "one"), "DIR2": str(avs.top / "two")}
+    return avs, {name: avs("-c", *(places.get(word, word) for word in argv)) for name, argv in STORY.items()}
 
 
 @pytest.mark.slow

@@ -100,6 +100,7 @@ def test_mode_has_its_section_with_just_its_options(name: str) -> None:
     assert sorted(items(section(PAGES[0], name))) == sorted(flags)
     assert mode.alias in read(PAGES[0])
     assert name in section(PAGES[0], "MODE")
+    assert mode.argument.strip("[]") in section(PAGES[0], name)
 
 
 def test_every_option_is_taken_by_a_mode_and_so_documented() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,6 +139,15 @@ def same_trunk(images: Mapping[str, OsImage], image: OsImage) -> list[OsImage]:
         other for name, other in sorted(images.items())
         if name != image.name and other.store_path == image.store_path and other.provmethod in kinds
     ]  # fmt: skip
+
+
+def stored_images(images: Iterable[OsImage]) -> list[OsImage]:
+    """Those that can be built and stored; a statelite one only where no netboot one has its trunk."""
+    found: dict[str, OsImage] = {}
+    for image in sorted(images, key=lambda image: image.provmethod == "statelite"):
+        with suppress(AvsError):
+            found.setdefault(image.check().store_path, image)
+    return list(found.values())
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,29 @@ class Mode:
 
 def table() -> dict[str, Mode]:
     """All modes by name, in the order of the usage."""
-    from xcat_avs.modes import create, diff, env, list_tags, log, pack, rollback, show, status, steps, tag, verify
+    from xcat_avs.modes import (
+        cat,
+        checkout,
+        create,
+        diff,
+        env,
+        files,
+        images,
+        journal,
+        list_tags,
+        log,
+        pack,
+        rollback,
+        show,
+        status,
+        steps,
+        tag,
+        verify,
+    )
 
     modules = (create, tag, list_tags, pack, rollback, status, show, log, diff, verify, steps, env)
-    return {module.MODE.name: module.MODE for module in modules}
+    looking = (files, cat, checkout, journal, images)
+    return {module.MODE.name: module.MODE for module in (*modules, *looking)}
 
 
 def usage(mode: Optional[Mode] = None) -> str:

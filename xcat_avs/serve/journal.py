@@ -92,6 +92,15 @@ def read(path: Path) -> Sequence[JournalEntry]:
     return [entry for entry in entries if entry is not None]
 
 
+def periods(entries: Sequence[JournalEntry]) -> list[tuple[JournalEntry, str]]:
+    """Each entry with the date of the next one of its osimage, "" for the last: what it served was served till then."""
+    found, following = list[tuple[JournalEntry, str]](), dict[str, str]()
+    for entry in reversed(entries):
+        found.append((entry, following.get(entry.osimage, "")))
+        following[entry.osimage] = entry.date
+    return found[::-1]
+
+
 def mentions(entries: Iterable[JournalEntry]) -> Iterator[str]:
     """What journals say of a store, a sentence each."""
     return (f"the journal knows tag {entry.tag} of {entry.source}" for entry in entries if entry.tag)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,11 @@ class Served:
             "differing": [*self.differing, *self.stale.values()], "nodeset": list(self.nodeset) if self.nodeset_due else [],
             "service_nodes": {service: list(nodes) for service, nodes in self.behind.items()},
         }  # fmt: skip
+
+
+def counts(table: Mapping[str, Node]) -> Mapping[str, int]:
+    """Osimage -> how many nodes boot it."""
+    return Counter(node.provmethod for node in table.values())
 
 
 def look(image: OsImage, installdir: Path, tftpdir: Path, table: Mapping[str, Node]) -> Served:

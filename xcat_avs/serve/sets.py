@@ -121,6 +121,13 @@ def kept(rootimgdir: Path, osimage: str, tag: str = "") -> dict[str, PackedSet]:
     return {names.get(name, name): record for name, record in found.items()}
 
 
+def directories(rootimgdir: Path, osimage: str) -> list[Path]:
+    """Every directory that is, or was, served of an osimage and is still there."""
+    packed = [rootimgdir.parent / name for name in kept(rootimgdir, osimage)]
+    aside = rootimgdir.parent.glob(f"{rootimgdir.name}.moved.aside.on.*")
+    return sorted({Path(os.path.realpath(path)) for path in (rootimgdir, *packed, *aside)})
+
+
 def packed_as(image: OsImage, targets: Iterable[Target]) -> dict[str, list[str]]:
     """Tag of an image -> profiles (or names) of the osimages that serve it now."""
     found: dict[str, list[str]] = {}

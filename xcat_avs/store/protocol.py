@@ -27,6 +27,21 @@ class Revision:
 
 
 @dataclass(frozen=True)
+class Summary:
+    """What a store has of an image: the newest revision of trunk (0: none), its size, and how many tags.
+
+    date: UTC, ISO 8601. packages, bytes: of rootimg, where the revision says so. newest: the newest tag.
+    """
+
+    revision: int = 0
+    date: str = ""
+    packages: Optional[int] = None
+    bytes: Optional[int] = None
+    tags: int = 0
+    newest: str = ""
+
+
+@dataclass(frozen=True)
 class Version:
     """A version to read: a tag, or trunk at a revision (None: the newest)."""
 
@@ -98,6 +113,9 @@ class Store(Protocol):
 
     def newest_tags(self, images: Sequence[OsImage]) -> dict[str, str]:
         """Name of an image -> its newest tag, "" where it has none. Costs as much as asking for one image."""
+
+    def summaries(self, images: Sequence[OsImage]) -> dict[str, Summary]:
+        """Name of an image -> what there is of it. Costs little more than asking for one image."""
 
     def read(self, image: OsImage, version: Version, path: str) -> bytes:
         """One file of a version. Raises NotFoundError."""

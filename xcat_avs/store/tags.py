@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from xcat_avs.definitions.osimage import OsImage, Tag, check_tag_name
 from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
 from xcat_avs.identity import Identity
-from xcat_avs.store.protocol import Revision, Store
+from xcat_avs.store.protocol import Revision, Store, Version
 
 LONGEST = 18  # digits of a revision number
 
@@ -32,6 +32,17 @@ def find_revision(text: str, store: Store, image: OsImage) -> Revision:
     if head is None:
         raise NotFoundError(f"{image.name} has no revision yet; build one with `avsimage -c create {image.profile}`")
     return head
+
+
+def find_version(tag: str, revision: str, store: Store, image: OsImage) -> tuple[Version, int]:
+    """The version that -t or -r names, the newest without them; and the revision of trunk that it holds."""
+    if tag and revision:
+        raise UsageError("give -t TAG or -r REV, not both")
+    if tag:
+        found = find_tag(tag, store, image)
+        return Version(tag=found.name), found.source
+    number = find_revision(revision, store, image).number
+    return Version(revision=number), number
 
 
 def find_tag(name: str, store: Store, image: OsImage) -> Tag:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from xcat_avs.errors import AvsError
+from xcat_avs.store.protocol import Summary
 
 WORDS = {"added": "added", "deleted": "removed", "modified": "changed"}
 
@@ -24,6 +27,23 @@ def summary(root: ElementTree.Element, url: str) -> list[tuple[str, str]]:
             # svn lists a path whose kind changed twice: as removed and as added.
             found[path] = "changed" if path in found else word
     return sorted(found.items())
+
+
+def summarized(top: Sequence[Element], tags: Sequence[Element], facts: Mapping[str, Any]) -> Summary:
+    """What `svn ls --xml` lists of an image and of its tags, with what the provenance counts. top: empty without a trunk."""
+    made = {_revision(entry): entry.findtext("name", "") for entry in tags if entry.get("kind") == "dir"}
+    newest = made[max(made)] if made else ""
+    trunk = next((entry for entry in top if entry.findtext("name") == "trunk"), None)
+    if trunk is None:
+        return Summary(tags=len(made), newest=newest)
+    counts = {key: value for key, value in facts.items() if key in ("packages", "bytes") and isinstance(value, int)}
+    date = trunk.findtext("commit/date", "")
+    return Summary(revision=_revision(trunk), date=date, tags=len(made), newest=newest, **counts)
+
+
+def _revision(entry: Element) -> int:
+    commit = entry.find("commit")
+    return int(commit.get("revision", "0")) if commit is not None else 0
 
 
 def documents(data: bytes, origin: str) -> list[dict[str, Any]]:

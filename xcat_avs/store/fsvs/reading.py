@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -13,9 +14,11 @@ from xcat_avs.definitions.osimage import OsImage, Tag
 from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.store.fsvs import answers
 from xcat_avs.store.fsvs.subversion import NO_REVISION, Subversion, quote
-from xcat_avs.store.protocol import PROVENANCE, Revision, Version
+from xcat_avs.store.protocol import PROVENANCE, Revision, Summary, Version
 
 MANY = 500  # targets in one command line
+DIRECTORY, _, NAME = PROVENANCE.rpartition("/")
+LISTED = ("", "/trunk", "/tags", f"/trunk/{DIRECTORY}")  # what summaries lists of an image
 REAL = "avs:real"  # revision property: who made it, as the system knows them
 USER = re.compile(r"([^\s;]+); ")  # how messages begin
 
@@ -90,6 +93,26 @@ class Reading(Subversion):
                 found[image.name] = made[max(made)] if made else ""
         return found
 
+    def summaries(self, images: Sequence[OsImage]) -> dict[str, Summary]:
+        found: dict[str, Summary] = {}
+        step = MANY // len(LISTED)
+        for part in (images[start : start + step] for start in range(0, len(images), step)):
+            root = self._listings([f"{self.url(image)}{below}@HEAD" for image in part for below in LISTED])
+            lists = iter([list(listing.iter("entry")) for listing in root.iter("list")])
+            listed = dict(zip([image.name for image in part], zip(*[lists] * len(LISTED))))
+            counts = self._counts([image for image in part if _names(listed[image.name][-1]) & {NAME}])
+            for name, (top, trunk, tags, _) in listed.items():
+                found[name] = answers.summarized(top if trunk else [], tags, counts.get(name, {}))
+        return found
+
+    def _counts(self, images: Sequence[OsImage]) -> dict[str, dict[str, Any]]:
+        """Name of an image -> the provenance of its newest revision; nothing where one of them is damaged."""
+        targets = [self._peg(image, Version(), PROVENANCE) for image in images]
+        with suppress(AvsError):
+            found = answers.documents(self._svn(["svn", "cat", *targets]).stdout, PROVENANCE) if targets else []
+            return dict(zip([image.name for image in images], found)) if len(found) == len(images) else {}
+        return {}
+
     def read(self, image: OsImage, version: Version, path: str) -> bytes:
         return self._svn(["svn", "cat", self._peg(image, version, path)]).stdout
 
@@ -138,6 +161,10 @@ class Reading(Subversion):
         listing = self._xml(["svn", "ls", "--xml", self._peg(image, version, path)])
         entries = listing.iter("entry") if listing is not None else ()
         return [(entry.findtext("name", ""), entry.get("kind", "")) for entry in entries]
+
+
+def _names(listing: Sequence[ElementTree.Element]) -> set[str]:
+    return {entry.findtext("name", "") for entry in listing}
 
 
 def _revision(entry: ElementTree.Element) -> Revision:
