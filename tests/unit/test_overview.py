@@ -16,6 +16,7 @@ from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.store.fsvs import answers
 from xcat_avs.store.protocol import Summary
 from xcat_avs.system import disk, locks
+from xcat_avs.system.runner import QUIET
 
 
 def test_who_holds_a_lock(tmp_path: Path) -> None:
@@ -33,10 +34,10 @@ def test_sizes_on_disk(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x" * size)
     os.link(tmp_path / "a/one", tmp_path / "a/again")
     groups = {"a": [tmp_path / "a", tmp_path / "none"], "b": [tmp_path / "b"], "c": [tmp_path / "a/sub"], "d": []}
-    found = disk.used(groups)
+    found = disk.used(QUIET, groups)
     assert 2 << 20 <= found["a"] < (2 << 20) + 65536
     assert (found["b"], found["d"]) == (0, 0), "a file is no directory of an osimage"
-    assert disk.used({}) == {}
+    assert disk.used(QUIET, {}) == {}
 
 
 def test_until_when_something_was_served() -> None:

@@ -31,7 +31,7 @@ def run(request: Request, site: Site) -> Report:
     places = {image.name: site.places(image) for image in usable}
     nodes, running = counts(site.definitions.nodes()), site.running()
     local_store = site.local_store()
-    used = disk.used({**places, "": [local_store] if local_store else []})
+    used = disk.used(site.runner(), {**places, "": [local_store] if local_store else []})
     documents = [
         _document(image, site, stored.get(image.name, Summary()), used.get(image.name))
         | {"nodes": nodes.get(image.name, 0), "running": running.get(image.name, {})}

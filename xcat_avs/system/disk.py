@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from xcat_avs.system import command
+from xcat_avs.system.runner import Runner
 
 MANY = 1000  # directories in one command line
 
 
-def used(groups: Mapping[str, Iterable[Path]]) -> dict[str, int]:
+def used(runner: Runner, groups: Mapping[str, Iterable[Path]]) -> dict[str, int]:
     """Name -> bytes that its directories take on disk, what cannot be read left out.
 
     All of them are looked at by one `du`, which reads a tree several times as fast as Python does. A file with
@@ -22,7 +22,7 @@ def used(groups: Mapping[str, Iterable[Path]]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for start in range(0, len(every), MANY):
         # Where a build removes files meanwhile du fails, and has all the rest.
-        said = command.capture(["du", "-s0", "--block-size=1", "--", *every[start : start + MANY]], check=False).text
+        said = runner.capture(["du", "-s0", "--block-size=1", "--", *every[start : start + MANY]], check=False).text
         for size, _, path in (line.partition("\t") for line in said.split("\0") if line):
             sizes[path] = int(size)
     return {name: sum(sizes.get(path, 0) for path in paths) for name, paths in wanted.items()}
