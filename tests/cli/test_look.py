@@ -186,3 +186,18 @@ def test_until_when(built: Installation) -> None:
     assert " rollback root two lines\n" in re.sub(" +", " ", built("-c", "journal", "-o", "debian12").out)
     assert json.loads(built("-c", "journal", "-o", "debian13", "--json").out) == {"entries": []}
     assert os.listdir(built.top / "state/journal") == [f"{PROD}.jsonl"]
+
+
+@pytest.mark.slow
+def test_a_tag_that_somebody_wrote_to(looked: Installation, tmp_path: Path) -> None:
+    tags = f"file://{looked.top}/repo/netboot/debian12/x86_64/example.prod/tags"
+    (tmp_path / "new").write_text("root::0:0::/root:/bin/sh\n")
+    words = ["cp", "HEAD", f"{tags}/v1", f"{tags}/bad", "put", str(tmp_path / "new"), f"{tags}/bad/rootimg/etc/passwd"]
+    subprocess.run(["svnmucc", "-m", "by hand", *words], check=True, capture_output=True)
+    answer = looked("-c", "cat", "example.prod", "-t", "bad", "/etc/passwd")
+    refused(answer, "tag bad: '/etc/passwd' is damaged in the store", f"`avsimage -c verify {PROD} -t bad`")
+    refused(
+        looked("-c", "checkout", "example.prod", "-t", "bad", str(tmp_path / "out")),
+        "differs from its manifest in 1 path",
+    )
+    assert not (tmp_path / "out").exists()

@@ -94,7 +94,7 @@ def test_a_file_comes_as_it_is() -> None:
 def test_a_damaged_store_is_said(files: dict[str, bytes], words: str) -> None:
     with pytest.raises(DamageError, match=words) as caught:
         sight(files).content("rootimg/etc/passwd")
-    assert f"`avsimage -c verify {IMAGE.name}`" in caught.value.text
+    assert f"`avsimage -c verify {IMAGE.name} -t v1`" in caught.value.text
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,9 @@ class Sight:
             where = (
                 entry.hardlink if entry.hardlink and not _aside(entry.hardlink, found) else f"{CARRIED}/{entry.sha256}"
             )
-        advice = (
-            f"; `avsimage -c verify {self.image.name}` looks at all of a tag, and another one may have the file whole"
-        )
+        advice = "; another tag or revision may have it whole"
+        if self.version.tag:
+            advice += f", and `avsimage -c verify {self.words()}` looks at all of this one"
         try:
             data = self.store.read(self.image, self.version, where)
         except NotFoundError:

@@ -239,11 +239,11 @@ def _prove(image: OsImage, version: Version, new: Path, wanted: Manifest) -> Non
     try:
         restore.restore(str(new), wanted, new / CARRIED)
     except AvsError as err:
-        raise err.prefixed(f"{text}; nothing was packed: ") from None
+        raise err.prefixed(f"{text}; nothing was packed or kept: ") from None
     differences = _differences(new, wanted)
     if differences:
         raise AvsError(
-            f"{text} in {counted(len(differences), 'path')}; nothing was packed:",
+            f"{text} in {counted(len(differences), 'path')}; nothing was packed or kept:",
             [ascii(line)[1:-1] for line in differences[:SHOWN]],
         )
 
