@@ -115,7 +115,7 @@ def to_request(parsed: Mapping[str, Any]) -> Request:
             values[name] = value or getattr(Request, name)
             continue
         if len(value) > 1 and name == "argument":
-            raise UsageError(modes.unexpected(value[1]))
+            raise UsageError(modes.unexpected(*value))
         if len(value) > 1:
             raise UsageError(f"{_flag(name)} is given {len(value)} times")
         values[name] = _checked(name, value[0]) if value else ""

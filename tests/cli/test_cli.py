@@ -910,6 +910,7 @@ NORMAL = [
     (re.compile(r"\b\d{4}(-\d\d){5}-"), "TAG-DATE-"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "SHA256"),
     (re.compile(r'"seconds": [\d.e-]+'), '"seconds": SECONDS'),
+    (re.compile(r'\b\d+(?= paths, all of them)|(?<="paths": )\d+(?=,\s+"proven")'), "NUMBER"),
     (re.compile(r'("on_disk": |"store": \{\s+"bytes": )\d+'), r"\1SIZE"),
     (re.compile(r'("rootimg\.[^}]*?"size": )\d+'), r"\1SIZE"),
     (re.compile(r" \d(?=s  )"), " N"),

@@ -28,8 +28,11 @@ BINARY = b"\x00\xff\x1b[31m no new line"
         (["-c", "cat", "/etc/passwd", "-t", "v1"], ["mode cat needs PATH"]),
         (["-c", "checkout", "-p", "example.prod"], ["mode checkout needs DIR"]),
         (["-c", "cat"], ["mode cat needs the IMAGE"]),
-        (["-c", "cat", "example.prod", "a", "b"], ["unexpected argument 'b'"]),
-        (["-c", "files", "example.prod", "/etc/a", "/etc/b"], ["unexpected argument '/etc/b'", "a pattern, is quoted"]),
+        (["-c", "cat", "example.prod", "a", "b"], ["unexpected argument 'a' or 'b'"]),
+        (
+            ["-c", "files", "example.prod", "/etc/a", "/etc/b"],
+            ["unexpected argument '/etc/a' or '/etc/b'", "a pattern, is quoted"],
+        ),
         (["-c", "cat", "a", "b", "-p", "c"], ["IMAGE is given twice", "'a'", "'c'"]),
         (["-c", "cat", "a", ""], ["an empty value for ARGUMENT"]),
         (["-c", "files", "example.prod", "-t", "v1", "-r", "2"], ["-t TAG or -r REV, not both"]),
