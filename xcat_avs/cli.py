@@ -15,12 +15,11 @@ from types import FrameType
 from typing import Any, Callable, Optional
 
 from xcat_avs import __version__, modes, report
-from xcat_avs.errors import AvsError, Interrupted, UsageError
+from xcat_avs.errors import AvsError, Interrupted, SetupError, UsageError
 from xcat_avs.escape import printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Request
-from xcat_avs.site import Site
 from xcat_avs.system import command, mounts
 from xcat_avs.system.progress import Progress
 
@@ -193,10 +192,10 @@ def _run(argv: Sequence[str], call: Call) -> int:
         raise UsageError("no mode; say what to do with -c MODE")
     modes.check(request, mode)
     if mode.private and os.geteuid() != 0:
-        raise AvsError(f"{mode.name} must run as root: it mounts, and makes files of every owner; use sudo")
+        raise SetupError(f"{mode.name} must run as root: it mounts, and makes files of every owner; use sudo")
     progress = Progress(sys.stderr, request.verbose)
     command.listen(progress.listener)
-    site = Site.open(request, progress)
+    site = mode.open(request, progress)
     if mode.private:
         code = mounts.enter_private_namespace()
         if code is not None:
@@ -250,7 +249,8 @@ def _reported(argv: Sequence[str], call: Call) -> int:
         return 128 + signal.SIGPIPE
     except OSError as err:
         what = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)
-        return _failed(AvsError(f"{what}{f': {err.filename}' if err.filename else ''}"), call)
+        kind = SetupError if isinstance(err, PermissionError) else AvsError
+        return _failed(kind(f"{what}{f': {err.filename}' if err.filename else ''}"), call)
     except (MemoryError, ImportError, SystemError):
         raise  # no defect: __main__ has words for them
     except Exception as err:
@@ -274,13 +274,14 @@ def _failed(err: AvsError, call: Call) -> int:
         _drop_stdout()
     except AvsError:
         pass  # nobody hears it there; the first error is the one to tell
-    sys.stderr.write(f"Error: {err}\n")
+    check = modes.look_at_all(err, call.mode, call.request)
+    sys.stderr.write(f"Error: {err}\n" + (f"  {check} looks at all that is needed\n" if check else ""))
     return err.exit_code
 
 
 def _document(err: AvsError, call: Call) -> dict[str, str]:
     """An error for programs."""
-    following = err.next
+    following = err.next or modes.look_at_all(err, call.mode, call.request)
     if isinstance(err, UsageError) and not following:
         following = f"avsimage -c {call.mode.name} -h" if call.mode else "avsimage -h"
     image = call.request.image or call.request.profile

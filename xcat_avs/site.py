@@ -12,7 +12,7 @@ from xcat_avs.definitions.osimage import OsImage, resolve, same_trunk
 from xcat_avs.definitions.protocol import Definitions, NamedDefinitions, chdef
 from xcat_avs.definitions.stanza import StanzaDefinitions
 from xcat_avs.definitions.tables import XcatDefinitions
-from xcat_avs.errors import AvsError
+from xcat_avs.errors import AvsError, SetupError
 from xcat_avs.identity import Identity
 from xcat_avs.recipes import recipe
 from xcat_avs.recipes.recipe import Recipe
@@ -50,6 +50,15 @@ def _definitions(settings: Settings, nodes: bool) -> Definitions:
     )
 
 
+@contextmanager
+def _set_up() -> Iterator[None]:
+    """Any error is one of the installation."""
+    try:
+        yield
+    except AvsError as err:
+        raise SetupError(err.text, err.tail, err.log) from None
+
+
 @dataclass(frozen=True)
 class Site:
     """What every mode works with."""
@@ -61,11 +70,12 @@ class Site:
 
     @classmethod
     def open(cls, request: Request, progress: Progress) -> Site:
-        settings = load_settings()
-        definitions = _definitions(settings, request.mode == "status")
-        settings = load_site_settings(settings, definitions.installdir)
-        trust.refuse_foreign(settings.state, DIRECTORIES)
-        trust.refuse_foreign(settings.logs)
+        with _set_up():
+            settings = load_settings()
+            definitions = _definitions(settings, request.mode == "status")
+            settings = load_site_settings(settings, definitions.installdir)
+            trust.refuse_foreign(settings.state, DIRECTORIES)
+            trust.refuse_foreign(settings.logs)
         if request.store:
             settings = overlay_settings(settings, {"paths": {"store": request.store}}, "-s")
         if settings.os_names:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Callable, Optional
 
-from xcat_avs.errors import UsageError, nearest
+from xcat_avs.errors import AvsError, SetupError, UsageError, nearest
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Option, Request
 from xcat_avs.site import Site
+from xcat_avs.system.progress import Progress
+
+CHECK = "check"  # the mode that looks at the installation
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Mode:
 
     needs: the fields that must be given.
     private: builds or mounts, so it runs as root in a private namespace.
+    open: what makes the Site that run is given.
     """
 
     name: str
@@ -29,6 +34,7 @@ class Mode:
     private: bool = False
     image: bool = True  # whether IMAGE must be given
     values: Mapping[str, str] = field(default_factory=dict)
+    open: Callable[[Request, Progress], Site] = Site.open
 
     @property
     def takes(self) -> dict[str, Option]:
@@ -76,6 +82,14 @@ def usage(mode: Optional[Mode] = None) -> str:
 
 def _help(option: Option, width: int) -> str:
     return f"  {option.words:<{width}}  {option.help}"
+
+
+def look_at_all(err: AvsError, mode: Optional[Mode], request: Request) -> str:
+    """The command that says all that is missing, where an error says that something of the installation is; else ""."""
+    if not isinstance(err, SetupError) or (mode and mode.name == CHECK):
+        return ""
+    image = request.image or request.profile
+    return shlex.join(["avsimage", "-c", CHECK, *([image] if image else [])])
 
 
 def find(name: str) -> Mode:

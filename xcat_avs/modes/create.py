@@ -94,8 +94,7 @@ def _checked(request: Request, site: Site, job: BuildJob) -> OsImage:
         if given and not request.finish:
             raise UsageError(f"{flag} says how -f packs the image; give -f as well, or pack a tag later with -c pack")
     target = site.resolve(request.masquerade, request) if request.masquerade else job.image
-    for program in (*job.generator.programs(), *STORE_PROGRAMS):
-        command.need(program)
+    command.need(*job.generator.programs(), *STORE_PROGRAMS)
     if request.finish:
         check_tag_name(default_name(job.image, site.identity))
         prepare(request, site, target)  # only to refuse; what counts is read anew after the build

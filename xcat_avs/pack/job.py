@@ -91,8 +91,7 @@ def _packer(site: Site, wanted: str) -> str:
 def _refuse(target: Target, packer: str, method: str, compress: str) -> None:
     """Refuse a pack whose programs are not there, or that packimage would refuse, or would hand to a shell."""
     own = () if packer == "packimage" else forms.own(method, compress).programs()
-    for program in ("fsvs", "svn", *own):
-        command.need(program)
+    command.need("fsvs", "svn", *own)
     if packer == "packimage":
         programs.need("packimage")
         fitness.refuse_incomplete(target.image, target.rootimgdir, build=False)

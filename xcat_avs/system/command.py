@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Callable, Optional, Union
 
-from xcat_avs.errors import CommandError
+from xcat_avs.errors import CommandError, MissingError
 from xcat_avs.system import provides
 
 TAIL_LINES = 12
@@ -66,14 +66,13 @@ def find(program: str) -> Optional[str]:
     return shutil.which(program, path=environment()["PATH"])
 
 
-def need(program: str) -> str:
-    """The path of a program, or an error that names its package."""
-    path = find(program)
-    if path is None:
-        package = provides.package(os.path.basename(program))
-        hint = f"; it is in the package {package}" if package else ""
-        raise CommandError(f"the program {program} is not installed{hint}")
-    return path
+def need(*programs: str) -> str:
+    """The path of the first program, or an error that names all that are missing, and their packages."""
+    paths = {program: find(program) for program in programs}
+    missing = [program for program, path in paths.items() if path is None]
+    if missing:
+        raise MissingError(provides.missing(missing))
+    return paths[programs[0]] or ""
 
 
 def tail(path: Path, lines: int = TAIL_LINES) -> list[str]:
@@ -279,8 +278,7 @@ def pipe(argvs: Sequence[Sequence[str]], *, log: Path, stdin: Optional[Path] = N
 
     stderr of all goes to log. Raises CommandError that names the program which failed.
     """
-    for argv in argvs:
-        need(argv[0])  # before the first one writes anything
+    need(*(argv[0] for argv in argvs))  # before the first one writes anything
     with _Group(log, None, cwd) as group:
         source = group.open(stdin or os.devnull, "rb")
         target = group.open(stdout or os.devnull, "wb")
