@@ -109,21 +109,28 @@ def _command(typer: Any, take: Callable[..., None]) -> Callable[..., None]:
 def to_request(parsed: Mapping[str, Any]) -> Request:
     """The request, each value given at most once. Raises UsageError."""
     values: dict[str, Any] = {}
-    for name, value in parsed.items():
+    for name, value in _placed(parsed).items():
         if value is None or isinstance(value, bool):
             values[name] = value or getattr(Request, name)
             continue
-        if len(value) > 1 and name == "image":
-            raise UsageError(f"unexpected argument {value[1]!r}; a message of several words is quoted: -m 'MESSAGE'")
+        if len(value) > 1 and name == "argument":
+            raise UsageError(modes.unexpected(value[1]))
         if len(value) > 1:
             raise UsageError(f"{_flag(name)} is given {len(value)} times")
         values[name] = _checked(name, value[0]) if value else ""
     return Request(**values)
 
 
+def _placed(parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the words that belong to no option in their places: IMAGE, unless -p says it, and what follows."""
+    words = list(parsed["image"] or [])
+    first = words if len(words) > 1 or not parsed["profile"] else []
+    return {**parsed, "image": first[:1], "argument": words[len(first[:1]) :]}
+
+
 def _checked(name: str, value: str) -> str:
     """The value of a field as text. Raises UsageError for what is none."""
-    path = name in OPTIONS and OPTIONS[name].path
+    path = name == "argument" or (name in OPTIONS and OPTIONS[name].path)
     if not value.strip():
         raise UsageError(f"an empty value for {_flag(name)}")
     value = value if path else _typed(value)
@@ -190,7 +197,7 @@ def _run(argv: Sequence[str], call: Call) -> int:
         return 0
     if mode is None:
         raise UsageError("no mode; say what to do with -c MODE")
-    modes.check(request, mode)
+    modes.refuse_unfit(request, mode)
     if mode.private and os.geteuid() != 0:
         raise SetupError(f"{mode.name} must run as root: it mounts, and makes files of every owner; use sudo")
     progress = Progress(sys.stderr, request.verbose)
@@ -275,7 +282,7 @@ def _failed(err: AvsError, call: Call) -> int:
     except AvsError:
         pass  # nobody hears it there; the first error is the one to tell
     check = modes.look_at_all(err, call.mode, call.request)
-    sys.stderr.write(f"Error: {err}\n" + (f"  {check} looks at all that is needed\n" if check else ""))
+    sys.stderr.write(f"Error: {err}\n" + (f"  `{check}` looks at all that is needed\n" if check else ""))
     return err.exit_code
 
 

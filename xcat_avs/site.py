@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Optional
 from urllib.parse import unquote
 
 from xcat_avs.definitions.osimage import OsImage, resolve, same_trunk
-from xcat_avs.definitions.protocol import Definitions, NamedDefinitions, chdef
+from xcat_avs.definitions.protocol import Definitions, NamedDefinitions, Unread, chdef
 from xcat_avs.definitions.stanza import StanzaDefinitions
 from xcat_avs.definitions.tables import XcatDefinitions
 from xcat_avs.errors import AvsError, SetupError
 from xcat_avs.identity import Identity
-from xcat_avs.recipes import recipe
+from xcat_avs.recipes import origins, recipe
 from xcat_avs.recipes.recipe import Recipe
 from xcat_avs.request import Request
 from xcat_avs.serve import journal, place, sets
@@ -83,6 +84,23 @@ class Site:
         progress.verbose(f"definitions: {definitions.describe()}")
         return cls(settings, definitions, Identity.of(request.user), progress)
 
+    @classmethod
+    def as_it_is(cls, request: Request, progress: Progress) -> Site:
+        """As much of it as can be read, for check: definitions that cannot be read are an error for whoever asks for them."""
+        settings = origins.read().settings
+        found: Definitions
+        try:
+            found = _definitions(settings, nodes=True)
+            settings = origins.read(found.installdir).settings
+            if settings.os_names:
+                found = NamedDefinitions(found, settings.os_names)
+        except AvsError as err:
+            xcat = settings.xcat == "yes" or (settings.xcat == "auto" and programs.program("lsdef") is not None)
+            installdir, tftpdir = Path(settings.installdir or "/install"), Path(settings.tftpdir or "/tftpboot")
+            found = Unread(err, installdir, tftpdir, xcat=xcat)
+        settings = replace(settings, store=request.store or settings.store)
+        return cls(settings, found, Identity.of(request.user), progress)
+
     def image(self, request: Request) -> OsImage:
         """The osimage the command line names, to be read: a warning where another one has the same trunk."""
         image = self.resolve(request.image or request.profile, request)
@@ -121,8 +139,9 @@ class Site:
     def check_place(self, target: Target) -> None:
         """Refuse to serve from, or move aside, what is no image directory of this osimage."""
         own = {"the state directory": self.settings.state, "the directory of logs": self.settings.logs}
-        if self.settings.store.startswith(SCHEME):
-            own["the store"] = Path(unquote(self.settings.store[len(SCHEME) :]))
+        store = self.local_store()
+        if store is not None:
+            own["the store"] = store
         place.refuse(target, place.around(target, self.definitions, own))
 
     def pack_settings(self, image: OsImage, request: Request) -> Settings:
@@ -149,7 +168,7 @@ class Site:
     def store(self, recognize: bool = True) -> Store:
         """The store; a warning where it is another one than before. recognize: look, which asks a server once more."""
         store = self._store()
-        other = self._recognize(store) if recognize else ""
+        other = self.recognize(store) if recognize else ""
         if other:
             self.progress.warn(other)
         return store
@@ -157,7 +176,7 @@ class Site:
     def store_for_build(self, image: OsImage, anew: bool) -> Store:
         """The store with a place for the image. Raises AvsError where there was another one before, unless anew."""
         store = self._store()
-        other = "" if anew else self._recognize(store)
+        other = "" if anew else self.recognize(store)
         if other:
             raise AvsError(other)
         store.prepare(image, self.identity.user, anew)
@@ -165,14 +184,14 @@ class Site:
         return store
 
     def _store(self) -> Store:
-        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.settings.timeout, self._evidence)
+        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.settings.timeout, self.evidence)
 
-    def _evidence(self) -> str:
+    def evidence(self) -> str:
         """What says that there was a store already."""
         served = (target.rootimgdir for target in self.targets())
         return evidence.of_a_store(self.settings.state, journal.mentions(self.journals()), sets.mentions(served))
 
-    def _recognize(self, store: Store) -> str:
+    def recognize(self, store: Store) -> str:
         """What to say of a store that is not the one that was used at this URL before; that one is noted at its first use."""
         url, state, now = self.settings.store, self.settings.state, store.identity()
         before = evidence.noted(state).get(url, "")
@@ -223,6 +242,19 @@ class Site:
         """The journals of all osimages, by date."""
         paths = sorted((self.settings.state / "journal").glob("*.jsonl"))
         return sorted((entry for path in paths for entry in journal.read(path)), key=lambda entry: entry.date)
+
+    def running(self) -> dict[str, dict[str, str]]:
+        """Osimage -> `build` or `pack` where one runs -> who does it, since when."""
+        found: dict[str, dict[str, str]] = {}
+        for name, holder in locks.holders(self.settings.state / "locks").items():
+            image, _, activity = name.rpartition(".")
+            found.setdefault(image, {})[activity] = holder
+        return found
+
+    def local_store(self) -> Optional[Path]:
+        """The directory of the store, where it is on this machine."""
+        url = self.settings.store
+        return Path(unquote(url[len(SCHEME) :])) if url.startswith(SCHEME) else None
 
     def private(self, directory: Path) -> Path:
         """The directory, made for root only where it is not there."""

@@ -15,7 +15,7 @@ from typing import Optional
 import pytest
 
 from xcat_avs.errors import CommandError, Interrupted
-from xcat_avs.system import command, provides
+from xcat_avs.system import command, logs, provides
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -97,7 +97,7 @@ def test_death_by_a_signal(log: Path, signum: signal.Signals) -> None:
 def test_the_last_lines_are_quoted_not_the_first(log: Path) -> None:
     with pytest.raises(CommandError) as caught:
         command.run(shell("seq 1 5000; printf 'the reason\\n\\n\\n'; exit 1"), log=log)
-    assert len(caught.value.tail) == command.TAIL_LINES
+    assert len(caught.value.tail) == logs.TAIL_LINES
     assert caught.value.tail[-2:] == ("5000", "the reason")
     with pytest.raises(CommandError) as caught:
         command.capture(shell("seq 1 5000 >&2; echo the reason >&2; echo out; exit 1"))
@@ -111,12 +111,12 @@ def test_the_last_lines_are_quoted_not_the_first(log: Path) -> None:
 def test_tail_of_odd_logs(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"\xff\xfe binary \0\n 10%\r 50%\r100%\r\nlast")
-    assert command.tail(path) == ["\ufffd\ufffd binary \0", "100%", "last"]
+    assert logs.tail(path) == ["\ufffd\ufffd binary \0", "100%", "last"]
     path.write_bytes(b"x" * 1_000_000)
-    assert sum(map(len, command.tail(path))) <= command.TAIL_BYTES
-    assert command.tail(tmp_path / "none") == []
+    assert sum(map(len, logs.tail(path))) <= logs.TAIL_BYTES
+    assert logs.tail(tmp_path / "none") == []
     path.write_bytes(b"")
-    assert command.tail(path) == []
+    assert logs.tail(path) == []
 
 
 def test_arguments_arrive_as_they_are(log: Path) -> None:

@@ -20,7 +20,7 @@ from xcat_avs.generate import (
     lists,
     reproducible_initrds,
 )
-from xcat_avs.system import command, mounts
+from xcat_avs.system import command, logs, mounts
 from xcat_avs.tree.scan import digest
 from xcat_avs.xcat import fitness, private, programs
 
@@ -110,7 +110,7 @@ class Genimage:
             dnf.settle(job.root)
         if not (job.root / "etc").is_dir():
             raise AvsError(
-                f"genimage ended well and left no image in {self.rootimgdir}", command.tail(job.log), str(job.log)
+                f"genimage ended well and left no image in {self.rootimgdir}", logs.tail(job.log), str(job.log)
             )
         for match in DRACUT.finditer(job.log.read_text(encoding="utf-8", errors="replace")):
             job.warn(f"genimage ended well, but its initrd may not boot: {match.group().strip()}")

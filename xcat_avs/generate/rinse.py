@@ -28,7 +28,7 @@ from xcat_avs.generate import (
 )
 from xcat_avs.generate.dnf import Dnf, flags, macros, repositories, sections, warn_of_scripts
 from xcat_avs.generate.mmdebstrap import resolver
-from xcat_avs.system import command, mounts
+from xcat_avs.system import command, logs, mounts
 from xcat_avs.system.chroot import chroot_mounts
 from xcat_avs.tree.scan import digest
 from xcat_avs.xcat import fitness
@@ -146,7 +146,7 @@ class Rinse:
         argv += ["--directory", str(root), "--cache-dir", str(work / "cache"), "--post-install", "/bin/true"]
         command.run(argv, log=job.log, timeout=job.timeout)
         if COMPLETE not in job.log.read_text(encoding="utf-8", errors="replace"):
-            raise AvsError(f"{image.name}: rinse did not come to its end", command.tail(job.log), str(job.log))
+            raise AvsError(f"{image.name}: rinse did not come to its end", logs.tail(job.log), str(job.log))
         for path in root.glob("*.rpm"):
             path.rename(work / "base" / path.name)
         # rinse lets the image's rpm write a database without running scripts; _register makes a new one.
@@ -225,7 +225,7 @@ class Rinse:
                     raise explain_unknown(job, job.log, UNKNOWN, err) from None
             # yum says success where it knows some of the packages.
             if "install" in commands[-1] and unknown_packages(job.log, UNKNOWN):
-                raise explain_unknown(job, job.log, UNKNOWN, AvsError("", command.tail(job.log), str(job.log)))
+                raise explain_unknown(job, job.log, UNKNOWN, AvsError("", logs.tail(job.log), str(job.log)))
             warn_of_scripts(job)
         for path in (job.root / "var/lib/rpm").glob("__db.*"):
             path.unlink()  # shared memory that ended processes have left

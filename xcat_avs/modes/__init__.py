@@ -34,6 +34,7 @@ class Mode:
     private: bool = False
     image: bool = True  # whether IMAGE must be given
     values: Mapping[str, str] = field(default_factory=dict)
+    argument: str = ""  # how the word after IMAGE is called, in brackets where it may be left out; "" for none
     open: Callable[[Request, Progress], Site] = Site.open
 
     @property
@@ -48,9 +49,25 @@ class Mode:
 
 def table() -> dict[str, Mode]:
     """All modes by name, in the order of the usage."""
-    from xcat_avs.modes import create, diff, env, list_tags, log, pack, rollback, show, status, steps, tag, verify
+    from xcat_avs.modes import (
+        check,
+        create,
+        diff,
+        env,
+        list_tags,
+        log,
+        logs,
+        pack,
+        rollback,
+        shell,
+        show,
+        status,
+        steps,
+        tag,
+        verify,
+    )
 
-    modules = (create, tag, list_tags, pack, rollback, status, show, log, diff, verify, steps, env)
+    modules = (create, shell, tag, list_tags, pack, rollback, status, show, log, logs, diff, verify, steps, env, check)
     return {module.MODE.name: module.MODE for module in modules}
 
 
@@ -70,8 +87,8 @@ def usage(mode: Optional[Mode] = None) -> str:
     else:
         takes = mode.takes
         needs = [takes[name].words for name in mode.needs]
-        words = ["avsimage -c", mode.name, "IMAGE" if mode.image else "[IMAGE]", *needs, "[options]"]
-        lines = ["Usage:", f"  {' '.join(words)}", "", f"  {mode.summary}", ""]
+        words = ["avsimage -c", mode.name, "IMAGE" if mode.image else "[IMAGE]", mode.argument, *needs, "[options]"]
+        lines = ["Usage:", f"  {' '.join(filter(None, words))}", "", f"  {mode.summary}", ""]
         if takes:
             width = max(width, *(len(option.words) for option in takes.values()))
             lines += [f"Options of {mode.name}:", *(_help(option, width) for option in takes.values()), ""]
@@ -101,7 +118,7 @@ def find(name: str) -> Mode:
     raise UsageError(f"unknown mode {name!r}{nearest(name, every)}; there are {', '.join(every)}")
 
 
-def check(request: Request, mode: Mode) -> None:
+def refuse_unfit(request: Request, mode: Mode) -> None:
     """What a mode needs is there, what it does not take is not. Raises UsageError."""
     for name, option in OPTIONS.items():
         if option.modes and getattr(request, name) and mode.name not in option.modes:
@@ -115,3 +132,14 @@ def check(request: Request, mode: Mode) -> None:
         raise UsageError(
             f"mode {mode.name} needs the IMAGE, a profile such as example.prod or the full name of an osimage"
         )
+    if request.argument and not mode.argument:
+        if request.profile and not request.image:
+            raise UsageError(f"IMAGE is given twice: {request.argument!r}, and -p {request.profile!r}")
+        raise UsageError(unexpected(request.argument))
+    if mode.argument and mode.argument[0] != "[" and not request.argument:
+        raise UsageError(f"mode {mode.name} needs {mode.argument}, after the IMAGE")
+
+
+def unexpected(word: str) -> str:
+    """What to say of a word too many."""
+    return f"unexpected argument {word!r}; a message of several words, or a pattern, is quoted: -m 'MESSAGE'"

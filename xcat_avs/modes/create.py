@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xcat_avs import __version__, clock, report
-from xcat_avs.build import building, info, steps, tables, writeback
+from xcat_avs.build import building, info, logs, steps, tables, writeback
 from xcat_avs.build.building import BuildFailed, Built
 from xcat_avs.build.job import BuildJob
 from xcat_avs.definitions.osimage import OsImage, check_tag_name
@@ -62,6 +62,7 @@ def run(request: Request, site: Site) -> Report:
         # A store that cannot be used is known before the work, not after it.
         store = site.store_for_build(image, request.new_store)
         stored = _build(request, site, job, store, message)
+        logs.forget(job.paths)
     return _finish(request, site, target, store, stored)
 
 
@@ -109,7 +110,8 @@ def _build(request: Request, site: Site, job: BuildJob, store: Store, message: s
     except BuildFailed as err:
         blocks = [tables.step_table(err.built.steps, job.image.version.packages)] if err.built.steps else []
         done = Report(blocks, {**facts, **err.built.document()})
-        text = f"{err.text}; nothing was committed. When that is fixed, `{again}` resumes the build"
+        shell = f"avsimage -c shell {job.image.name}"
+        text = f"{err.text}; nothing was committed. `{shell}` is a shell where it failed; when that is fixed, `{again}` resumes the build"
         raise CreateFailed(text, err, done, **err.failure, next=again) from None
     try:
         return _commit(site, job, built, store, facts)

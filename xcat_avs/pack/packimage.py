@@ -14,7 +14,7 @@ from xcat_avs.errors import AvsError
 from xcat_avs.pack import proof
 from xcat_avs.pack.archive import MARK, Form
 from xcat_avs.pack.job import PackJob
-from xcat_avs.system import command
+from xcat_avs.system import command, logs
 from xcat_avs.tree.manifest import Manifest
 from xcat_avs.xcat import private, programs
 
@@ -71,7 +71,7 @@ def write(tree: Path, job: PackJob, method: str, facts: Mapping[str, str]) -> Pa
     found = sorted(path.name for path in tree.glob(MARK + "*"))
     if len(found) != 1:
         raise AvsError(f"{image.name}: packimage ended well and left {', '.join(found) or 'no archive'}; one was expected",
-                       command.tail(log), str(log))  # fmt: skip
+                       logs.tail(log), str(log))  # fmt: skip
     return tree / found[0]
 
 

@@ -17,9 +17,9 @@ from typing import IO, Any, Callable, Optional, Union
 
 from xcat_avs.errors import CommandError, MissingError
 from xcat_avs.system import provides
+from xcat_avs.system.logs import TAIL_LINES, tail
+from xcat_avs.system.terminal import stdout_is, uninterrupted
 
-TAIL_LINES = 12
-TAIL_BYTES = 16384
 PIPE_BUFFER, PIPE_SIZE = 1 << 18, 1 << 20  # bytes
 F_SETPIPE_SZ = 1031  # linux/fcntl.h; fcntl has it from Python 3.10
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
@@ -73,20 +73,6 @@ def need(*programs: str) -> str:
     if missing:
         raise MissingError(provides.missing(missing))
     return paths[programs[0]] or ""
-
-
-def tail(path: Path, lines: int = TAIL_LINES) -> list[str]:
-    """The last non-empty lines of a log, progress bars reduced to their last state."""
-    try:
-        with open(path, "rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - TAIL_BYTES))
-            data = stream.read()
-    except OSError:
-        return []
-    text = data.decode("utf-8", "replace")
-    cleaned = [line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
-    return [line for line in cleaned if line][-lines:]
 
 
 def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Optional[Path], stdin: IO[bytes], out: IO[bytes],
@@ -296,3 +282,18 @@ def pipe(argvs: Sequence[Sequence[str]], *, log: Path, stdin: Optional[Path] = N
         failed = [item for item in failed if item[1] != -signal.SIGPIPE] or failed
         if failed:
             raise group.error(f"{failed[0][0][0]} {describe(failed[0][1])}")
+
+
+def attached(argv: Sequence[str], env: Mapping[str, str], cwd: Path, apart: bool = False) -> int:
+    """Run a program on the streams of this process, as a shell does; returns its exit code.
+
+    apart: what it writes to its standard output goes to the standard error.
+    """
+    import sh
+
+    with uninterrupted(), stdout_is(2 if apart else 1):
+        try:
+            sh.Command(need(argv[0]))(*argv[1:], _fg=True, _env=environment(env), _cwd=str(cwd))
+        except sh.ErrorReturnCode as err:
+            return int(err.exit_code)
+    return 0

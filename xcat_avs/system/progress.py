@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Optional, TextIO
 
 from xcat_avs.escape import printable
-from xcat_avs.system import command
+from xcat_avs.system import logs
 
 INTERVAL = 0.5
 
@@ -54,7 +54,7 @@ class Progress:
         if not self._terminal or not self._activity or now - self._shown < INTERVAL:
             return
         self._shown = now
-        last = command.tail(log, 1) if log else []
+        last = logs.tail(log, 1) if log else []
         text = f"{self._activity}  {now - self._started:.0f}s  {last[0] if last else ''}"
         # The terminal can only clear one line, so no more is written.
         shown = printable(text)[:78]

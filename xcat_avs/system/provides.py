@@ -54,6 +54,11 @@ def package(program: str) -> str:
     return "" if own is None else own.get(program, PACKAGES.get(program, ""))
 
 
+def known(program: str) -> bool:
+    """Whether it is a program of some distribution, and not one of xCAT or a site."""
+    return program in PACKAGES or any(program in own for own in OWN.values())
+
+
 def packages(programs: Sequence[str]) -> list[str]:
     """The packages of programs, each once; those that are not known are left out."""
     found = [package(os.path.basename(program)) for program in programs]

@@ -15,7 +15,7 @@ from xcat_avs.store.fsvs.changes import actions, uploads
 from xcat_avs.store.fsvs.reading import REAL, Reading
 from xcat_avs.store.fsvs.subversion import CORRUPT, EXISTS, NO_PATH, OUT_OF_DATE, open_files, quote
 from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, Revision, Version
-from xcat_avs.system import command, mounts
+from xcat_avs.system import command, logs, mounts
 from xcat_avs.system.descent import link_tree
 from xcat_avs.system.scratch import own_directory
 from xcat_avs.tree.restore import restore
@@ -238,5 +238,5 @@ class FsvsStore(Reading):
             lines = [line for line in said.stderr.splitlines() if line.strip()]
             damaged = "the store is damaged: " if CORRUPT.search(said.stderr) else ""
             what = f"{damaged}svnadmin verify {path} {command.describe(said.code)}"
-            raise (DamageError if damaged else AvsError)(what, lines[-command.TAIL_LINES :])
+            raise (DamageError if damaged else AvsError)(what, lines[-logs.TAIL_LINES :])
         return f"svnadmin verify {path}"
