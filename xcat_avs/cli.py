@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional
 
 from xcat_avs import __version__, modes, report
 from xcat_avs.errors import AvsError, Interrupted, SetupError, UsageError
-from xcat_avs.escape import printable_lines
+from xcat_avs.escape import is_text, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Request
@@ -134,7 +134,7 @@ def _checked(name: str, value: str) -> str:
     if not value.strip():
         raise UsageError(f"an empty value for {_flag(name)}")
     value = value if path else _typed(value)
-    if not _is_text(value.translate(AS_BYTES) if path else value):
+    if not is_text(value.translate(AS_BYTES) if path else value):
         raise UsageError(f"the value of {_flag(name)} is not UTF-8 text or holds control characters: {value!a}")
     return value
 
@@ -152,14 +152,6 @@ def _typed(value: str) -> str:
         return os.fsencode(value).decode(sys.stderr.encoding)
     except (UnicodeError, LookupError):
         return value
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return all(char.isprintable() or char in "\n\t" for char in value)
 
 
 def _let_be(_signum: int, _frame: Optional[FrameType]) -> None:

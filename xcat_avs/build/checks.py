@@ -55,4 +55,4 @@ def kept(images: Mapping[str, OsImage], settings: Settings) -> Iterator[Finding]
         failed = failure.last(BuildPaths.of(image, settings))
         if failed is not None:
             text = f"the last build of {image.name} ended at {failed}; its log: {failed.log}"
-            yield Finding(WARN, text, fix=f"avsimage -c create {image.name} -b")
+            yield Finding(WARN, text, fix=markers.again(BuildPaths.of(image, settings), image.name))

@@ -84,7 +84,11 @@ def files(image: OsImage, definitions: Definitions) -> Iterator[Finding]:
                 problems.append((attribute, f"{attribute} names {path}, and there is no such file"))
     for attribute, problem in problems:
         change = chdef(definitions, image, f"{attribute}=FILE").strip("`")
-        yield Finding(FAIL, problem, fix=f"put the file there, or name another: {change}")
+        text, _, fix = problem.rpartition("; ")
+        if fix.startswith(("chmod ", "chown ")):  # it is there, and others may write it
+            yield Finding(FAIL, text, fix=fix)
+        else:
+            yield Finding(FAIL, problem, fix=f"put the file there, or name another: {change}")
     for path, attribute in found.items():
         yield checks.trusted(attribute, path)
     if not image.paths("pkglist"):

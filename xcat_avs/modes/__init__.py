@@ -67,7 +67,7 @@ def table() -> dict[str, Mode]:
         verify,
     )
 
-    modules = (create, shell, tag, list_tags, pack, rollback, status, show, log, logs, diff, verify, steps, env, check)
+    modules = (check, create, shell, tag, list_tags, pack, rollback, status, show, log, logs, diff, verify, steps, env)
     return {module.MODE.name: module.MODE for module in modules}
 
 

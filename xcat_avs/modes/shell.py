@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from xcat_avs.build import markers
 from xcat_avs.build.shell import Scene
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report, as_lines
@@ -15,11 +16,11 @@ def run(request: Request, site: Site) -> Report:
     image = site.own_image(request)
     with site.lock(image, "build"):
         scene = Scene.of(image, site.recipe(image), site.definitions.installdir)
+        again = markers.again(scene.paths, image.name)
         code = scene.enter(site.progress, request.json)
-    again = f"avsimage -c create {image.name} -b"
     failed = scene.failure
     document = {"osimage": image.name, **asdict(failed), "log": str(failed.log), "exit": code, "next": again}
-    return Report([as_lines([f"Next: {again}, with the options of the create that failed"])], document)
+    return Report([as_lines([f"Next: {again}"])], document)
 
 
 MODE = Mode("shell", "a shell in the build that failed, with the environment of the step that did", run, private=True)

@@ -86,6 +86,12 @@ def tools(packer: str, method: str, compress: str) -> tuple[str, ...]:
     return () if packer == "packimage" else forms.own(method, compress).programs()
 
 
+def programs_of(request: Request, site: Site, image: OsImage) -> tuple[str, ...]:
+    """Those that an osimage would be packed by, as it is asked for."""
+    wanted = site.pack_settings(image, request)
+    return tools(packer_of(site, wanted.packer), wanted.method, wanted.compress)
+
+
 def packer_of(site: Site, wanted: str) -> str:
     """`packimage` or `own`."""
     if wanted == "packimage" and not site.definitions.xcat:
