@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -284,6 +286,65 @@ def test_a_shell_and_a_build_exclude_each_other(failed: Installation) -> None:
             assert "is being built by" in answer.error
         first.stdin.close()
         assert first.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_a_shell_on_a_terminal(failed: Installation) -> None:
+    """Ctrl-C is the shell's, and what runs in it; we wait for its end."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            os.execve(
+                sys.executable, [sys.executable, "-m", "xcat_avs", "-c", "shell", "example.prod"], failed.environment()
+            )
+        finally:
+            os._exit(127)
+    said = b""
+
+    def until(words: bytes) -> None:
+        nonlocal said
+        deadline = time.monotonic() + 20
+        while words not in said:
+            assert time.monotonic() < deadline, said
+            if select.select([terminal], [], [], 0.1)[0]:
+                said += os.read(terminal, 4096)
+
+    until(b"a shell in the image")
+    os.write(terminal, b"echo begin$((1+1)); cat\n")
+    until(b"begin2")
+    time.sleep(0.2)
+    os.write(terminal, b"\x03")
+    until(b"^C\r\n# ")  # the terminal forgets what was typed before
+    os.write(terminal, b"echo still$((2+2))\n")
+    until(b"still4")
+    os.write(terminal, b"exit\n")
+    until(b"Next: avsimage -c create")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+    assert b"rror" not in said
+
+
+@pytest.mark.slow
+def test_a_shell_in_an_add_on_that_failed(failing: Installation) -> None:
+    failing.put("install/custom/avs/procedures/common/breaks.sh", "#!/bin/sh\n", 0o755)
+    failing.put(
+        "install/custom/avs/addons/common/extra.sh",
+        "#!/bin/sh\nmkdir -p opt; echo by-the-add-on >opt/mark\nexit 1\n",
+        0o755,
+    )
+    failing.put("install/custom/avs/recipes/default.conf", STEPS + "addons = extra\n")
+    answer = failing.create()
+    assert "add-on extra failed" in answer.error
+    entered = shell(failing, "cat /opt/mark /etc/hostname; echo $AVS_PROCEDURE; echo x >/opt/more\n")
+    assert entered.out.startswith(f"by-the-add-on\nnode\n{failing.install}/custom/avs/addons/common/extra.sh\n"), (
+        entered.err
+    )
+    assert "add-on extra failed; a shell in the image" in entered.err
+    assert not (failing.top / f"state/builds/{PROD}/tree/rootimg/opt").exists()
+    assert re.search(r"^addon-extra +failed ", failing("-c", "logs", "example.prod").out, re.MULTILINE)
+    assert failing("-c", "logs", "example.prod", "extra").code == 0
+    failing.put("install/custom/avs/addons/common/extra.sh", "#!/bin/sh\nmkdir -p opt; echo well >opt/mark\n", 0o755)
+    assert failing.create("-b").code == 0
 
 
 @pytest.mark.slow
