@@ -30,6 +30,7 @@ from xcat_avs.system.progress import Progress
 from xcat_avs.xcat import private, programs
 
 SCHEME = "file://"
+PATIENCE = 60  # seconds for what check asks, where no timeout is set
 OWN_CHECKOUT = "own."  # how the directory of a checkout that is not kept begins
 DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
 
@@ -98,7 +99,7 @@ class Site:
             xcat = settings.xcat == "yes" or (settings.xcat == "auto" and programs.program("lsdef") is not None)
             installdir, tftpdir = Path(settings.installdir or "/install"), Path(settings.tftpdir or "/tftpboot")
             found = Unread(err, installdir, tftpdir, xcat=xcat)
-        settings = replace(settings, store=request.store or settings.store)
+        settings = replace(settings, store=request.store or settings.store, timeout=settings.timeout or PATIENCE)
         return cls(settings, found, Identity.of(request.user), progress)
 
     def image(self, request: Request) -> OsImage:

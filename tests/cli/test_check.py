@@ -389,6 +389,28 @@ def failing(failed: Installation, tmp_path: Path) -> Iterator[Installation]:
 
 
 @pytest.mark.slow
+def test_logs_of_a_build_that_runs(failing: Installation) -> None:
+    failing.put("install/custom/avs/procedures/common/breaks.sh", "#!/bin/sh\necho begun\nsleep 30\n", 0o755)
+    log = failing.top / f"logs/{PROD}/breaks.log"
+    line = [sys.executable, "-m", "xcat_avs", "-c", "create", "example.prod", "--from", str(failing.top / "source")]
+    with subprocess.Popen(line, stderr=subprocess.DEVNULL, env=failing.environment(), cwd="/") as build:
+        try:
+            deadline = time.monotonic() + 20
+            while not (log.exists() and "begun" in log.read_text()):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            answer = failing("-c", "logs", "example.prod")
+            assert "the build that runs now, by" in answer.out
+            assert re.search(r"^breaks +running ", answer.out, re.MULTILINE)
+            assert "begun" in failing("-c", "logs", "example.prod", "breaks").out
+            assert f"{PROD} is being built by" in failing("-c", "check").out
+        finally:
+            build.terminate()
+    assert re.search(r"^breaks +failed ", failing("-c", "logs", "example.prod").out, re.MULTILINE)
+    assert "ended at step breaks" in failing("-c", "check").out
+
+
+@pytest.mark.slow
 def test_logs_of_failed_builds_are_kept_until_one_succeeds(failing: Installation) -> None:
     procedure = failing.top / "install/custom/avs/procedures/common/breaks.sh"
     time.sleep(1.1)  # another second, and so another name

@@ -43,14 +43,23 @@ def size(image: OsImage, settings: Settings) -> int:
     return max((result.bytes_after for result in results if result is not None), default=0)
 
 
-def kept(images: Mapping[str, OsImage], settings: Settings) -> Iterator[Finding]:
-    """Builds that failed, and those of osimages that are gone. images: all there are; none where that is not known."""
+def kept(
+    images: Mapping[str, OsImage], settings: Settings, running: Mapping[str, Mapping[str, str]]
+) -> Iterator[Finding]:
+    """Builds that failed, and those of osimages that are gone. images: all there are; none where that is not known.
+
+    running: osimage -> `build` where one runs -> who does it.
+    """
     builds = settings.state / "builds"
     for directory in sorted(builds.iterdir()) if images and builds.is_dir() else ():
         image = images.get(directory.name)
         if image is None:
             text = f"{directory} is a build of an osimage that is not defined any more"
             yield Finding(WARN, text, fix=f"rm -r {directory}")
+            continue
+        now = running.get(image.name, {}).get("build", "")
+        if now:
+            yield Finding(OK, f"{image.name} is being built by {now}")
             continue
         failed = failure.last(BuildPaths.of(image, settings))
         if failed is not None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Callable
 
 from xcat_avs.definitions import exlist, includes, pkglist
 from xcat_avs.definitions.osimage import DIRECTORY_ATTRIBUTES, OsImage, same_trunk
-from xcat_avs.definitions.protocol import Definitions, chdef
+from xcat_avs.definitions.protocol import Definitions, Node, chdef
 from xcat_avs.errors import AvsError, counted
 from xcat_avs.system import checks
 from xcat_avs.system.findings import FAIL, OK, WARN, Finding
 
+Nodes = Callable[[], Mapping[str, Node]]  # asks for them
 KINDS = {"pkglist": pkglist.KIND, "otherpkglist": pkglist.KIND, "exlist": exlist.KIND}
 
 
-def source(definitions: Definitions) -> Iterator[Finding]:
+def source(definitions: Definitions, nodes: Nodes) -> Iterator[Finding]:
     """The source, and those of its osimages that cannot be used. With xCAT: daemon, certificate, policy and tables."""
     images = definitions.osimages()
     usable = [image for image in images.values() if image.provmethod in ("netboot", "statelite", "")]
@@ -26,8 +28,7 @@ def source(definitions: Definitions) -> Iterator[Finding]:
         return
     said = f"{where}: {counted(len(images), 'osimage')}, {len(usable)} of them netboot"
     if definitions.xcat:
-        nodes = definitions.nodes()
-        said += f", {counted(len(nodes), 'node')}; xcatd answers, and its policy lets this user read"
+        said += f", {counted(len(nodes()), 'node')}; xcatd answers, and its policy lets this user read"
     yield Finding(OK, said)
     wrong = []
     for image in usable:
@@ -39,10 +40,10 @@ def source(definitions: Definitions) -> Iterator[Finding]:
         yield Finding(WARN, f"{counted(len(wrong), 'osimage')} can neither be built nor packed", tuple(wrong))
 
 
-def service_nodes(definitions: Definitions) -> Iterator[Finding]:
+def service_nodes(nodes: Nodes) -> Iterator[Finding]:
     """Service nodes that hold copies of their own, which a pack does not reach."""
     behind: dict[tuple[str, tuple[str, ...]], int] = {}
-    for node in definitions.nodes().values():
+    for node in nodes().values():
         for name in filter(None, node.service.split(",")):
             behind[name, node.copies] = behind.get((name, node.copies), 0) + 1
     for (name, copies), count in sorted(behind.items()):

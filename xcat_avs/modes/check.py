@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -15,6 +16,7 @@ from xcat_avs.build.job import BuildJob
 from xcat_avs.clock import parse_utc
 from xcat_avs.definitions import checks as definitions
 from xcat_avs.definitions.osimage import OsImage
+from xcat_avs.definitions.protocol import Node
 from xcat_avs.errors import AvsError, counted
 from xcat_avs.modes import CHECK, Mode
 from xcat_avs.pack.job import packer_of, tools
@@ -34,16 +36,17 @@ Look = Callable[[], Iterable[Finding]]
 
 def run(request: Request, site: Site) -> Report:
     image, problem = _image(request, site)
+    table = cache(site.definitions.nodes)  # asking for thousands takes seconds
     looks: dict[str, list[Look]] = {
         "machine": [machine.rights, machine.python, lambda: _programs(site, image)],
         "settings": [lambda: _settings(site, image)],
         "paths": [lambda: _paths(site)],
-        "definitions": [lambda: definitions.source(site.definitions), lambda: problem],
-        "xCAT": [xcat.installed, lambda: definitions.service_nodes(site.definitions)] if site.definitions.xcat else [],
-        "image": _of_image(site, image) if image else [],
+        "definitions": [lambda: definitions.source(site.definitions, table), lambda: problem],
+        "xCAT": [xcat.installed, lambda: definitions.service_nodes(table)] if site.definitions.xcat else [],
+        "image": _of_image(site, image, table) if image else [],
         "store": [lambda: _store(site, image)],
         "space": [lambda: _space(site, image)],
-        "left-overs": [lambda: _left(site), lambda: builds.kept(_images(site), site.settings)],
+        "left-overs": [lambda: _left(site), lambda: builds.kept(_images(site), site.settings, site.running())],
         "clock": [lambda: machine.clock(_latest(site))],
     }
     found = [(area, finding) for area, each in looks.items() for look in each for finding in tried(area, look)]
@@ -66,7 +69,7 @@ def _image(request: Request, site: Site) -> tuple[Optional[OsImage], list[Findin
         return None, [Finding(FAIL, err.text, err.tail, fix=err.next)] if _images(site) else []
 
 
-def _of_image(site: Site, image: OsImage) -> list[Look]:
+def _of_image(site: Site, image: OsImage, table: definitions.Nodes) -> list[Look]:
     """What is looked at of one osimage."""
     rootimgdir = site.target(image).rootimgdir
     fit: list[Look] = [lambda: xcat.fit(image, rootimgdir)] if site.definitions.xcat else []
@@ -77,7 +80,7 @@ def _of_image(site: Site, image: OsImage) -> list[Look]:
         *fit,
         lambda: _place(site, image),
         lambda: builds.kernel(image, site.settings),
-        lambda: _served(site, image),
+        lambda: _served(site, image, table()),
     ]
 
 
@@ -157,9 +160,9 @@ def _place(site: Site, image: OsImage) -> Iterator[Finding]:
     )
 
 
-def _served(site: Site, image: OsImage) -> Iterator[Finding]:
+def _served(site: Site, image: OsImage, table: Mapping[str, Node]) -> Iterator[Finding]:
     """Whether nodes boot what is served."""
-    state = nodes.look(image, site.definitions.installdir, site.definitions.tftpdir, site.definitions.nodes())
+    state = nodes.look(image, site.definitions.installdir, site.definitions.tftpdir, table)
     if state.nodeset_due:
         yield Finding(
             WARN, f"{image.name}: nodes boot another kernel than the one that is served", fix=" ".join(state.nodeset)
