@@ -20,7 +20,7 @@ from xcat_avs.escape import is_text, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Request
-from xcat_avs.system import command, mounts
+from xcat_avs.system import mounts
 from xcat_avs.system.progress import Progress
 
 # Flags that the next word is the value of.
@@ -193,7 +193,6 @@ def _run(argv: Sequence[str], call: Call) -> int:
     if mode.private and os.geteuid() != 0:
         raise SetupError(f"{mode.name} must run as root: it mounts, and makes files of every owner; use sudo")
     progress = Progress(sys.stderr, request.verbose)
-    command.listen(progress.listener)
     site = mode.open(request, progress)
     if mode.private:
         code = mounts.enter_private_namespace()

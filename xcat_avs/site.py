@@ -27,6 +27,7 @@ from xcat_avs.store.fsvs.store import FsvsStore
 from xcat_avs.store.protocol import Store
 from xcat_avs.system import locks, scratch, trust
 from xcat_avs.system.progress import Progress
+from xcat_avs.system.runner import Runner
 from xcat_avs.xcat import private, programs
 
 SCHEME = "file://"
@@ -35,14 +36,16 @@ OWN_CHECKOUT = "own."  # how the directory of a checkout that is not kept begins
 DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
 
 
-def _definitions(settings: Settings, nodes: bool) -> Definitions:
+def _definitions(settings: Settings, nodes: bool, progress: Progress) -> Definitions:
     """The source of definitions. A broken or unusable xCAT is an error, never a silent fall-back.
 
     nodes: whether the nodes will be asked for as well.
     """
     if settings.xcat == "yes" or (settings.xcat == "auto" and programs.program("lsdef")):
         tables = ("osimage", "site", *(["node"] if nodes else []))
-        return XcatDefinitions(programs.need("lsdef"), settings.installdir, settings.tftpdir, tables)
+        return XcatDefinitions(
+            programs.need("lsdef"), settings.installdir, settings.tftpdir, tables, runner=Runner(progress=progress)
+        )
     if not settings.definitions:
         raise AvsError(
             "no osimage definitions: xCAT is not used here, and [xcat] definitions is not set in avs.conf; name a stanza file there"
@@ -74,7 +77,7 @@ class Site:
     def open(cls, request: Request, progress: Progress) -> Site:
         with _set_up():
             settings = load_settings()
-            definitions = _definitions(settings, request.mode == "status")
+            definitions = _definitions(settings, request.mode == "status", progress)
             settings = load_site_settings(settings, definitions.installdir)
             trust.refuse_foreign(settings.state, DIRECTORIES)
             trust.refuse_foreign(settings.logs)
@@ -91,7 +94,7 @@ class Site:
         settings = origins.read().settings
         found: Definitions
         try:
-            found = _definitions(settings, nodes=True)
+            found = _definitions(settings, True, progress)
             settings = origins.read(found.installdir).settings
             if settings.os_names:
                 found = NamedDefinitions(found, settings.os_names)
@@ -185,7 +188,7 @@ class Site:
         return store
 
     def _store(self) -> Store:
-        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.settings.timeout, self.evidence)
+        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.runner(), self.evidence)
 
     def evidence(self) -> str:
         """What says that there was a store already."""
@@ -231,6 +234,10 @@ class Site:
     def image_lock(self, rootimgdir: Path) -> AbstractContextManager[None]:
         """xCAT's own lock on an image directory, where xCAT is."""
         return private.image_lock(rootimgdir, self.identity.pid) if self.definitions.xcat else nullcontext()
+
+    def runner(self, log: Optional[Path] = None) -> Runner:
+        """How programs are run here. log: takes what they say."""
+        return Runner(log, self.settings.timeout, self.progress)
 
     def journal_file(self, image: OsImage) -> Path:
         return self.settings.state / "journal" / f"{image.name}.jsonl"

@@ -18,7 +18,7 @@ from xcat_avs.build.markers import Result, StepResult
 from xcat_avs.build.plan import SKIP, Action
 from xcat_avs.clock import utc_now
 from xcat_avs.errors import AvsError, CommandError
-from xcat_avs.system import logs, mounts
+from xcat_avs.system import command, mounts
 from xcat_avs.system.progress import Progress
 from xcat_avs.tree import packages, scan
 
@@ -126,7 +126,7 @@ def failing(kind: str, name: str, log: Path) -> Iterator[None]:
 
 def _failed(kind: str, name: str, err: Exception, log: Path) -> StepFailed:
     text = err.text if isinstance(err, AvsError) else str(err)
-    lines = err.tail if isinstance(err, CommandError) and err.tail else logs.tail(log)
+    lines = err.tail if isinstance(err, CommandError) and err.tail else command.tail(log)
     failed = StepFailed(f"{kind} {name} failed: {text}", lines, str(log))
     failed.kind, failed.name, failed.reason = kind, name, text
     return failed

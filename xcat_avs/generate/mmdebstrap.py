@@ -21,7 +21,7 @@ from xcat_avs.generate import (
     package_set,
     reproducible_initrds,
 )
-from xcat_avs.system import command, logs, mounts
+from xcat_avs.system import command, mounts
 from xcat_avs.system.chroot import chroot_mounts
 from xcat_avs.tree.inside import inside
 
@@ -74,7 +74,7 @@ class Mmdebstrap:
             argv += [aptsources.codename(image), str(job.root), *aptsources.sources(image, work)]
             env = {**packages.environment, **APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, "TMPDIR": str(work)}
             try:
-                command.run(argv, log=job.log, env=env, timeout=job.timeout)
+                job.runner.run(argv, env=env)
             except CommandError as err:
                 raise _explain(job, err) from None
         finally:
@@ -97,7 +97,7 @@ class Mmdebstrap:
         with chroot_mounts(job.root), resolver(job.root), reproducible_initrds(job.root):
             env = {**APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
             try:
-                command.run(argv, log=job.log, env=env, timeout=job.timeout)
+                job.runner.run(argv, env=env)
             except CommandError as err:
                 raise _explain(job, err) from None
 
@@ -119,8 +119,8 @@ def _explain(job: Job, err: CommandError) -> AvsError:
     packages, lines = broken(job.log.read_text(encoding="utf-8", errors="replace"))
     if packages:
         return CommandError(f"{err.text}: dpkg could not install {', '.join(packages)}", lines, err.log)
-    tail = [line for line in logs.tail(job.log, 40) if not line.startswith(("I:", "E: mmdebstrap failed"))]
-    return explain_unknown(job, job.log, UNKNOWN_NAME, CommandError(err.text, tail[-logs.TAIL_LINES :], err.log))
+    tail = [line for line in command.tail(job.log, 40) if not line.startswith(("I:", "E: mmdebstrap failed"))]
+    return explain_unknown(job, job.log, UNKNOWN_NAME, CommandError(err.text, tail[-command.TAIL_LINES :], err.log))
 
 
 def broken(text: str) -> tuple[list[str], list[str]]:

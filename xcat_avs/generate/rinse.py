@@ -28,7 +28,7 @@ from xcat_avs.generate import (
 )
 from xcat_avs.generate.dnf import Dnf, flags, macros, repositories, sections, warn_of_scripts
 from xcat_avs.generate.mmdebstrap import resolver
-from xcat_avs.system import command, logs, mounts
+from xcat_avs.system import command, mounts
 from xcat_avs.system.chroot import chroot_mounts
 from xcat_avs.tree.scan import digest
 from xcat_avs.xcat import fitness
@@ -144,9 +144,9 @@ class Rinse:
         (work / "rinse.conf").write_text(f"[avs]\nmirror = {mirror}\n", encoding="ascii")
         # rinse would then run a script of the host; it gets /bin/true instead.
         argv += ["--directory", str(root), "--cache-dir", str(work / "cache"), "--post-install", "/bin/true"]
-        command.run(argv, log=job.log, timeout=job.timeout)
+        job.runner.run(argv)
         if COMPLETE not in job.log.read_text(encoding="utf-8", errors="replace"):
-            raise AvsError(f"{image.name}: rinse did not come to its end", logs.tail(job.log), str(job.log))
+            raise AvsError(f"{image.name}: rinse did not come to its end", command.tail(job.log), str(job.log))
         for path in root.glob("*.rpm"):
             path.rename(work / "base" / path.name)
         # rinse lets the image's rpm write a database without running scripts; _register makes a new one.
@@ -170,7 +170,7 @@ class Rinse:
                     continue
                 tried.append(mirror)
                 (job.work / "rinse.conf").write_text(f"[avs]\nmirror = {mirror}\n", encoding="utf-8")
-                said = command.capture([*argv, "--print-uris"], timeout=job.timeout).text
+                said = job.runner.capture([*argv, "--print-uris"]).text
                 found = re.findall(r"^\w+://(\S+\.rpm)$", said, re.MULTILINE)
                 if not found:
                     continue
@@ -225,7 +225,7 @@ class Rinse:
                     raise explain_unknown(job, job.log, UNKNOWN, err) from None
             # yum says success where it knows some of the packages.
             if "install" in commands[-1] and unknown_packages(job.log, UNKNOWN):
-                raise explain_unknown(job, job.log, UNKNOWN, AvsError("", logs.tail(job.log), str(job.log)))
+                raise explain_unknown(job, job.log, UNKNOWN, AvsError("", command.tail(job.log), str(job.log)))
             warn_of_scripts(job)
         for path in (job.root / "var/lib/rpm").glob("__db.*"):
             path.unlink()  # shared memory that ended processes have left
@@ -242,7 +242,7 @@ class Rinse:
     def _inside(self, job: Job, words: Sequence[str], environment: dict[str, str]) -> None:
         arch = ["setarch", "i686"] if re.fullmatch(r"x86|i[3-6]86", job.image.osarch) else []
         env = {**environment, "HOME": f"/{IN_IMAGE}/home", "TMPDIR": "/tmp", "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
-        command.run([*arch, "chroot", str(job.root), *words], log=job.log, env=env, timeout=job.timeout)
+        job.runner.run([*arch, "chroot", str(job.root), *words], env=env)
 
 
 def _has_yum(root: Path) -> bool:

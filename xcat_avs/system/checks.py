@@ -16,6 +16,7 @@ from typing import Optional
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.system import command, libc, mounts, provides, scratch, trust
 from xcat_avs.system.findings import FAIL, OK, WARN, Finding
+from xcat_avs.system.runner import Runner
 
 LIBRARIES = ("sh", "typer", "tabulate")
 # How a program is asked for its version, where it is not --version; those without an answer are not asked.
@@ -48,7 +49,7 @@ def _versions(names: Sequence[str]) -> dict[str, str]:
     """Program -> its version, as far as it says one."""
     asked = [name for name in dict.fromkeys(names) if VERSION.get(name, "-") and provides.known(name)]
     try:
-        outputs = command.capture_all([[name, VERSION.get(name, "--version")] for name in asked], timeout=SECONDS)
+        outputs = Runner(timeout=SECONDS).capture_all([[name, VERSION.get(name, "--version")] for name in asked])
     except (CommandError, ImportError):
         return {}  # they are there, which is what counts
     found = {name: NUMBER.search(f"{output.text}\n{output.stderr}") for name, output in zip(asked, outputs)}

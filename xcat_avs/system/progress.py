@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Optional, TextIO
 
 from xcat_avs.escape import printable
-from xcat_avs.system import logs
+from xcat_avs.system import command
 
 INTERVAL = 0.5
 
@@ -54,7 +54,7 @@ class Progress:
         if not self._terminal or not self._activity or now - self._shown < INTERVAL:
             return
         self._shown = now
-        last = logs.tail(log, 1) if log else []
+        last = command.tail(log, 1) if log else []
         text = f"{self._activity}  {now - self._started:.0f}s  {last[0] if last else ''}"
         # The terminal can only clear one line, so no more is written.
         shown = printable(text)[:78]
@@ -62,12 +62,9 @@ class Progress:
         self._stream.flush()
         self._drawn = True
 
-    def listener(self, argv: Optional[Sequence[str]], log: Optional[Path]) -> None:
-        """For command.listen."""
-        if argv is not None:
-            self.verbose(f"+ {' '.join(argv)}")
-        else:
-            self.tick(log)
+    def started(self, argv: Sequence[str]) -> None:
+        """Print a program that is started, with -V."""
+        self.verbose(f"+ {' '.join(argv)}")
 
     def _clear(self) -> None:
         if self._drawn:

@@ -15,7 +15,7 @@ from xcat_avs.store.fsvs.changes import actions, uploads
 from xcat_avs.store.fsvs.reading import REAL, Reading
 from xcat_avs.store.fsvs.subversion import CORRUPT, EXISTS, NO_PATH, OUT_OF_DATE, open_files, quote
 from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, Revision, Version
-from xcat_avs.system import command, logs, mounts
+from xcat_avs.system import command, mounts
 from xcat_avs.system.descent import link_tree
 from xcat_avs.system.scratch import own_directory
 from xcat_avs.tree.restore import restore
@@ -56,7 +56,7 @@ class FsvsStore(Reading):
 
     def _exists(self, url: str) -> bool:
         """Whether a URL exists in the repository, which may be an empty one."""
-        said = command.capture(["svn", "--non-interactive", "info", f"{url}@HEAD"], timeout=self.timeout, check=False)
+        said = self.runner.capture(["svn", "--non-interactive", "info", f"{url}@HEAD"], check=False)
         if said.code and not NO_PATH.search(said.stderr):
             raise self._unusable(said.stderr)
         return said.code == 0
@@ -82,9 +82,7 @@ class FsvsStore(Reading):
             if self._local():  # a server takes the author from its own login
                 options += ["-o", "author=$AVS_AUTHOR"]  # by the environment: FSVS expands a $ in the value
             for words in (["initialize", self.url(image, Version())], ["sync-repos"], [*options, "ci", "-m", message]):
-                command.run(
-                    ["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author}, log=log, timeout=self.timeout
-                )
+                self.runner.to(log).run(["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author})
             number = COMMITTED.findall(log.read_text(encoding="utf-8", errors="replace"))
         if not number:
             raise AvsError(f"FSVS ended well and says nothing of a revision in {self.repository}")
@@ -153,7 +151,7 @@ class FsvsStore(Reading):
                 # At one revision: what is in the store may be changed between the look and the export.
                 number = self._without_programs(image, version)
                 words = ["fsvs", "-q", "export", "-r", str(number), self.url(image, version)]
-                command.run(words, cwd=target, env=env, log=log, timeout=self.timeout)
+                self.runner.to(log).run(words, cwd=target, env=env)
             except (CommandError, DamageError) as err:
                 text, damage = (
                     f"{image.name}: the checkout of {version} failed: {err.text}",
@@ -186,9 +184,7 @@ class FsvsStore(Reading):
         """The first file at or below a path, or else the directory, that Subversion says is corrupt; else None."""
         words = ["export", "-q", "--force", self._peg(image, version, path)]
         with self._scratch() as directory:
-            said = command.capture(
-                ["svn", "--non-interactive", *words, f"{directory}/it"], timeout=self.timeout, check=False
-            )
+            said = self.runner.capture(["svn", "--non-interactive", *words, f"{directory}/it"], check=False)
         if not CORRUPT.search(said.stderr):
             return None
         try:
@@ -231,12 +227,10 @@ class FsvsStore(Reading):
         if path is None:
             raise NotFoundError(f"the store {self.repository} is on a server: `svnadmin verify` has to be run there")
         self._need()
-        said = command.capture(
-            ["svnadmin", "verify", "-q", "--keep-going", str(path)], timeout=self.timeout, check=False
-        )
+        said = self.runner.capture(["svnadmin", "verify", "-q", "--keep-going", str(path)], check=False)
         if said.code:
             lines = [line for line in said.stderr.splitlines() if line.strip()]
             damaged = "the store is damaged: " if CORRUPT.search(said.stderr) else ""
             what = f"{damaged}svnadmin verify {path} {command.describe(said.code)}"
-            raise (DamageError if damaged else AvsError)(what, lines[-logs.TAIL_LINES :])
+            raise (DamageError if damaged else AvsError)(what, lines[-command.TAIL_LINES :])
         return f"svnadmin verify {path}"
