@@ -19,7 +19,7 @@ from xcat_avs.errors import AvsError, Interrupted, SetupError, UsageError
 from xcat_avs.escape import is_text, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
-from xcat_avs.request import OPTIONS, Request
+from xcat_avs.request import OPTIONS, Request, placed
 from xcat_avs.system import mounts
 from xcat_avs.system.progress import Progress
 
@@ -109,23 +109,16 @@ def _command(typer: Any, take: Callable[..., None]) -> Callable[..., None]:
 def to_request(parsed: Mapping[str, Any]) -> Request:
     """The request, each value given at most once. Raises UsageError."""
     values: dict[str, Any] = {}
-    for name, value in _placed(parsed).items():
+    for name, value in placed(parsed).items():
         if value is None or isinstance(value, bool):
             values[name] = value or getattr(Request, name)
             continue
         if len(value) > 1 and name == "argument":
-            raise UsageError(modes.unexpected(value[1]))
+            raise UsageError(modes.unexpected(*value))
         if len(value) > 1:
             raise UsageError(f"{_flag(name)} is given {len(value)} times")
         values[name] = _checked(name, value[0]) if value else ""
     return Request(**values)
-
-
-def _placed(parsed: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with the words that belong to no option in their places: IMAGE, unless -p says it, and what follows."""
-    words = list(parsed["image"] or [])
-    first = words if len(words) > 1 or not parsed["profile"] else []
-    return {**parsed, "image": first[:1], "argument": words[len(first[:1]) :]}
 
 
 def _checked(name: str, value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,3 +91,10 @@ class Request:
 OPTIONS: dict[str, Option] = {
     field.name: field.metadata["option"] for field in dataclasses.fields(Request) if "option" in field.metadata
 }
+
+
+def placed(parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """A parsed command line with the words that belong to no option in their places: IMAGE, unless -p says it, and what follows."""
+    words = list(parsed["image"] or [])
+    images = 0 if parsed["profile"] and len(words) == 1 else 1
+    return {**parsed, "image": words[:images], "argument": words[images:]}

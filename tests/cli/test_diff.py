@@ -344,7 +344,7 @@ def test_content_of_what_is_no_text_or_the_same_or_nowhere(two: Installation) ->
         (["-t", "a", "--content", "/x", "--files"], ["without --packages and --files"]),
         (["-t", "a", "--content", "/x", "--content", "/y"], ["--content is given 2 times"]),
         (["-t", "a", "-m", "x"], ["mode diff takes no -m"]),
-        (["-t", "a", "x"], ["unexpected argument 'x'"]),
+        (["-t", "a", "x", "y"], ["unexpected argument 'x'"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -140,6 +140,7 @@ def refuse_unfit(request: Request, mode: Mode) -> None:
         raise UsageError(f"mode {mode.name} needs {mode.argument}, after the IMAGE")
 
 
-def unexpected(word: str) -> str:
-    """What to say of a word too many."""
-    return f"unexpected argument {word!r}; a message of several words, or a pattern, is quoted: -m 'MESSAGE'"
+def unexpected(*words: str) -> str:
+    """What to say of words too many."""
+    which = " or ".join(map(repr, words))
+    return f"unexpected argument {which}; a message of several words, or a pattern, is quoted: -m 'MESSAGE'"
