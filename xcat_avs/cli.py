@@ -15,12 +15,11 @@ from types import FrameType
 from typing import Any, Callable, Optional, Union
 
 from xcat_avs import __version__, modes, report
-from xcat_avs.errors import AvsError, Interrupted, UsageError
-from xcat_avs.escape import printable_lines
+from xcat_avs.errors import AvsError, Interrupted, SetupError, UsageError
+from xcat_avs.escape import is_text, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Request, placed
-from xcat_avs.site import Site
 from xcat_avs.system import mounts
 from xcat_avs.system.progress import Progress
 
@@ -128,7 +127,7 @@ def _checked(name: str, value: str) -> str:
     if not value.strip():
         raise UsageError(f"an empty value for {_flag(name)}")
     value = value if path else _typed(value)
-    if not _is_text(value.translate(AS_BYTES) if path else value):
+    if not is_text(value.translate(AS_BYTES) if path else value):
         raise UsageError(f"the value of {_flag(name)} is not UTF-8 text or holds control characters: {value!a}")
     return value
 
@@ -146,14 +145,6 @@ def _typed(value: str) -> str:
         return os.fsencode(value).decode(sys.stderr.encoding)
     except (UnicodeError, LookupError):
         return value
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return all(char.isprintable() or char in "\n\t" for char in value)
 
 
 def _let_be(_signum: int, _frame: Optional[FrameType]) -> None:
@@ -192,11 +183,11 @@ def _run(argv: Sequence[str], call: Call) -> int:
         return 0
     if mode is None:
         raise UsageError("no mode; say what to do with -c MODE")
-    modes.check(request, mode)
+    modes.refuse_unfit(request, mode)
     if mode.private and os.geteuid() != 0:
-        raise AvsError(f"{mode.name} must run as root: it mounts, and makes files of every owner; use sudo")
+        raise SetupError(f"{mode.name} must run as root: it mounts, and makes files of every owner; use sudo")
     progress = Progress(sys.stderr, request.verbose)
-    site = Site.open(request, progress)
+    site = mode.open(request, progress)
     if mode.private:
         code = mounts.enter_private_namespace()
         if code is not None:
@@ -250,7 +241,8 @@ def _reported(argv: Sequence[str], call: Call) -> int:
         return 128 + signal.SIGPIPE
     except OSError as err:
         what = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)
-        return _failed(AvsError(f"{what}{f': {err.filename}' if err.filename else ''}"), call)
+        kind = SetupError if isinstance(err, PermissionError) else AvsError
+        return _failed(kind(f"{what}{f': {err.filename}' if err.filename else ''}"), call)
     except (MemoryError, ImportError, SystemError):
         raise  # no defect: __main__ has words for them
     except Exception as err:
@@ -274,13 +266,14 @@ def _failed(err: AvsError, call: Call) -> int:
         _drop_stdout()
     except AvsError:
         pass  # nobody hears it there; the first error is the one to tell
-    sys.stderr.write(f"Error: {err}\n")
+    check = modes.look_at_all(err, call.mode, call.request)
+    sys.stderr.write(f"Error: {err}\n" + (f"  `{check}` looks at all that is needed\n" if check else ""))
     return err.exit_code
 
 
 def _document(err: AvsError, call: Call) -> dict[str, str]:
     """An error for programs."""
-    following = err.next
+    following = err.next or modes.look_at_all(err, call.mode, call.request)
     if isinstance(err, UsageError) and not following:
         following = f"avsimage -c {call.mode.name} -h" if call.mode else "avsimage -h"
     image = call.request.image or call.request.profile

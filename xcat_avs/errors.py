@@ -57,12 +57,20 @@ class DamageError(AvsError):
     """A check has found something damaged."""
 
 
-class NoStoreError(AvsError):
+class SetupError(AvsError):
+    """Something of the installation is missing or wrong: the mode check looks at all of it."""
+
+
+class NoStoreError(SetupError):
     """There is no store where one is to be read."""
 
 
 class CommandError(AvsError):
     """A program that was run failed, was killed, or is missing."""
+
+
+class MissingError(CommandError, SetupError):
+    """Programs are not installed."""
 
 
 class Interrupted(BaseException):

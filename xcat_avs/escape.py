@@ -23,6 +23,15 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line, SPACES + "\t") for line in text.split("\n"))
 
 
+def is_text(value: str) -> bool:
+    """Whether it is UTF-8 text that steers nothing; it may have several lines."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return all(char.isprintable() or char in "\n\t" for char in value)
+
+
 def _escaped(char: str) -> str:
     code = ord(char)
     if code < 0x80 or 0xDC80 <= code <= 0xDCFF:  # surrogateescape's form of a byte that is not UTF-8

@@ -44,8 +44,8 @@ class Request:
     image: str = ""
     argument: str = ""  # the word after IMAGE, in the modes that take one: PATTERN, PATH, DIR
     mode: str = _option("-c MODE", "what to do")
-    tag: str = _option("-t TAG", "the tag", "tag show pack rollback verify diff files cat checkout")
-    revision: str = _option("-r REV", "the revision (default: the newest)", "tag show diff files cat checkout")
+    tag: str = _option("-t TAG", "the tag", "tag show pack rollback verify diff files cat checkout logs")
+    revision: str = _option("-r REV", "the revision (default: the newest)", "tag show diff files cat checkout logs")
     message: str = _option("-m MESSAGE", "why, for the history", "create tag rollback")
     user: str = _option("-u USER", "who does it (default: who is logged in)", "create tag pack rollback")
     resume: bool = _option("-b", "resume a build that failed: repeat only what is not done, or changed", "create steps")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 from urllib.parse import unquote
 
 from xcat_avs.definitions.osimage import OsImage, resolve, same_trunk
-from xcat_avs.definitions.protocol import Definitions, NamedDefinitions, chdef
+from xcat_avs.definitions.protocol import Definitions, NamedDefinitions, Unread, chdef
 from xcat_avs.definitions.stanza import StanzaDefinitions
 from xcat_avs.definitions.tables import XcatDefinitions
-from xcat_avs.errors import AvsError
+from xcat_avs.errors import AvsError, SetupError
 from xcat_avs.identity import Identity
-from xcat_avs.recipes import recipe
+from xcat_avs.recipes import origins, recipe
 from xcat_avs.recipes.recipe import Recipe
 from xcat_avs.request import Request
 from xcat_avs.serve import journal, place, sets
@@ -31,6 +31,7 @@ from xcat_avs.system.runner import Runner
 from xcat_avs.xcat import private, programs
 
 SCHEME = "file://"
+PATIENCE = 60  # seconds for what check asks, where no timeout is set
 OWN_CHECKOUT = "own."  # how the directory of a checkout that is not kept begins
 DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
 
@@ -54,6 +55,15 @@ def _definitions(settings: Settings, nodes: bool, progress: Progress) -> Definit
     )
 
 
+@contextmanager
+def _set_up() -> Iterator[None]:
+    """Any error is one of the installation."""
+    try:
+        yield
+    except AvsError as err:
+        raise SetupError(err.text, err.tail, err.log) from None
+
+
 @dataclass(frozen=True)
 class Site:
     """What every mode works with."""
@@ -65,17 +75,35 @@ class Site:
 
     @classmethod
     def open(cls, request: Request, progress: Progress) -> Site:
-        settings = load_settings()
-        definitions = _definitions(settings, request.mode in ("status", "images"), progress)
-        settings = load_site_settings(settings, definitions.installdir)
-        trust.refuse_foreign(settings.state, DIRECTORIES)
-        trust.refuse_foreign(settings.logs)
+        with _set_up():
+            settings = load_settings()
+            definitions = _definitions(settings, request.mode in ("status", "images"), progress)
+            settings = load_site_settings(settings, definitions.installdir)
+            trust.refuse_foreign(settings.state, DIRECTORIES)
+            trust.refuse_foreign(settings.logs)
         if request.store:
             settings = overlay_settings(settings, {"paths": {"store": request.store}}, "-s")
         if settings.os_names:
             definitions = NamedDefinitions(definitions, settings.os_names)
         progress.verbose(f"definitions: {definitions.describe()}")
         return cls(settings, definitions, Identity.of(request.user), progress)
+
+    @classmethod
+    def as_it_is(cls, request: Request, progress: Progress) -> Site:
+        """As much of it as can be read, for check: definitions that cannot be read are an error for whoever asks for them."""
+        settings = origins.read().settings
+        found: Definitions
+        try:
+            found = _definitions(settings, True, progress)
+            settings = origins.read(found.installdir).settings
+            if settings.os_names:
+                found = NamedDefinitions(found, settings.os_names)
+        except AvsError as err:
+            xcat = settings.xcat == "yes" or (settings.xcat == "auto" and programs.program("lsdef") is not None)
+            installdir, tftpdir = Path(settings.installdir or "/install"), Path(settings.tftpdir or "/tftpboot")
+            found = Unread(err, installdir, tftpdir, xcat=xcat)
+        settings = replace(settings, store=request.store or settings.store, timeout=settings.timeout or PATIENCE)
+        return cls(settings, found, Identity.of(request.user), progress)
 
     def image(self, request: Request) -> OsImage:
         """The osimage the command line names, to be read: a warning where another one has the same trunk."""
@@ -144,7 +172,7 @@ class Site:
     def store(self, recognize: bool = True) -> Store:
         """The store; a warning where it is another one than before. recognize: look, which asks a server once more."""
         store = self._store()
-        other = self._recognize(store) if recognize else ""
+        other = self.recognize(store) if recognize else ""
         if other:
             self.progress.warn(other)
         return store
@@ -152,7 +180,7 @@ class Site:
     def store_for_build(self, image: OsImage, anew: bool) -> Store:
         """The store with a place for the image. Raises AvsError where there was another one before, unless anew."""
         store = self._store()
-        other = "" if anew else self._recognize(store)
+        other = "" if anew else self.recognize(store)
         if other:
             raise AvsError(other)
         store.prepare(image, self.identity.user, anew)
@@ -160,14 +188,14 @@ class Site:
         return store
 
     def _store(self) -> Store:
-        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.runner(), self._evidence)
+        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.runner(), self.evidence)
 
-    def _evidence(self) -> str:
+    def evidence(self) -> str:
         """What says that there was a store already."""
         served = (target.rootimgdir for target in self.targets())
         return evidence.of_a_store(self.settings.state, journal.mentions(self.journals()), sets.mentions(served))
 
-    def _recognize(self, store: Store) -> str:
+    def recognize(self, store: Store) -> str:
         """What to say of a store that is not the one that was used at this URL before; that one is noted at its first use."""
         url, state, now = self.settings.store, self.settings.state, store.identity()
         before = evidence.noted(state).get(url, "")

@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "store.*": {"definitions.*", "errors", "identity", "store.*", "system.*", "tree.*"},
     "system.*": {"errors", "escape", "system.*"},
     "tree.*": {"errors", "system.*", "tree.*"},
-    "xcat.*": {"definitions.*", "errors", "system.*"},
+    "xcat.*": {"definitions.*", "errors", "system.*", "xcat.*"},
 }  # fmt: skip
 PROCESS_CALLS = ("system", "popen", "exec", "spawn", "posix_spawn", "fork", "forkpty")
 

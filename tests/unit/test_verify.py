@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from xcat_avs.modes import verify
-from xcat_avs.modes.verify import FAIL, MOST, Finding
+from xcat_avs.modes.verify import MOST
+from xcat_avs.system.findings import FAIL, Finding
 
 
 def test_differences_are_cut_on_a_terminal() -> None:

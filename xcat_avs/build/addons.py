@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xcat_avs.build.context import perform
+from xcat_avs.build.failure import ADDON
 from xcat_avs.build.job import BuildJob
 from xcat_avs.build.markers import AddonResult
 from xcat_avs.build.paths import ROOT
 from xcat_avs.build.plan import SKIP, Action
-from xcat_avs.build.steps import ADDON, Running, carry_out, failing, showing
+from xcat_avs.build.steps import Running, carry_out, failing, showing
 from xcat_avs.errors import AvsError
 from xcat_avs.system import mounts
 from xcat_avs.system.runner import Runner
@@ -36,7 +37,7 @@ def run_addons(job: BuildJob, actions: Sequence[Action[AddonResult]], done: list
     before: list[PackageList] = []  # read when the first one is built
 
     def work(action: Action[AddonResult]) -> AddonResult:
-        name, log = action.step.name, job.paths.logs / f"addon-{action.step.name}.log"
+        name, log = action.step.name, job.paths.addon_log(action.step.name)
         with showing(job.progress, f"{ADDON} {name}"), failing(ADDON, name, log):
             if not before:
                 before.append(packages.examine(job.paths.root)[0])

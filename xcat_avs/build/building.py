@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from xcat_avs.build import addons, markers, plan, steps, writeback
+from xcat_avs.build import addons, logs, markers, plan, steps, writeback
 from xcat_avs.build.job import BuildJob
 from xcat_avs.build.markers import AddonResult, StepResult
 from xcat_avs.build.plan import Plan
@@ -54,6 +54,7 @@ def build(job: BuildJob, definitions: Definitions, resume: bool) -> Built:
     todo = plan.plan(job, seed, resume)
     if todo.anew:
         job.progress.say(f"{todo.anew}; beginning again")
+    logs.keep(job.paths, anew=all(action.kind != plan.SKIP for action in todo.steps))
     plan.clear(job, todo)
     done: tuple[list[StepResult], list[AddonResult]] = ([], [])
 

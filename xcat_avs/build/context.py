@@ -247,23 +247,25 @@ class BuildContext(ImageServices):
         return Job(self.image, self.root, self._runner, self.progress.warn)
 
 
+def variables(
+    image: OsImage, root: Path, installdir: Path, options: Mapping[str, Any], procedure: Procedure
+) -> dict[str, str]:
+    """What an executable procedure finds in its environment."""
+    env = {"AVS_ROOT": str(root), "AVS_OSVERS": image.osvers, "AVS_ARCH": image.osarch, "AVS_PROFILE": image.profile,
+           "AVS_OSIMAGE": image.name, "AVS_FAMILY": image.version.family, "AVS_INSTALLDIR": str(installdir),
+           "AVS_PROCEDURE": str(procedure.path)}  # fmt: skip
+    for name, value in options.items():
+        flag = "yes" if value else "no"
+        text = " ".join(value) if isinstance(value, tuple) else flag if isinstance(value, bool) else str(value)
+        env[f"AVS_OPT_{name.upper()}"] = text
+    return env
+
+
 def perform(ctx: BuildContext) -> None:
     """Do a step: call run(ctx) of a Python procedure, or execute the file in the root."""
     found = ctx.procedure
     if found.executable:
-        version = ctx.image.version
-        env = {"AVS_ROOT": str(ctx.root), "AVS_OSVERS": ctx.image.osvers, "AVS_ARCH": ctx.image.osarch,
-               "AVS_PROFILE": ctx.image.profile, "AVS_OSIMAGE": ctx.image.name, "AVS_FAMILY": version.family,
-               "AVS_INSTALLDIR": str(ctx.installdir), "AVS_PROCEDURE": str(found.path)}  # fmt: skip
-        for name, value in ctx.options.items():
-            text = (
-                " ".join(value)
-                if isinstance(value, tuple)
-                else ("yes" if value else "no")
-                if isinstance(value, bool)
-                else str(value)
-            )
-            env[f"AVS_OPT_{name.upper()}"] = text
+        env = variables(ctx.image, ctx.root, ctx.installdir, ctx.options, found)
         ctx._runner.run([str(found.path)], env=env, cwd=ctx.root)
         return
     loader = SourceFileLoader(f"avs_procedure_{found.name}", str(found.path))

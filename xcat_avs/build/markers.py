@@ -12,7 +12,7 @@ from xcat_avs.build.paths import BuildPaths
 from xcat_avs.system import records
 from xcat_avs.system.files import write_atomic
 
-SEED, BEGUN = "seed", "begun"
+SEED, BEGUN, AGAIN = "seed", "begun", "again"
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,17 @@ def begin(paths: BuildPaths, name: str) -> None:
 def begun(paths: BuildPaths) -> list[str]:
     """The steps of the last build that were begun."""
     return _read(paths.results / BEGUN).decode("utf-8", "replace").split()
+
+
+def note_again(paths: BuildPaths, command: str) -> None:
+    """Note the command that resumes the build."""
+    if paths.results.is_dir():
+        (paths.results / AGAIN).write_text(command, encoding="utf-8", errors="surrogateescape")
+
+
+def again(paths: BuildPaths, image: str) -> str:
+    """The command that resumes the last build of an image."""
+    return _read(paths.results / AGAIN).decode("utf-8", "surrogateescape") or f"avsimage -c create {image} -b"
 
 
 def remember_seed(paths: BuildPaths, seed: str, after: str) -> None:

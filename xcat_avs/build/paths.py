@@ -32,6 +32,14 @@ class BuildPaths:
     def addons(self) -> Path:
         return self.tree / ADDONS
 
+    def step_log(self, step: str) -> Path:
+        """What a step said."""
+        return self.logs / f"{step}.log"
+
+    def addon_log(self, addon: str) -> Path:
+        """What an add-on said while it was built."""
+        return self.logs / f"addon-{addon}.log"
+
     def report(self, step: str) -> Path:
         """The file with what a step has to say in the report of the create."""
         return self.results / f"{step}.report"

@@ -12,6 +12,7 @@ from typing import Any, Callable
 
 from xcat_avs.build import markers
 from xcat_avs.build.context import BuildContext, perform
+from xcat_avs.build.failure import ADDON, STEP
 from xcat_avs.build.job import BuildJob
 from xcat_avs.build.markers import Result, StepResult
 from xcat_avs.build.plan import SKIP, Action
@@ -20,8 +21,6 @@ from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.system import command, mounts
 from xcat_avs.system.progress import Progress
 from xcat_avs.tree import packages, scan
-
-STEP, ADDON = "step", "add-on"
 
 
 class StepFailed(AvsError):
@@ -36,6 +35,7 @@ class Running:
     """A step or add-on that is run now: since when, and where its output goes."""
 
     def __init__(self, action: Action[Any], log: Path) -> None:
+        log.unlink(missing_ok=True)  # that of a failed build is kept by another name
         log.write_bytes(b"")
         self.step, self.log = action.step, log
         self._id, self._started, self._clock = action.id, utc_now(), time.monotonic()
@@ -65,7 +65,7 @@ def run_steps(job: BuildJob, actions: Sequence[Action[StepResult]], done: list[S
     """Run the steps of a plan; their results go to done, one by one. Raises StepFailed."""
 
     def work(action: Action[StepResult]) -> StepResult:
-        name, log = action.step.name, job.paths.logs / f"{action.step.name}.log"
+        name, log = action.step.name, job.paths.step_log(action.step.name)
         markers.begin(job.paths, name)
         with showing(job.progress, name), failing(STEP, name, log):
             return _run_step(job.context(action.step, log), Running(action, log))

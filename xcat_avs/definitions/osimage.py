@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xcat_avs.definitions.osvers import PLAIN, OsNames, OsVersion
-from xcat_avs.errors import AvsError, NotFoundError, counted, nearest
+from xcat_avs.errors import AvsError, NotFoundError, SetupError, counted, nearest
 
 ARCHES = "x86_64|aarch64|ppc64le|ppc64el|ppc64|s390x|i[3-6]86|x86|amd64|arm64|riscv64"
 # The form xCAT itself gives names: OSVERS-ARCH-PROVMETHOD-PROFILE. OSVERS and PROFILE may hold
@@ -199,7 +199,8 @@ def resolve(images: Mapping[str, OsImage], wanted: str, osvers: str = "", osarch
         narrowed = "".join(f" with {key} {value}" for key, value in (("osvers", osvers), ("osarch", osarch)) if value)
         names = {image.profile for image in images.values()} | set(images)
         hint = nearest(wanted, names) if not found else f"; there is {', '.join(sorted(image.name for image in found))}"
-        raise NotFoundError(f"no osimage {wanted!r}{narrowed} among {counted(len(images), 'definition')}{hint}")
+        text = f"no osimage {wanted!r}{narrowed} among {counted(len(images), 'definition')}{hint}"
+        raise NotFoundError(text) if images else SetupError(text)
     lines = [
         f"-o {image.osvers} -a {image.osarch}   {image.name}"
         for image in sorted(matching, key=lambda image: image.name)

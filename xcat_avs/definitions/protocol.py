@@ -9,6 +9,7 @@ from typing import Protocol
 
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.definitions.osvers import OsNames
+from xcat_avs.errors import AvsError
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,25 @@ class NamedDefinitions:
 
     def nodes(self) -> Mapping[str, Node]:
         return self.source.nodes()
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A source that cannot be read. Whoever asks it for definitions gets the error that says why."""
+
+    error: AvsError
+    installdir: Path
+    tftpdir: Path
+    xcat: bool
+
+    def describe(self) -> str:
+        return "no definitions"
+
+    def osimages(self) -> Mapping[str, OsImage]:
+        raise self.error
+
+    def reload(self, timeout: float = 0, bypass: bool = False) -> None:
+        raise self.error
+
+    def nodes(self) -> Mapping[str, Node]:
+        raise self.error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.definitions.protocol import Node
-from xcat_avs.errors import AvsError
+from xcat_avs.errors import AvsError, SetupError
 from xcat_avs.system import trust
 
 HEADER = re.compile(r"(\S[^=]*?):\s*")
@@ -77,9 +77,9 @@ class StanzaDefinitions:
             try:
                 text = path.read_text(encoding="utf-8")
             except UnicodeDecodeError as err:
-                raise AvsError(f"{path} is not UTF-8 text (byte {err.start})") from None
+                raise SetupError(f"{path} is not UTF-8 text (byte {err.start})") from None
             except OSError as err:
-                raise AvsError(f"cannot read the osimage definitions in {path}: {err.strerror}") from None
+                raise SetupError(f"cannot read the osimage definitions in {path}: {err.strerror}") from None
             for name, image in parse(text, str(path)).items():
                 if name in images:
                     raise AvsError(f"{image.origin}: {name!r} is defined in {images[name].origin} already")
@@ -97,5 +97,5 @@ class StanzaDefinitions:
             return [self.path]
         files = sorted(self.path.glob("*.stanza"))
         if not files:
-            raise AvsError(f"no osimage definitions: {self.path} holds no *.stanza file")
+            raise SetupError(f"no osimage definitions: {self.path} holds no *.stanza file")
         return files

@@ -17,7 +17,7 @@ from typing import Optional
 
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.definitions.protocol import Node
-from xcat_avs.errors import AvsError, CommandError
+from xcat_avs.errors import AvsError, CommandError, SetupError
 from xcat_avs.system import command
 from xcat_avs.system.runner import QUIET, Output, Runner
 
@@ -105,7 +105,7 @@ def _ask(program: str, questions: Sequence[Sequence[str]], runner: Runner,
     try:
         return runner.within(runner.timeout or TIMEOUT).capture_all([[program, *words] for words in questions], env=env)
     except CommandError as err:
-        raise AvsError(f"xCAT does not answer: {err.text}; look at xcatd with `systemctl status xcatd`") from None
+        raise SetupError(f"xCAT does not answer: {err.text}; look at xcatd with `systemctl status xcatd`") from None
 
 
 def _good(words: Sequence[str], output: Output) -> str:
@@ -115,7 +115,7 @@ def _good(words: Sequence[str], output: Output) -> str:
     lines = [line for line in said.splitlines() if line.strip()]
     problem = _problem(said, output.code)
     if problem:
-        raise AvsError(problem, lines[-2:])
+        raise SetupError(problem, lines[-2:])
     if output.code:
         raise AvsError(f"lsdef {' '.join(words)} {command.describe(output.code)}", lines[-5:])
     return output.text

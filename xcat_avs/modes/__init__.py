@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Callable, Optional
 
-from xcat_avs.errors import UsageError, nearest
+from xcat_avs.errors import AvsError, SetupError, UsageError, nearest
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Option, Request
 from xcat_avs.site import Site
+from xcat_avs.system.progress import Progress
+
+CHECK = "check"  # the mode that looks at the installation
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Mode:
 
     needs: the fields that must be given.
     private: builds or mounts, so it runs as root in a private namespace.
+    open: what makes the Site that run is given.
     """
 
     name: str
@@ -30,6 +35,7 @@ class Mode:
     image: bool = True  # whether IMAGE must be given
     values: Mapping[str, str] = field(default_factory=dict)
     argument: str = ""  # how the word after IMAGE is called, in brackets where it may be left out; "" for none
+    open: Callable[[Request, Progress], Site] = Site.open
 
     @property
     def takes(self) -> dict[str, Option]:
@@ -45,6 +51,7 @@ def table() -> dict[str, Mode]:
     """All modes by name, in the order of the usage."""
     from xcat_avs.modes import (
         cat,
+        check,
         checkout,
         create,
         diff,
@@ -54,8 +61,10 @@ def table() -> dict[str, Mode]:
         journal,
         list_tags,
         log,
+        logs,
         pack,
         rollback,
+        shell,
         show,
         status,
         steps,
@@ -63,7 +72,7 @@ def table() -> dict[str, Mode]:
         verify,
     )
 
-    modules = (create, tag, list_tags, pack, rollback, status, show, log, diff, verify, steps, env)
+    modules = (check, create, shell, tag, list_tags, pack, rollback, status, show, log, logs, diff, verify, steps, env)
     looking = (files, cat, checkout, journal, images)
     return {module.MODE.name: module.MODE for module in (*modules, *looking)}
 
@@ -98,6 +107,14 @@ def _help(option: Option, width: int) -> str:
     return f"  {option.words:<{width}}  {option.help}"
 
 
+def look_at_all(err: AvsError, mode: Optional[Mode], request: Request) -> str:
+    """The command that says all that is missing, where an error says that something of the installation is; else ""."""
+    if not isinstance(err, SetupError) or (mode and mode.name == CHECK):
+        return ""
+    image = request.image or request.profile
+    return shlex.join(["avsimage", "-c", CHECK, *([image] if image else [])])
+
+
 def find(name: str) -> Mode:
     """The mode of that name or old name. Raises UsageError with the nearest."""
     every = table()
@@ -107,7 +124,7 @@ def find(name: str) -> Mode:
     raise UsageError(f"unknown mode {name!r}{nearest(name, every)}; there are {', '.join(every)}")
 
 
-def check(request: Request, mode: Mode) -> None:
+def refuse_unfit(request: Request, mode: Mode) -> None:
     """What a mode needs is there, what it does not take is not. Raises UsageError."""
     for name, option in OPTIONS.items():
         if option.modes and getattr(request, name) and mode.name not in option.modes:

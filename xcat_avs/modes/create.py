@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xcat_avs import __version__, clock, report
-from xcat_avs.build import building, info, steps, tables, writeback
+from xcat_avs.build import building, info, logs, markers, steps, tables, writeback
 from xcat_avs.build.building import BuildFailed, Built
 from xcat_avs.build.job import BuildJob
 from xcat_avs.definitions.osimage import OsImage, check_tag_name
 from xcat_avs.errors import AvsError, UsageError
 from xcat_avs.modes import Mode
-from xcat_avs.pack.job import prepare
+from xcat_avs.pack.job import prepare, programs_of
 from xcat_avs.pack.serving import ServedError, publish_tag
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Request
@@ -62,6 +62,7 @@ def run(request: Request, site: Site) -> Report:
         # A store that cannot be used is known before the work, not after it.
         store = site.store_for_build(image, request.new_store)
         stored = _build(request, site, job, store, message)
+        logs.forget(job.paths)
     return _finish(request, site, target, store, stored)
 
 
@@ -94,8 +95,8 @@ def _checked(request: Request, site: Site, job: BuildJob) -> OsImage:
         if given and not request.finish:
             raise UsageError(f"{flag} says how -f packs the image; give -f as well, or pack a tag later with -c pack")
     target = site.resolve(request.masquerade, request) if request.masquerade else job.image
-    for program in (*job.generator.programs(), *STORE_PROGRAMS):
-        command.need(program)
+    needed = [*job.generator.programs(), *STORE_PROGRAMS, *(["svnadmin"] if site.local_store() else [])]
+    command.need(*needed, *(programs_of(request, site, target) if request.finish else ()))
     if request.finish:
         check_tag_name(default_name(job.image, site.identity))
         prepare(request, site, target)  # only to refuse; what counts is read anew after the build
@@ -108,10 +109,12 @@ def _build(request: Request, site: Site, job: BuildJob, store: Store, message: s
     try:
         built = building.build(job, site.definitions, request.resume)
     except BuildFailed as err:
+        markers.note_again(job.paths, again)
         blocks = [tables.step_table(err.built.steps, job.image.version.packages)] if err.built.steps else []
         done = Report(blocks, {**facts, **err.built.document()})
-        text = f"{err.text}; nothing was committed. When that is fixed, `{again}` resumes the build"
-        raise CreateFailed(text, err, done, **err.failure, next=again) from None
+        shell = f"avsimage -c shell {job.image.name}"
+        text = f"{err.text}; nothing was committed. When that is fixed, `{again}` resumes the build; `{shell}` is a shell where it failed"
+        raise CreateFailed(text, err, done, **err.failure, next=again, shell=shell) from None
     try:
         return _commit(site, job, built, store, facts)
     except AvsError as err:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Optional
 
+from xcat_avs.clock import utc_now
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.modes import Mode
@@ -16,31 +17,15 @@ from xcat_avs.request import Request
 from xcat_avs.serve import sets
 from xcat_avs.serve.sets import PackedSet, Target
 from xcat_avs.site import Site
+from xcat_avs.store.checks import note_verified
 from xcat_avs.store.protocol import MANIFEST, Store, Version
 from xcat_avs.store.tags import find_revision, find_tag
 from xcat_avs.store.trees import checkout_tree, stored_manifest
+from xcat_avs.system.findings import FAIL, OK, WARN, Finding
 from xcat_avs.tree.manifest import Manifest
 
 MOST = 40  # lines of differences
-OK, WARN, FAIL = "[ OK ]", "[WARN]", "[FAIL]"
 ATTEMPTS = 5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. result: `[ OK ]`, `[WARN]` or `[FAIL]`. details: what is wrong, a line each."""
-
-    result: str
-    text: str
-    details: tuple[str, ...] = ()
-
-    def lines(self, most: int) -> list[str]:
-        """In words, with at most so many details; a document has all of them."""
-        shown = list(self.details)
-        if len(shown) > most:
-            left = len(shown) - max(most - 1, 0)
-            shown = [*shown[: max(most - 1, 0)], f"and {left} more; --json has them all"]
-        return [f"{self.result} {self.text}", *(f"       {line}" for line in shown)]
 
 
 def run(request: Request, site: Site) -> Report:
@@ -172,7 +157,9 @@ def _wrong(record: PackedSet, present: dict[str, dict[str, object]], manifest: O
 def _store(site: Site, store: Store) -> Finding:
     site.progress.begin("verifying the store")
     try:
-        return Finding(OK, f"{store.check()}: the whole store can be read")
+        said = store.check()
+        note_verified(site.settings.state, store, utc_now())
+        return Finding(OK, f"{said}: the whole store can be read")
     except NotFoundError as err:
         return Finding(WARN, err.text)
     except AvsError as err:

@@ -64,7 +64,7 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
     target = site.target(image)
     site.check_place(target)
     wanted = site.pack_settings(image, request)
-    packer = _packer(site, wanted.packer)
+    packer = packer_of(site, wanted.packer)
     _refuse(target, packer, wanted.method, wanted.compress)
     # packimage puts no variables into the names of lists.
     variables = {} if packer == "packimage" else includes.variables(image)
@@ -82,7 +82,18 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
     )  # fmt: skip
 
 
-def _packer(site: Site, wanted: str) -> str:
+def tools(packer: str, method: str, compress: str) -> tuple[str, ...]:
+    """The programs that pack, but for packimage."""
+    return () if packer == "packimage" else forms.own(method, compress).programs()
+
+
+def programs_of(request: Request, site: Site, image: OsImage) -> tuple[str, ...]:
+    """Those that an osimage would be packed by, as it is asked for."""
+    wanted = site.pack_settings(image, request)
+    return tools(packer_of(site, wanted.packer), wanted.method, wanted.compress)
+
+
+def packer_of(site: Site, wanted: str) -> str:
     """`packimage` or `own`."""
     if wanted == "packimage" and not site.definitions.xcat:
         raise AvsError("[pack] packer = packimage needs xCAT, which is not used here")
@@ -91,9 +102,7 @@ def _packer(site: Site, wanted: str) -> str:
 
 def _refuse(target: Target, packer: str, method: str, compress: str) -> None:
     """Refuse a pack whose programs are not there, or that packimage would refuse, or would hand to a shell."""
-    own = () if packer == "packimage" else forms.own(method, compress).programs()
-    for program in ("fsvs", "svn", *own):
-        command.need(program)
+    command.need("fsvs", "svn", *tools(packer, method, compress))
     if packer == "packimage":
         programs.need("packimage")
         fitness.refuse_incomplete(target.image, target.rootimgdir, build=False)

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Optional, Protocol, Union
 
-from xcat_avs.errors import CommandError
+from xcat_avs.errors import CommandError, MissingError
 from xcat_avs.system import provides
+from xcat_avs.system.terminal import stdout_is, uninterrupted
 
 TAIL_LINES = 12
 TAIL_BYTES = 16384
@@ -52,14 +53,13 @@ def find(program: str) -> Optional[str]:
     return shutil.which(program, path=environment()["PATH"])
 
 
-def need(program: str) -> str:
-    """The path of a program, or an error that names its package."""
-    path = find(program)
-    if path is None:
-        package = provides.package(os.path.basename(program))
-        hint = f"; it is in the package {package}" if package else ""
-        raise CommandError(f"the program {program} is not installed{hint}")
-    return path
+def need(*programs: str) -> str:
+    """The path of the first program, or an error that names all that are missing, and their packages."""
+    paths = {program: find(program) for program in programs}
+    missing = [program for program, path in paths.items() if path is None]
+    if missing:
+        raise MissingError(provides.missing(missing))
+    return paths[programs[0]] or ""
 
 
 def tail(path: Path, lines: int = TAIL_LINES) -> list[str]:
@@ -203,3 +203,18 @@ class Group:
     def error(self, text: str) -> CommandError:
         log = self._terms.log
         return CommandError(text, tail(log), str(log)) if log else CommandError(text)
+
+
+def attached(argv: Sequence[str], env: Mapping[str, str], cwd: Path, apart: bool = False) -> int:
+    """Run a program on the streams of this process, as a shell does; returns its exit code.
+
+    apart: what it writes to its standard output goes to the standard error.
+    """
+    import sh
+
+    with uninterrupted(), stdout_is(2 if apart else 1):
+        try:
+            sh.Command(need(argv[0]))(*argv[1:], _fg=True, _env=environment(env), _cwd=str(cwd))
+        except sh.ErrorReturnCode as err:
+            return int(err.exit_code)
+    return 0

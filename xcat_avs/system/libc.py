@@ -10,6 +10,8 @@ from typing import Union
 
 AT_FDCWD = -100
 PR_SET_PDEATHSIG = 1
+TIMEX = 512  # bytes; struct timex has less
+TIME_ERROR = 5
 SYS_OPENAT2 = 437  # on every architecture
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -62,3 +64,8 @@ def renameat2(one: Path, other: Path, flags: int) -> None:
 def fnmatch(pattern: bytes, name: bytes) -> bool:
     """Whether fnmatch(3), without flags as find -path has it, says that a name matches; `*` matches `/` as well."""
     return bool(_libc.fnmatch(pattern, name, 0) == 0)
+
+
+def clock_synchronized() -> bool:
+    """Whether the kernel knows that its clock is kept right, by NTP or the like; also where it does not say."""
+    return bool(_libc.adjtimex(ctypes.create_string_buffer(TIMEX)) != TIME_ERROR)

@@ -158,6 +158,14 @@ def overlay(
 
 
 @contextmanager
+def overlay_again(lower: Path, work: Path, name: str) -> Iterator[Path]:
+    """The same overlay as a block that failed had it; an empty one where its changes were in memory."""
+    work.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _overlaid(lower, work, name) as view:
+        yield view
+
+
+@contextmanager
 def _overlaid(lower: Path, work: Path, name: str) -> Iterator[Path]:
     status = lower.stat()
     for part in ("upper", "work", name):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 OS_RELEASE = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
@@ -28,6 +30,8 @@ OWN = {
         "rpm2cpio": "rpm", "xz": "xz", "mount": "util-linux", "mksquashfs": "squashfs", "unsquashfs": "squashfs",
     },
 }  # fmt: skip
+# Family -> what installs packages.
+INSTALL = {"debian": "apt-get install", "el": "dnf install", "sles": "zypper install"}
 
 
 def family() -> str:
@@ -48,3 +52,29 @@ def package(program: str) -> str:
     """The package of a program, "" where it is not known."""
     own = OWN.get(family())
     return "" if own is None else own.get(program, PACKAGES.get(program, ""))
+
+
+def known(program: str) -> bool:
+    """Whether it is a program of some distribution, and not one of xCAT or a site."""
+    return program in PACKAGES or any(program in own for own in OWN.values())
+
+
+def packages(programs: Sequence[str]) -> list[str]:
+    """The packages of programs, each once; those that are not known are left out."""
+    found = [package(os.path.basename(program)) for program in programs]
+    return [name for name in dict.fromkeys(found) if name]
+
+
+def install(programs: Sequence[str]) -> str:
+    """The command that installs programs, "" where no package of them is known."""
+    names = packages(programs)
+    return " ".join([INSTALL[family()], *names]) if names else ""
+
+
+def missing(programs: Sequence[str]) -> str:
+    """That programs are not installed, in words, and what they are in."""
+    names = packages(programs)
+    several = len(programs) > 1
+    what = f"the programs {', '.join(programs)} are" if several else f"the program {programs[0]} is"
+    where = f"{'they are' if several else 'it is'} in the package{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    return f"{what} not installed" + (f"; {where}" if names else "")

@@ -117,8 +117,7 @@ class Runner(Terms):
 
         Raises CommandError that names the program which failed.
         """
-        for argv in argvs:
-            need(argv[0])  # before the first one writes anything
+        need(*(argv[0] for argv in argvs))  # before the first one writes anything
         with Group(self, None, cwd) as group:
             source = group.open(stdin or os.devnull, "rb")
             target = group.open(stdout or os.devnull, "wb")

@@ -35,10 +35,15 @@ def sweep(parent: Path, prefix: str) -> None:
             _sweep(parent, prefix)
 
 
+def left(parent: Path, prefix: str) -> list[Path]:
+    """Those directories, which the next sweep removes."""
+    names = sorted(os.listdir(parent)) if parent.is_dir() else []
+    return [parent / name for name in names if name.startswith(prefix) and not _lives(parent / name)]
+
+
 def _sweep(parent: Path, prefix: str) -> None:
-    for name in os.listdir(parent):
-        if name.startswith(prefix) and not _lives(parent / name):
-            mounts.remove_tree(parent / name)
+    for path in left(parent, prefix):
+        mounts.remove_tree(path)
 
 
 def _lives(path: Path) -> bool:

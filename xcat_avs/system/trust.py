@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from xcat_avs.errors import AvsError
+from xcat_avs.errors import AvsError, SetupError
 
 LINKS = 40  # as many as the kernel follows
 # Distributions let a group write here (Ubuntu: syslog); its members could do worse already.
@@ -90,13 +90,13 @@ def _way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
 def _refuse(path: Path, status: os.stat_result) -> None:
     mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-        raise AvsError(f"{path} is no regular file (a device, pipe or socket), and root reads no other; name a file")
+        raise SetupError(f"{path} is no regular file (a device, pipe or socket), and root reads no other; name a file")
     if status.st_uid != 0:
         follow = "-h " if stat.S_ISLNK(status.st_mode) else ""
-        raise AvsError(
+        raise SetupError(
             f"{path} belongs to uid {status.st_uid}, not to root ({mode}), and root acts on it; chown {follow}root {path}"
         )
     sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
     writable = status.st_mode & (0o002 if path in EXEMPT else 0o022)
     if writable and not sticky and not stat.S_ISLNK(status.st_mode):
-        raise AvsError(f"{path} may be written by others than root ({mode}), and root acts on it; chmod go-w {path}")
+        raise SetupError(f"{path} may be written by others than root ({mode}), and root acts on it; chmod go-w {path}")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Optional
 
-from xcat_avs.errors import AvsError
+from xcat_avs.errors import SetupError
 from xcat_avs.system import command
 
 
@@ -28,7 +28,7 @@ def need(name: str) -> str:
     """The path of an xCAT program, or an error that says where it was looked for."""
     found = program(name)
     if found is None:
-        raise AvsError(
+        raise SetupError(
             f"xCAT's program {name} is neither in PATH nor in {root()}; is xCAT installed, and XCATROOT right?"
         )
     return found
