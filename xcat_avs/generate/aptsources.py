@@ -9,7 +9,7 @@ from pathlib import Path
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import directories
-from xcat_avs.system import command
+from xcat_avs.system import command, masking
 
 CODENAMES = {
     "debian": {"9": "stretch", "10": "buster", "11": "bullseye", "12": "bookworm", "13": "trixie", "14": "forky"},
@@ -70,7 +70,12 @@ def sources(image: OsImage, work: Path) -> list[str]:
         # xCAT sets otherpkgdir for every image, mostly to a directory that does not exist.
         if "://" in item or (Path(item) / "Packages").exists() or (Path(item) / "Packages.gz").exists():
             lines.append(_line(item, suite, components, image.name))
-    return lines
+    if all(masking.text(line) == line for line in lines):
+        return lines
+    # With passwords they are in a file: everybody sees the arguments of a program.
+    file = work / "avs.list"
+    file.write_text("".join(f"{line}\n" for line in lines if not line.startswith("/")), encoding="utf-8")
+    return [str(file), *(line for line in lines if line.startswith("/"))]
 
 
 def line(image: OsImage, item: str) -> str:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any, Callable, Optional, Union
 
 from xcat_avs.errors import CommandError
-from xcat_avs.system import provides
+from xcat_avs.system import masking, provides
 
 TAIL_LINES = 12
 TAIL_BYTES = 16384
@@ -170,8 +170,8 @@ class _Group:
 
     def log(self, line: str) -> IO[bytes]:
         """The log, with a line that says what is run."""
-        stream = self.open(self._log or os.devnull, "ab")
-        stream.write(f"+ {line}\n".encode("utf-8", "surrogateescape"))
+        stream = self._files.enter_context(masking.opened(self._log or Path(os.devnull)))
+        stream.write(f"+ {masking.text(line)}\n".encode("utf-8", "surrogateescape"))
         stream.flush()
         return stream
 
