@@ -18,6 +18,8 @@ from xcat_avs.serve.sets import Target
 from xcat_avs.site import Site
 from xcat_avs.system import command
 from xcat_avs.system.progress import Progress
+from xcat_avs.tree import gate
+from xcat_avs.tree.gate import Allowed
 from xcat_avs.xcat import fitness, programs
 
 
@@ -29,6 +31,7 @@ class PackJob:
     excluded, included: the patterns of the exlist. xcat: whether nodes boot by xCAT's initrd; else the kernel unpacks
     the archive. staging: a private directory, on disk and not served, that is emptied before and removed after.
     log: a file for what the programs say. timeout: seconds for each of them, 0 for none. user: who packs.
+    secrets: which may be in it; refuse_secrets: whether others end the pack.
     """
 
     target: Target
@@ -43,6 +46,8 @@ class PackJob:
     timeout: float
     user: str
     progress: Progress
+    secrets: Sequence[Allowed] = ()
+    refuse_secrets: bool = True
 
     @cached_property
     def inputs(self) -> str:
@@ -65,6 +70,7 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
     wanted = site.pack_settings(image, request)
     packer = _packer(site, wanted.packer)
     _refuse(target, packer, wanted.method, wanted.compress)
+    gate.check(wanted.secrets)
     # packimage puts no variables into the names of lists.
     variables = {} if packer == "packimage" else includes.variables(image)
     try:
@@ -77,7 +83,7 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
         target=target, packer=packer, method=wanted.method, compress=wanted.compress, excluded=excluded, included=included,
         xcat=site.definitions.xcat, staging=site.settings.state / "staging" / image.name,
         log=site.settings.logs / image.name / "pack.log", timeout=site.settings.timeout, user=site.identity.user,
-        progress=site.progress,
+        progress=site.progress, secrets=wanted.secrets, refuse_secrets=wanted.refuse_secrets,
     )  # fmt: skip
 
 
