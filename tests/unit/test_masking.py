@@ -101,5 +101,5 @@ def test_sources_with_a_password_are_no_arguments(tmp_path: Path) -> None:
     image = OsImage("debian12-x86_64-netboot-x", {"pkgdir": plain})
     assert aptsources.sources(image, tmp_path) == [f"deb {plain} bookworm main"]
     both = OsImage("debian12-x86_64-netboot-x", {"pkgdir": f"{plain},{secret}"})
-    assert aptsources.sources(both, tmp_path) == [str(tmp_path / "avs.list")]
-    assert (tmp_path / "avs.list").read_text() == f"deb {plain} bookworm main\ndeb {secret} bookworm main\n"
+    assert aptsources.sources(both, tmp_path) == [f"deb {plain} bookworm main", str(tmp_path / "avs.list")]
+    assert (tmp_path / "avs.list").read_text() == f"deb {secret} bookworm main\n"

@@ -70,12 +70,10 @@ def sources(image: OsImage, work: Path) -> list[str]:
         # xCAT sets otherpkgdir for every image, mostly to a directory that does not exist.
         if "://" in item or (Path(item) / "Packages").exists() or (Path(item) / "Packages.gz").exists():
             lines.append(_line(item, suite, components, image.name))
-    if all(masking.text(line) == line for line in lines):
-        return lines
-    # With passwords they are in a file: everybody sees the arguments of a program.
-    file = work / "avs.list"
-    file.write_text("".join(f"{line}\n" for line in lines if not line.startswith("/")), encoding="utf-8")
-    return [str(file), *(line for line in lines if line.startswith("/"))]
+    secret = [line for line in lines if masking.text(line) != line]
+    if secret:  # in a file, for everybody sees the arguments of a program
+        (work / "avs.list").write_text("".join(f"{line}\n" for line in secret), encoding="utf-8")
+    return [*(line for line in lines if line not in secret), *([str(work / "avs.list")] if secret else [])]
 
 
 def line(image: OsImage, item: str) -> str:
