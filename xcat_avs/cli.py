@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional, Union
 
 from xcat_avs import __version__, modes, report
 from xcat_avs.errors import AvsError, Interrupted, SetupError, UsageError
-from xcat_avs.escape import is_text, printable_lines
+from xcat_avs.escape import is_text, masked, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Request, placed
@@ -129,7 +129,7 @@ def _checked(name: str, value: str) -> str:
     value = value if path else _typed(value)
     if not is_text(value.translate(AS_BYTES) if path else value):
         raise UsageError(f"the value of {_flag(name)} is not UTF-8 text or holds control characters: {value!a}")
-    return value
+    return masked(value) if name == "message" else value  # it is stored, and other programs are given it
 
 
 def _flag(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,14 @@ from xcat_avs.request import Request
 from xcat_avs.serve import journal, place, sets
 from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.serve.sets import Target
-from xcat_avs.settings import Settings, load_settings, load_site_settings, overlay_settings, refuse_writable
+from xcat_avs.settings import (
+    AllowedSecret,
+    Settings,
+    load_settings,
+    load_site_settings,
+    overlay_settings,
+    refuse_writable,
+)
 from xcat_avs.store import evidence
 from xcat_avs.store.fsvs.store import FsvsStore
 from xcat_avs.store.protocol import Store
@@ -168,6 +175,16 @@ class Site:
             return recipe.load(image, self.definitions.installdir, self.settings)
         except AvsError as err:
             raise err.prefixed(f"{image.name}: ") from None
+
+    def declared_secrets(self, image: OsImage, steps: Iterable[str], addons: Iterable[str]) -> Sequence[AllowedSecret]:
+        """What may be in an image by its own recipe, and because procedures of these names put it there on purpose."""
+        installdir = self.definitions.installdir
+        own = recipe.image_settings(image, installdir, self.settings).secrets
+        names = ((steps, False), (addons, True))
+        return [
+            *own,
+            *(item for given, kind in names for item in recipe.declared_secrets(image, installdir, given, kind)),
+        ]
 
     def store(self, recognize: bool = True) -> Store:
         """The store; a warning where it is another one than before. recognize: look, which asks a server once more."""

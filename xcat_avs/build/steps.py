@@ -18,7 +18,7 @@ from xcat_avs.build.markers import Result, StepResult
 from xcat_avs.build.plan import SKIP, Action
 from xcat_avs.clock import utc_now
 from xcat_avs.errors import AvsError, CommandError
-from xcat_avs.system import command, mounts
+from xcat_avs.system import command, masking, mounts
 from xcat_avs.system.progress import Progress
 from xcat_avs.tree import packages, scan
 
@@ -120,7 +120,7 @@ def failing(kind: str, name: str, log: Path) -> Iterator[None]:
         text = f"{type(err).__name__}: {err} ({frame.filename}, line {frame.lineno})"
         failed = _failed(kind, name, AvsError(text), log)
         with open(log, "a", encoding="utf-8") as stream:
-            traceback.print_exc(file=stream)
+            stream.write(masking.text(traceback.format_exc()))
         raise failed from err
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,8 @@ from xcat_avs.store.protocol import Revision, Store
 from xcat_avs.store.tags import default_name, make_tag
 from xcat_avs.store.trees import commit_tree
 from xcat_avs.system import command
-from xcat_avs.tree import kernels
+from xcat_avs.tree import gate, kernels, secrets
+from xcat_avs.tree.secrets import Finding
 from xcat_avs.xcat import fitness, programs
 
 STORE_PROGRAMS = ("fsvs", "svn", "svnmucc")
@@ -56,6 +58,7 @@ def run(request: Request, site: Site) -> Report:
     if request.base:
         recipe = replace(recipe, addons=())
     job = BuildJob.of(image, recipe, site.definitions, request.source, site.progress)
+    gate.check(recipe.secrets())
     message = _message(request, site, job)
     target = _checked(request, site, job)
     with site.lock(image, "build"):
@@ -129,19 +132,42 @@ def _commit(site: Site, job: BuildJob, built: Built, store: Store, facts: dict[s
         kernels.check_modules(tree)
     except AvsError as err:
         raise err.prefixed(f"{name}: ", "; nothing was committed") from None
+    found = _secrets(site, job)
     changes = writeback.changes(job.image, image, site.progress)
     completed, message = clock.utc_now(), facts["message"]
     facts = {**facts, "completed": completed, "definition": image.origin}
     said = info.step_reports(job.paths, job.recipe)
-    blocks = tables.report_blocks(built, completed, message, said)
+    blocks = tables.report_blocks(built, completed, message, {**said, **_told(found)})
     problem = info.write_build_info(job, built, report.to_text(Report(blocks)), facts)
     if problem:
         site.progress.warn(f"{name}: {problem}; its packages are neither counted nor compared")
     log_message = f"{site.identity.user}; Image rebuild completed at {clock.ctime(completed)}\n{message}"
     with steps.showing(site.progress, "committing"):
         revision, changed = commit_tree(store, image, tree, site.identity.user, log_message, site.progress.warn)
-    document = {**facts, **built.document(), "said": said, "definition_changes": changes}
+    document = {
+        **facts,
+        **built.document(),
+        "said": said,
+        "definition_changes": changes,
+        "secrets": gate.document(found),
+    }
     return Stored(image, revision, changed, blocks=blocks, document=document)
+
+
+def _secrets(site: Site, job: BuildJob) -> list[Finding]:
+    """The secrets in what was built, judged; a warning for each kind that is not allowed, or an error where the site wants that."""
+    name = job.image.name
+    with steps.showing(site.progress, "looking for secrets"):
+        found = gate.judge(secrets.find_in_version(job.paths.tree, (site.identity.host,)), job.recipe.secrets())
+    if job.recipe.settings.refuse_stored_secrets and gate.refused(found):
+        raise gate.refusal(found, f"{name}: the image", "nothing was committed")
+    for text in gate.warnings(found):
+        site.progress.warn(f"{name}: {text}")
+    return found
+
+
+def _told(found: Sequence[Finding]) -> dict[str, list[str]]:
+    return {"Secrets in the image": gate.lines(found)} if found else {}
 
 
 def _again(request: Request) -> str:

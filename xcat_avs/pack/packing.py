@@ -19,6 +19,7 @@ from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.pack import additions, addon_archives, archive, forms, packimage, proof
 from xcat_avs.pack.archive import Form
 from xcat_avs.pack.job import PackJob
+from xcat_avs.pack.secrets import Gate
 from xcat_avs.serve import contents, sets
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.store.protocol import MANIFEST, Store, Version
@@ -62,6 +63,7 @@ class Packing:
     job: PackJob
     tagged: Tagged
     checkout: Path
+    gate: Gate
 
     def served_already(self) -> Optional[PackedSet]:
         """The record of what is served, where that is just this, and all of it is still there."""
@@ -98,6 +100,8 @@ class Packing:
             job.progress.begin(f"checking out {self.tagged.tag.name}")
             version = Version(tag=self.tagged.tag.name)
             stored = checkout_tree(self.tagged.store, self.tagged.image, version, self.checkout, job.progress.warn)
+            job.progress.begin("looking for secrets")
+            self.gate.look(self.checkout)
             # What packing changes in a tree, the checkout does not see.
             with self._changeable(stored) as tree:
                 job.progress.begin(f"packing {self.tagged.tag.name}")
@@ -170,6 +174,7 @@ class Packing:
         made = packimage.write(tree, job, method, self.facts())
         job.progress.begin(f"proving {made.name}")
         by_design = packimage.check(made, self.checkout / "rootimg", wanted, job)
+        self.gate.put_by_packimage(by_design)
         for path, why in by_design.items():
             job.progress.verbose(f"packimage changed {path!a}: {why}")
         shutil.move(str(made), str(new / made.name))

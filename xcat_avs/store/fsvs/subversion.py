@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
 from xcat_avs.errors import AvsError, CommandError, DamageError, NoStoreError, NotFoundError
-from xcat_avs.system import command, mounts
+from xcat_avs.system import command, masking, mounts
 from xcat_avs.system.runner import QUIET, Output, Runner
 from xcat_avs.system.scratch import own_directory
 
@@ -74,6 +74,12 @@ class Subversion:
     def _local(self) -> Optional[Path]:
         """The directory of a file:// repository, or None for one on a server."""
         parts = urlsplit(self.repository)
+        shown = masking.text(self.repository)
+        if shown != self.repository:
+            raise AvsError(
+                f"the store {shown} has a password in its URL, where every user of this machine sees it; leave it out, and have Subversion "
+                f"keep it: type `svn info {shown.replace(':***@', '@').replace('://@', '://')}` once, as root, and answer"
+            )
         known = parts.scheme in ("file", "svn", "svn+ssh", "http", "https") and "://" in self.repository
         elsewhere = parts.scheme == "file" and parts.netloc not in ("", "localhost")
         if not known or elsewhere or not parts.path.strip("/"):
