@@ -19,7 +19,7 @@ from xcat_avs.errors import AvsError, Interrupted, UsageError
 from xcat_avs.escape import printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
-from xcat_avs.request import OPTIONS, Request
+from xcat_avs.request import OPTIONS, Request, completed
 from xcat_avs.site import Site
 from xcat_avs.system import command, mounts
 from xcat_avs.system.progress import Progress
@@ -77,7 +77,7 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(add_help_option=False)(_command(typer, parsed.update))
-    words, pattern = current(argv)
+    words, pattern = current(completed(argv))
     try:
         app(args=words, standalone_mode=False)
     except Exception as err:

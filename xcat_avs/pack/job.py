@@ -16,6 +16,8 @@ from xcat_avs.request import Request
 from xcat_avs.serve import nodeset
 from xcat_avs.serve.sets import Target
 from xcat_avs.site import Site
+from xcat_avs.store import signatures
+from xcat_avs.store.signatures import Signing
 from xcat_avs.system import command
 from xcat_avs.system.progress import Progress
 from xcat_avs.xcat import fitness, programs
@@ -29,6 +31,7 @@ class PackJob:
     excluded, included: the patterns of the exlist. xcat: whether nodes boot by xCAT's initrd; else the kernel unpacks
     the archive. staging: a private directory, on disk and not served, that is emptied before and removed after.
     log: a file for what the programs say. timeout: seconds for each of them, 0 for none. user: who packs.
+    signing: how the signature of a tag is checked; signature_required: whether it has to be a good one.
     """
 
     target: Target
@@ -43,6 +46,8 @@ class PackJob:
     timeout: float
     user: str
     progress: Progress
+    signing: Signing
+    signature_required: bool
 
     @cached_property
     def inputs(self) -> str:
@@ -77,7 +82,8 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
         target=target, packer=packer, method=wanted.method, compress=wanted.compress, excluded=excluded, included=included,
         xcat=site.definitions.xcat, staging=site.settings.state / "staging" / image.name,
         log=site.settings.logs / image.name / "pack.log", timeout=site.settings.timeout, user=site.identity.user,
-        progress=site.progress,
+        progress=site.progress, signing=site.signing(request),
+        signature_required=signatures.required(wanted.require_signature, image),
     )  # fmt: skip
 
 
