@@ -59,7 +59,7 @@ class Signers:
 
     def export(self, *names: str, armored: bool = False) -> Path:
         """A keyring with the public keys of these."""
-        path = self.top / ("keyring.asc" if armored else "keyring.gpg")
+        path = self.top / f"{'-'.join(names)}.{'asc' if armored else 'gpg'}"
         path.unlink(missing_ok=True)
         form = ["--armor"] if armored else []
         users = [f"{name}@example.com" for name in names]

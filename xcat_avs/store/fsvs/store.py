@@ -82,6 +82,9 @@ class FsvsStore(Reading):
             if self._local():  # a server takes the author from its own login
                 options += ["-o", "author=$AVS_AUTHOR"]  # by the environment: FSVS expands a $ in the value
             for words in (["initialize", self.url(image, Version())], ["sync-repos"], [*options, "ci", "-m", message]):
+                if "ci" in words and self.head(image) is not None:
+                    # FSVS would store what it sees of the difference. What comes in from now on it is told by Subversion.
+                    raise AvsError("E160024: trunk was empty when this commit began")
                 command.run(
                     ["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author}, log=log, timeout=self.timeout
                 )
