@@ -206,8 +206,8 @@ def _packed(request: Request, site: Site, tagged: Tagged, target: OsImage, done:
         text = f"{err.text}; the image is stored and tagged: pack it with `{todo}`"
         raise CreateFailed(text, err, done, kind="pack", next=todo) from None
     *blocks, last = done.blocks  # what is said of the pack goes on with what is said of the tag
-    text = "\n".join(str(block) for block in (last, *packed.blocks))
-    return Report([*blocks, text], {**done.document, "packed": packed.document}, packed.code)
+    lines = [line for block in (last, *packed.blocks) for line in str(block).split("\n")]
+    return Report([*blocks, report.as_lines(lines)], {**done.document, "packed": packed.document}, packed.code)
 
 
 MODE = Mode(
