@@ -34,7 +34,7 @@ GOOD, UNSIGNED, TAMPERED, EXPIRED, REVOKED, UNKNOWN, UNCHECKED = (
 STATES = {
     "GOODSIG": GOOD, "EXPSIG": EXPIRED, "EXPKEYSIG": EXPIRED, "REVKEYSIG": REVOKED, "BADSIG": TAMPERED, "ERRSIG": UNKNOWN,
 }  # fmt: skip
-SSH_KEY = re.compile(r'^Good "[^"]*" signature with (\S+) key (\S+)$', re.MULTILINE)
+SSH_KEY = re.compile(r'^Good "[^"]*" signature (?:for .* )?with (\S+) key (\S+)$', re.MULTILINE)
 SSH_EXPIRED = re.compile(r"key has expired|key is not yet valid")
 
 
@@ -225,18 +225,18 @@ def _by_ssh(scratch: Path, allowed: str, timeout: float) -> Signed:
     with open(allowed, "rb"):  # of one that it cannot read ssh-keygen says only that there is no such signer
         pass
     signature = ["-n", NAMESPACE, "-s", str(scratch / "signature")]
+    names, wrong = _keygen(scratch, ["find-principals", *signature[2:], "-f", allowed], timeout)
+    for signer in names.splitlines():
+        said, wrong = _keygen(scratch, ["verify", *signature, "-f", allowed, "-I", signer], timeout)
+        key = SSH_KEY.search(said)
+        if key:
+            return Signed(GOOD, signer, f"ssh {key[1]} {key[2]}")
     said, _ = _keygen(scratch, ["check-novalidate", *signature], timeout)
     key = SSH_KEY.search(said)
     if key is None:
         return Signed(TAMPERED, why="the signature is not that of what is signed")
-    name = f"ssh {key[1]} {key[2]}"
-    names, wrong = _keygen(scratch, ["find-principals", *signature[2:], "-f", allowed], timeout)
-    for signer in names.splitlines():
-        said, wrong = _keygen(scratch, ["verify", *signature, "-f", allowed, "-I", signer], timeout)
-        if said.startswith("Good "):
-            return Signed(GOOD, signer, name)
     result = EXPIRED if SSH_EXPIRED.search(wrong) else UNKNOWN
-    return Signed(result, "", name, why=f"{allowed} has no such key for the namespace {NAMESPACE}")
+    return Signed(result, "", f"ssh {key[1]} {key[2]}", why=f"{allowed} has no such key for the namespace {NAMESPACE}")
 
 
 def _keygen(scratch: Path, words: Sequence[str], timeout: float) -> tuple[str, str]:
