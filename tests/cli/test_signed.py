@@ -71,6 +71,13 @@ def test_golden(built: Installation, people: Signers) -> None:
             (GOLDEN / name).write_text(text, encoding="utf-8")
         assert text == (GOLDEN / name).read_text(encoding="utf-8"), name
     assert sorted(path.name for path in GOLDEN.iterdir()) == sorted(STORY)
+    # It goes where the store goes.
+    script = 'svnadmin create "$2" && svnadmin dump -q "$1" | svnadmin load -q "$2"'
+    subprocess.run(
+        ["sh", "-ec", script, "sh", str(built.top / "repo"), str(built.top / "copy")], check=True, timeout=60
+    )
+    copied = built("-c", "list-tags", "example.prod", "--json", "-s", f"file://{built.top}/copy")
+    assert [tag["signature"]["result"] for tag in json.loads(copied.out)["tags"]] == ["unsigned", "good", "good"]
 
 
 def tamper(avs: Installation, revision: int, signature: str) -> None:
@@ -97,21 +104,22 @@ def test_what_a_pack_refuses(built: Installation, people: Signers) -> None:
     allow(built, people)
     built.setting("pack", "require_signature=*.prod")
 
-    def refused(tag: str, *words: str, required: bool = True) -> None:
+    def refused(tag: str, *words: str, required: bool = True, verified: bool = False) -> None:
         answer = built("-c", "pack", "example.prod", "-t", tag, "--force")
         assert (answer.code, answer.out) == (1, ""), answer
         for word in (*words, "nothing was packed", *(["[pack] require_signature"] if required else [])):
             assert word in answer.error
-        finding = built("-c", "verify", "example.prod", "-t", tag)
-        assert (finding.code, "[FAIL]" in finding.out, words[0] in finding.out) == (1, True, True), finding
+        if verified:
+            finding = built("-c", "verify", "example.prod", "-t", tag)
+            assert (finding.code, "[FAIL]" in finding.out, words[0] in finding.out) == (1, True, True), finding
 
     assert built("-c", "tag", "example.prod", "-t", "v2", "--sign", str(people.ssh("alice"))).code == 0
     made = json.loads(built("-c", "tag", "example.prod", "-t", "v3", "--json", env=people.env).out)
     assert made["signature"]["result"] == "good", "the key of the settings signs without an option"
     warned = built("-c", "tag", "example.prod", "-t", "v4", "--sign", str(people.ssh("mallory")))
     assert (warned.code, "which is the key of no allowed signer" in warned.err) == (0, True)
-    refused("v1", f"{PROD}: tag v1 is not signed".partition(": ")[2].replace("tag v1 ", ""))
-    refused("v4", "which is the key of no allowed signer")
+    refused("v1", "is not signed", verified=True)
+    refused("v4", "which is the key of no allowed signer", verified=True)
     people.allow("alice", options='valid-before="20200101"')
     refused("v2", "a key that has expired")
     people.allow("alice")
@@ -124,6 +132,13 @@ def test_what_a_pack_refuses(built: Installation, people: Signers) -> None:
     tamper(built, revisions["v2"]["revision"], text)
     refused("v2", "tampered with: its signature is for tag v3, and it is tag v2", required=False)
     assert "(tampered)" in built("-c", "list-tags", "example.prod").out
+    url = f"file://{built.top}/repo/netboot/debian12/x86_64/example.prod/tags/v3/build_info/manifest"
+    changed = subprocess.run(["svn", "cat", url], check=True, capture_output=True, timeout=60).stdout.replace(
+        b"boot.log", b"bout.log"
+    )
+    other = built.put("manifest", changed.decode())
+    subprocess.run(["svnmucc", "-m", "x", "put", str(other), url], check=True, timeout=60)
+    refused("v3", "tampered with: its signature is for manifest sha256:", required=False)
     # As nobody asks for a signature: only what was tampered with is refused, and nothing of the rest is silent.
     built.setting("pack", "require_signature=*.test")
     refused("v2", "tampered with: ", required=False)
