@@ -21,7 +21,7 @@ from xcat_avs.modes import Mode
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Request, completed
 from xcat_avs.site import Site
-from xcat_avs.system import command, mounts
+from xcat_avs.system import mounts
 from xcat_avs.system.progress import Progress
 
 # Flags that the next word is the value of.
@@ -195,7 +195,6 @@ def _run(argv: Sequence[str], call: Call) -> int:
     if mode.private and os.geteuid() != 0:
         raise AvsError(f"{mode.name} must run as root: it mounts, and makes files of every owner; use sudo")
     progress = Progress(sys.stderr, request.verbose)
-    command.listen(progress.listener)
     site = Site.open(request, progress)
     if mode.private:
         code = mounts.enter_private_namespace()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 from urllib.parse import unquote
 
 from xcat_avs.definitions.osimage import OsImage, resolve, same_trunk
@@ -28,6 +29,7 @@ from xcat_avs.store.signatures import DEFAULT, Signing
 from xcat_avs.system import locks, scratch, trust
 from xcat_avs.system.locks import Holder
 from xcat_avs.system.progress import Progress
+from xcat_avs.system.runner import Runner
 from xcat_avs.xcat import private, programs
 
 SCHEME = "file://"
@@ -35,14 +37,16 @@ OWN_CHECKOUT = "own."  # how the directory of a checkout that is not kept begins
 DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
 
 
-def _definitions(settings: Settings, nodes: bool) -> Definitions:
+def _definitions(settings: Settings, nodes: bool, progress: Progress) -> Definitions:
     """The source of definitions. A broken or unusable xCAT is an error, never a silent fall-back.
 
     nodes: whether the nodes will be asked for as well.
     """
     if settings.xcat == "yes" or (settings.xcat == "auto" and programs.program("lsdef")):
         tables = ("osimage", "site", *(["node"] if nodes else []))
-        return XcatDefinitions(programs.need("lsdef"), settings.installdir, settings.tftpdir, tables)
+        return XcatDefinitions(
+            programs.need("lsdef"), settings.installdir, settings.tftpdir, tables, runner=Runner(progress=progress)
+        )
     if not settings.definitions:
         raise AvsError(
             "no osimage definitions: xCAT is not used here, and [xcat] definitions is not set in avs.conf; name a stanza file there"
@@ -69,7 +73,7 @@ class Site:
     @classmethod
     def open(cls, request: Request, progress: Progress) -> Site:
         settings = load_settings()
-        definitions = _definitions(settings, request.mode == "status")
+        definitions = _definitions(settings, request.mode == "status", progress)
         settings = load_site_settings(settings, definitions.installdir)
         trust.refuse_foreign(settings.state, DIRECTORIES)
         trust.refuse_foreign(settings.logs)
@@ -139,7 +143,7 @@ class Site:
         key = chosen.sign_key if request.sign in ("", DEFAULT) else request.sign
         return Signing(
             key=key or request.sign, allowed=chosen.allowed_signers, keyring=chosen.keyring,
-            work=chosen.state / "fsvs", timeout=chosen.timeout,
+            work=chosen.state / "fsvs", runner=self.runner(),
         )  # fmt: skip
 
     def signature_required(self, image: OsImage) -> bool:
@@ -176,7 +180,7 @@ class Site:
         return store
 
     def _store(self) -> Store:
-        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.settings.timeout, self._evidence)
+        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.runner(), self._evidence)
 
     def _evidence(self) -> str:
         """What says that there was a store already."""
@@ -247,6 +251,10 @@ class Site:
             if self.definitions.xcat:
                 stack.enter_context(private.image_lock(rootimgdir, self.identity.pid))
             yield
+
+    def runner(self, log: Optional[Path] = None) -> Runner:
+        """How programs are run here. log: takes what they say."""
+        return Runner(log, self.settings.timeout, self.progress)
 
     def journal_file(self, image: OsImage) -> Path:
         return self.settings.state / "journal" / f"{image.name}.jsonl"

@@ -106,10 +106,11 @@ def build(base: Path, work: Path) -> None:
 def pack(tree: Path, target: Path) -> None:
     """Archive the add-on as pack does; tree is disposable."""
     from xcat_avs.pack import addon_archives
+    from xcat_avs.system.runner import Runner
 
     target.mkdir()
     addon_archives.write(
-        tree, tree / "rootimg", target, {"AVS_SOURCE": "benchmark", "AVS_TAG": "t"}, target.parent / "pack.log"
+        tree, tree / "rootimg", target, {"AVS_SOURCE": "benchmark", "AVS_TAG": "t"}, Runner(target.parent / "pack.log")
     )
 
 

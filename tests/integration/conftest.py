@@ -15,6 +15,7 @@ from integration.harness import Installation, refuse_warning
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.generate import Job
 from xcat_avs.generate.mmdebstrap import Mmdebstrap
+from xcat_avs.system.runner import Runner
 
 NEEDED = ("fsvs", "svn", "svnadmin", "svnmucc", "svnlook", "cpio")
 # Nobody has these ids on the machine that runs the tests.
@@ -123,7 +124,7 @@ def small_debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root = top / "rootimg"
         root.mkdir(mode=0o755)
         image = OsImage("debian12-x86_64-netboot-small", {"pkglist": str(top / "pkglist")}, "a test")
-        Mmdebstrap().generate(Job(image, root, top / "log", refuse_warning))
+        Mmdebstrap().generate(Job(image, root, Runner(top / "log"), refuse_warning))
         for pattern in ("var/cache/apt/**/*.*", "var/lib/apt/lists/*_*", "etc/apt/sources.list.d/*"):
             for path in root.glob(pattern):
                 path.unlink()

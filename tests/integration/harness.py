@@ -23,6 +23,7 @@ from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.store.fsvs.store import FsvsStore
 from xcat_avs.store.protocol import Version
 from xcat_avs.store.trees import checkout_tree
+from xcat_avs.system.runner import Runner
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROFILE = "example.prod"
@@ -214,7 +215,7 @@ class Installation:
 
     def store(self) -> FsvsStore:
         self.state.mkdir(exist_ok=True)
-        return FsvsStore(self.url, self.state / "fsvs", RUN_SECONDS)
+        return FsvsStore(self.url, self.state / "fsvs", Runner(timeout=RUN_SECONDS))
 
     def image(self, profile: str = PROFILE, osvers: str = OSVERS) -> OsImage:
         name = osimage_name(profile, osvers)

@@ -30,6 +30,7 @@ from xcat_avs.recipes.procedure import Layer, find
 from xcat_avs.recipes.recipe import ADDON_OPTIONS, Recipe, Step
 from xcat_avs.settings import Settings
 from xcat_avs.system.progress import Progress
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import manifest, scan
 
 pytestmark = pytest.mark.slow
@@ -188,7 +189,7 @@ def make_image(top: Path, name: str, generator: Generator, repository: Path, att
     if name == ROCKY:
         root.mkdir(parents=True)
         root.chmod(0o755)
-        generator.generate(Job(OsImage(name, attributes, "a test"), root, top / "log", refuse))
+        generator.generate(Job(OsImage(name, attributes, "a test"), root, Runner(top / "log"), refuse))
     else:
         (root / f"lib/modules/{KERNEL}/kernel").mkdir(parents=True)
         (root / f"lib/modules/{KERNEL}/build").symlink_to("/usr/src/headers")

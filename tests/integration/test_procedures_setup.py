@@ -30,6 +30,7 @@ from xcat_avs.recipes.procedure import Layer, load
 from xcat_avs.recipes.recipe import Recipe, Step
 from xcat_avs.settings import Settings
 from xcat_avs.system.progress import Progress
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import kernels, manifest, scan
 
 pytestmark = pytest.mark.slow
@@ -262,7 +263,7 @@ def rocky_tree(tmp_path_factory: pytest.TempPathFactory, rpm_repository: Path) -
     root = top / "build/tree/rootimg"
     root.mkdir(parents=True)
     attributes = {"pkglist": str(top / "pkglist"), "pkgdir": str(rpm_repository)}
-    Dnf().generate(Job(OsImage(ROCKY, attributes, "a test"), root, top / "log", refuse))
+    Dnf().generate(Job(OsImage(ROCKY, attributes, "a test"), root, Runner(top / "log"), refuse))
     kernels.take_kernel(root, root.parent)
     return root.parent
 

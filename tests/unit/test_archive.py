@@ -15,6 +15,7 @@ import pytest
 from xcat_avs.errors import AvsError
 from xcat_avs.pack import archive, proof
 from xcat_avs.pack.archive import Form
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import manifest, scan
 
 METHODS = ("cpio", "tar", "squashfs")
@@ -56,8 +57,8 @@ def write(root: Path, path: Path, form: Form, log: Path) -> None:
     """An archive as it is packed: written and proven."""
     wanted = scan.scan_with_top(str(root))
     archive.refuse_large(form, wanted.values())
-    archive.write(root, path, form, log)
-    proof.prove(path, form, wanted, log)
+    archive.write(root, path, form, Runner(log))
+    proof.prove(path, form, wanted, Runner(log))
 
 
 def unpack(path: Path, form: Form, target: Path) -> Path:

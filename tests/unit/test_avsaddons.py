@@ -16,6 +16,7 @@ import pytest
 
 from xcat_avs.errors import AvsError
 from xcat_avs.pack import addon_archives
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import delta
 
 SCRIPT = Path(__file__).resolve().parents[2] / "share/xcat/avs/avsaddons"
@@ -64,7 +65,7 @@ class Node:
         copy = self.top / "disposable"
         shutil.rmtree(copy, ignore_errors=True)
         subprocess.run(["cp", "-a", str(self.tree), str(copy)], check=True)
-        addon_archives.write(copy, self.tree / "rootimg", self.set, FACTS, self.top / "log")
+        addon_archives.write(copy, self.tree / "rootimg", self.set, FACTS, Runner(self.top / "log"))
         return self.set / "addons"
 
     def run(

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -16,6 +15,7 @@ import pytest
 
 from xcat_avs.errors import CommandError, Interrupted
 from xcat_avs.system import command, provides
+from xcat_avs.system.runner import Runner, capture
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -29,13 +29,6 @@ def log(tmp_path: Path) -> Path:
 def grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that ignore SIGTERM are not waited for as long as on a real machine."""
     monkeypatch.setattr(command, "GRACE", 0.3)
-
-
-@pytest.fixture(autouse=True)
-def no_listener() -> Iterator[None]:
-    command.listen(None)
-    yield
-    command.listen(None)
 
 
 def shell(script: str) -> list[str]:
@@ -74,37 +67,37 @@ def zombies() -> int:
 
 def test_run(log: Path) -> None:
     log.write_text("before\n")
-    assert command.run(shell("echo out; echo err >&2; echo more"), log=log) == 0
+    assert Runner(log).run(shell("echo out; echo err >&2; echo more")) == 0
     assert log.read_text() == "before\n+ sh -c echo out; echo err >&2; echo more\nout\nerr\nmore\n"
 
 
 @pytest.mark.parametrize("code", [1, 2, 127, 255])
 def test_an_exit_code(log: Path, code: int) -> None:
     with pytest.raises(CommandError, match=f"^sh failed with exit code {code}\n") as caught:
-        command.run(shell(f"echo why; exit {code}"), log=log)
+        Runner(log).run(shell(f"echo why; exit {code}"))
     assert caught.value.tail[-1] == "why"
     assert caught.value.log == str(log)
-    assert command.run(shell(f"exit {code}"), log=log, check=False) == code
+    assert Runner(log).run(shell(f"exit {code}"), check=False) == code
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_death_by_a_signal(log: Path, signum: signal.Signals) -> None:
     with pytest.raises(CommandError, match=f"^sh was killed by {signum.name}"):
-        command.run(shell(f"kill -{int(signum)} $$"), log=log)
-    assert command.run(shell(f"kill -{int(signum)} $$"), log=log, check=False) == -signum
+        Runner(log).run(shell(f"kill -{int(signum)} $$"))
+    assert Runner(log).run(shell(f"kill -{int(signum)} $$"), check=False) == -signum
 
 
 def test_the_last_lines_are_quoted_not_the_first(log: Path) -> None:
     with pytest.raises(CommandError) as caught:
-        command.run(shell("seq 1 5000; printf 'the reason\\n\\n\\n'; exit 1"), log=log)
+        Runner(log).run(shell("seq 1 5000; printf 'the reason\\n\\n\\n'; exit 1"))
     assert len(caught.value.tail) == command.TAIL_LINES
     assert caught.value.tail[-2:] == ("5000", "the reason")
     with pytest.raises(CommandError) as caught:
-        command.capture(shell("seq 1 5000 >&2; echo the reason >&2; echo out; exit 1"))
+        capture(shell("seq 1 5000 >&2; echo the reason >&2; echo out; exit 1"))
     assert caught.value.tail[-2:] == ("5000", "the reason")
     assert "out" not in caught.value.tail
     with pytest.raises(CommandError) as caught:
-        command.capture(shell("echo only out; exit 1"))
+        capture(shell("echo only out; exit 1"))
     assert caught.value.tail == ("only out",)
 
 
@@ -136,19 +129,19 @@ def test_arguments_arrive_as_they_are(log: Path) -> None:
         "{}",
         "`id`",
     ]
-    output = command.capture(
+    output = capture(
         [sys.executable, "-c", "import os, sys; sys.stdout.buffer.write(os.fsencode('\\0'.join(sys.argv[1:])))", *words]
     )
     assert [os.fsdecode(word) for word in output.stdout.split(b"\0")] == words
-    assert command.run(["true", *words], log=log) == 0
+    assert Runner(log).run(["true", *words]) == 0
 
 
 def test_output_is_bytes(log: Path) -> None:
     data = bytes(range(256)) * 10
     path = log.with_name("data")
     path.write_bytes(data)
-    assert command.capture(["cat", str(path)]).stdout == data
-    assert command.capture(["printf", r"\303\374"]).text.encode("utf-8", "surrogateescape") == b"\xc3\xfc"
+    assert capture(["cat", str(path)]).stdout == data
+    assert capture(["printf", r"\303\374"]).text.encode("utf-8", "surrogateescape") == b"\xc3\xfc"
 
 
 @pytest.mark.parametrize(
@@ -167,8 +160,8 @@ def test_a_missing_program_names_its_package(
     monkeypatch.setattr(command, "environment", lambda extra=None: {"PATH": str(tmp_path)})
     for call in (
         lambda: command.need(program),
-        lambda: command.run([program], log=tmp_path / "l"),
-        lambda: command.capture([program]),
+        lambda: Runner(tmp_path / "l").run([program]),
+        lambda: capture([program]),
     ):
         with pytest.raises(
             CommandError, match=f"the program {program} is not installed; it is in the package {package}$"
@@ -205,7 +198,7 @@ def test_a_missing_program_of_no_known_package(log: Path) -> None:
     with pytest.raises(CommandError, match=r"the program no-such-thing is not installed$"):
         command.need("no-such-thing")
     with pytest.raises(CommandError, match="/no/such/thing"):
-        command.run(["/no/such/thing"], log=log)
+        Runner(log).run(["/no/such/thing"])
 
 
 @pytest.mark.parametrize(
@@ -219,7 +212,7 @@ def test_a_file_that_cannot_be_executed_is_a_clear_error_or_runs(log: Path, text
     path.write_bytes(text)
     path.chmod(0o755)
     with pytest.raises(CommandError, match=str(path)):
-        command.run([str(path)], log=log)
+        Runner(log).run([str(path)])
 
 
 def test_a_program_that_may_not_be_executed(log: Path) -> None:
@@ -227,15 +220,15 @@ def test_a_program_that_may_not_be_executed(log: Path) -> None:
     path.write_text("#!/bin/sh\n")
     path.chmod(0o644)
     with pytest.raises(CommandError, match=str(path)):
-        command.run([str(path)], log=log)
+        Runner(log).run([str(path)])
 
 
 def test_stdin_is_empty(log: Path) -> None:
     """lsdef, for one, reads it to its end."""
-    assert command.capture(["readlink", "/proc/self/fd/0"]).text == "/dev/null\n"
-    command.run(["readlink", "/proc/self/fd/0"], log=log)
+    assert capture(["readlink", "/proc/self/fd/0"]).text == "/dev/null\n"
+    Runner(log).run(["readlink", "/proc/self/fd/0"])
     assert log.read_text().endswith("/dev/null\n")
-    command.pipe([["readlink", "/proc/self/fd/0"], ["cat"]], log=log, stdout=log.with_name("out"))
+    Runner(log).pipe([["readlink", "/proc/self/fd/0"], ["cat"]], stdout=log.with_name("out"))
     assert log.with_name("out").read_text() == "/dev/null\n"
 
 
@@ -244,7 +237,7 @@ def test_stdout_is_no_terminal_and_nothing_of_ours_leaks(log: Path) -> None:
     given = {name for name in os.listdir("/proc/self/fd") if _inheritable(int(name))}
     with open(log, "ab") as ours:
         assert not os.get_inheritable(ours.fileno())
-        output = command.capture(shell("test -t 1 || test -t 2 || echo none; ls /proc/self/fd"))
+        output = capture(shell("test -t 1 || test -t 2 || echo none; ls /proc/self/fd"))
     words = output.text.split()
     assert words[0] == "none"
     # A shell keeps a copy of what it redirects at 10; ls reads the directory itself.
@@ -277,7 +270,7 @@ def test_the_environment_is_built_from_nothing(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("XCATROOT", "/opt/xcat")
     monkeypatch.setenv("HOME", "/root")
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    text = command.capture(["env", "-0"], env={"MINE": "1\n2", "HOME": "/other"}).text
+    text = capture(["env", "-0"], env={"MINE": "1\n2", "HOME": "/other"}).text
     found = dict(item.split("=", 1) for item in text.split("\0") if item)
     assert found["PATH"] == "/usr/bin:/bin:/usr/sbin:/sbin"
     assert found["LC_ALL"] == "C.UTF-8"
@@ -304,9 +297,22 @@ def test_programs_are_never_taken_from_the_working_directory(
 
 def test_the_working_directory(log: Path, tmp_path: Path) -> None:
     (tmp_path / "with space ü").mkdir()
-    assert command.capture(["pwd"], cwd=tmp_path / "with space ü").text == f"{tmp_path}/with space ü\n"
+    assert Runner().capture(["pwd"], cwd=tmp_path / "with space ü").text == f"{tmp_path}/with space ü\n"
     with pytest.raises((CommandError, OSError), match="none"):
-        command.run(["pwd"], log=log, cwd=tmp_path / "none")
+        Runner(log).run(["pwd"], cwd=tmp_path / "none")
+
+
+class Heard:
+    """A progress that remembers what it was told: the argv of a start, or the log of a wait."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[Optional[Sequence[str]], Optional[Path]]] = []
+
+    def started(self, argv: Sequence[str]) -> None:
+        self.all.append((argv, None))
+
+    def tick(self, log: Optional[Path]) -> None:
+        self.all.append((None, log))
 
 
 GRANDCHILDREN = "sh -c 'echo $$ > {0}/child; sleep 60 & echo $! > {0}/grandchild; wait' & echo $$ > {0}/leader; wait"
@@ -318,9 +324,10 @@ STUBBORN = "trap '' TERM INT HUP; sh -c 'echo $$ > {0}/child; while :; do sleep 
 def test_a_timeout_ends_the_whole_group(tmp_path: Path, log: Path, script: str, how: str) -> None:
     argv = shell(script.format(tmp_path))
     started = time.monotonic()
-    call = partial(command.run, log=log) if how == "run" else command.capture
+    runner = Runner(log, 0.4)
+    call = runner.run if how == "run" else runner.capture
     with pytest.raises(CommandError, match=r"^sh did not end within 0.4 s and was ended"):
-        call(argv, timeout=0.4)
+        call(argv)
     assert time.monotonic() - started < 3
     for name in ("leader", "child", *(["grandchild"] if script is GRANDCHILDREN else [])):
         assert ends(tmp_path / name), name
@@ -330,41 +337,44 @@ def test_grandchildren_that_outlive_a_leader_which_ends_at_once_are_ended(tmp_pa
     """The leader dies of SIGTERM, its child ignores it: SIGKILL must still reach the child."""
     script = f"sh -c 'trap \"\" TERM; echo $$ > {tmp_path}/child; while :; do sleep 0.05; done' & wait"
     with pytest.raises(CommandError, match="did not end within"):
-        command.run(shell(script), log=log, timeout=0.4)
+        Runner(log, 0.4).run(shell(script))
     assert ends(tmp_path / "child")
 
 
 def test_a_timeout_that_is_not_reached(log: Path) -> None:
-    assert command.run(["true"], log=log, timeout=30) == 0
-    assert command.run(["true"], log=log, timeout=0) == 0
+    assert Runner(log, 30).run(["true"]) == 0
+    assert Runner(log, 0).run(["true"]) == 0
 
 
 @pytest.mark.parametrize("error", [Interrupted(15), KeyboardInterrupt(), RuntimeError("listener")])
 def test_an_interruption_ends_the_whole_group(tmp_path: Path, log: Path, error: BaseException) -> None:
     """What a signal handler raises comes out of the wait; the same for a progress that breaks."""
 
-    def listener(argv: Optional[Sequence[str]], _log: Optional[Path]) -> None:
-        if argv is None and (tmp_path / "grandchild").exists() and (tmp_path / "grandchild").read_text():
-            raise error
+    class Broken(Heard):
+        def tick(self, log: Optional[Path]) -> None:
+            if (tmp_path / "grandchild").exists() and (tmp_path / "grandchild").read_text():
+                raise error
 
-    command.listen(listener)
     with pytest.raises(type(error)):
-        command.run(shell(GRANDCHILDREN.format(tmp_path)), log=log)
+        Runner(log, progress=Broken()).run(shell(GRANDCHILDREN.format(tmp_path)))
     for name in ("leader", "child", "grandchild"):
         assert ends(tmp_path / name), name
 
 
-def test_a_listener_hears_of_starts_and_of_waiting(log: Path) -> None:
-    heard: list[tuple[Optional[Sequence[str]], Optional[Path]]] = []
-    command.listen(lambda argv, path: heard.append((argv, path)))
-    command.run(["sleep", "0.1"], log=log)
-    assert heard[0] == (["sleep", "0.1"], None)
-    assert (None, log) in heard
+def test_a_progress_hears_of_starts_and_of_waiting(log: Path) -> None:
+    heard = Heard()
+    Runner(log, progress=heard).run(["sleep", "0.1"])
+    assert heard.all[0] == (["sleep", "0.1"], None)
+    assert (None, log) in heard.all
+    heard.all.clear()
+    Runner(log, progress=heard).capture(["sleep", "0.1"])
+    assert heard.all[0] == (["sleep", "0.1"], None)
+    assert heard.all[-1] == (None, None), "what is captured has no log"
 
 
 def test_pipe(tmp_path: Path, log: Path) -> None:
     (tmp_path / "in").write_text("b\na\nc\n" * 100000)
-    command.pipe([["cat"], ["sort"], ["uniq", "-c"]], log=log, stdin=tmp_path / "in", stdout=tmp_path / "out")
+    Runner(log).pipe([["cat"], ["sort"], ["uniq", "-c"]], stdin=tmp_path / "in", stdout=tmp_path / "out")
     assert (tmp_path / "out").read_text().split() == ["100000", "a", "100000", "b", "100000", "c"]
     assert log.read_text() == "+ cat | sort | uniq -c\n"
 
@@ -384,17 +394,17 @@ def test_pipe(tmp_path: Path, log: Path) -> None:
 )
 def test_a_pipe_names_the_member_that_failed(log: Path, argvs: list[list[str]], name: str, how: str) -> None:
     with pytest.raises(CommandError, match=f"^{name} {how}"):
-        command.pipe(argvs, log=log)
+        Runner(log).pipe(argvs)
 
 
 def test_a_writer_that_dies_of_its_reader_is_an_error_all_the_same(log: Path) -> None:
     with pytest.raises(CommandError, match="yes was killed by SIGPIPE"):
-        command.pipe([["yes"], ["true"]], log=log)
+        Runner(log).pipe([["yes"], ["true"]])
 
 
 def test_a_pipe_with_a_missing_member_starts_none(tmp_path: Path, log: Path) -> None:
     with pytest.raises(CommandError, match="no-such-thing is not installed"):
-        command.pipe([["touch", str(tmp_path / "started")], ["no-such-thing"]], log=log, stdout=tmp_path / "out")
+        Runner(log).pipe([["touch", str(tmp_path / "started")], ["no-such-thing"]], stdout=tmp_path / "out")
     assert not (tmp_path / "started").exists()
     assert not (tmp_path / "out").exists()
 
@@ -404,13 +414,13 @@ def test_a_pipe_with_a_missing_member_starts_none(tmp_path: Path, log: Path) -> 
 )
 def test_a_timeout_of_a_pipe_names_who_did_not_end(log: Path, argvs: list[list[str]]) -> None:
     with pytest.raises(CommandError, match=r"did not end within 0.3 s") as caught:
-        command.pipe(argvs, log=log, timeout=0.3)
+        Runner(log, 0.3).pipe(argvs)
     assert "sleep" in caught.value.text
 
 
 def test_stderr_of_a_pipe_is_in_the_log_and_in_the_error(tmp_path: Path, log: Path) -> None:
     with pytest.raises(CommandError) as caught:
-        command.pipe([shell("echo data; echo complaint >&2; exit 1"), ["cat"]], log=log, stdout=tmp_path / "out")
+        Runner(log).pipe([shell("echo data; echo complaint >&2; exit 1"), ["cat"]], stdout=tmp_path / "out")
     assert caught.value.tail[-1] == "complaint"
     assert (tmp_path / "out").read_text() == "data\n"
 
@@ -420,13 +430,14 @@ import resource, sys
 from functools import partial
 from pathlib import Path
 from xcat_avs.system import command
+from xcat_avs.system.runner import Runner, capture
 log = Path(sys.argv[1])
-command.run(["true"], log=log)
+Runner(log).run(["true"])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if sys.argv[2] == "run":
-    command.run(["head", "-c", "50000000", "/dev/zero"], log=log)
+    Runner(log).run(["head", "-c", "50000000", "/dev/zero"])
 else:
-    command.pipe([["head", "-c", "50000000", "/dev/zero"], ["cat"]], log=log, stdout=log)
+    Runner(log).pipe([["head", "-c", "50000000", "/dev/zero"], ["cat"]], stdout=log)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, log.stat().st_size)
 """
 
@@ -442,15 +453,15 @@ def test_50_megabytes_do_not_go_through_memory(log: Path, how: str) -> None:
 
 def test_a_full_disk_is_an_error(log: Path) -> None:
     with pytest.raises((CommandError, OSError)):
-        command.pipe([["yes"], ["head", "-c", "1000000"]], log=log, stdout=Path("/dev/full"))
+        Runner(log).pipe([["yes"], ["head", "-c", "1000000"]], stdout=Path("/dev/full"))
 
 
 def test_a_daemon_that_stays_does_not_hold_up_a_run(tmp_path: Path, log: Path) -> None:
     """A package's script may start one; it keeps the log open, and the command has ended all the same."""
     started = time.monotonic()
     script = f"sleep 30 & echo $! >> {tmp_path}/daemons"
-    assert command.run(shell(script), log=log) == 0
-    command.capture(shell(script))
+    assert Runner(log).run(shell(script)) == 0
+    capture(shell(script))
     assert time.monotonic() - started < 5
     for pid in (tmp_path / "daemons").read_text().split():
         os.kill(int(pid), signal.SIGKILL)
@@ -466,6 +477,6 @@ def test_describe(code: int, text: str) -> None:
 def test_no_zombies_are_left(log: Path) -> None:
     before = zombies()
     for _ in range(5):
-        command.run(["true"], log=log)
-    command.pipe([["true"], ["cat"]], log=log)
+        Runner(log).run(["true"])
+    Runner(log).pipe([["true"], ["cat"]])
     assert zombies() == before

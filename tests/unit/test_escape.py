@@ -93,7 +93,7 @@ def test_progress(terminal: bool, tmp_path: Path) -> None:
     progress.begin(HOSTILE)
     progress.tick(tmp_path / "log")
     progress.warn(HOSTILE)
-    progress.listener([HOSTILE], None)
+    progress.started([HOSTILE])
     progress.end()
     text = stream.getvalue().replace("\r\x1b[K", "")
     assert fit(text)

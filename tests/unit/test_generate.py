@@ -12,6 +12,7 @@ from xcat_avs import generate
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import InstallOptions, dnf, existing, genimage, mmdebstrap
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import manifest, packages, scan
 
 
@@ -224,7 +225,7 @@ def test_copy_tree_loses_nothing_and_changes_nothing(source: Path, tmp_path: Pat
     before = scan.scan(str(source))
     target = tmp_path / "build/tree"
     put(target / "old/file")
-    existing.copy_tree(source, target, tmp_path / "log")
+    existing.copy_tree(source, target, Runner(tmp_path / "log"))
     assert manifest.compare(before, scan.scan(str(source)), times=True) == []
     found = scan.scan(str(target))
     wanted = {path: entry for path, entry in before.items() if not path.startswith(("rootimg.", "build_info"))}
@@ -238,7 +239,7 @@ def test_a_root_that_is_a_link_is_copied_and_not_built_in(source: Path, tmp_path
     (source / "rootimg").rename(tmp_path / "real")
     (source / "rootimg").symlink_to(tmp_path / "real")
     try:
-        existing.copy_tree(source, tmp_path / "build/tree", tmp_path / "log")
+        existing.copy_tree(source, tmp_path / "build/tree", Runner(tmp_path / "log"))
     except AvsError:
         return  # refused: as good
     assert not (tmp_path / "build/tree/rootimg").is_symlink()
@@ -251,7 +252,7 @@ def test_what_is_mounted_below_is_refused(source: Path, tmp_path: Path, monkeypa
         lambda directory: [f"{directory}/proc"] if str(directory).endswith("source/rootimg") else [],
     )
     with pytest.raises(AvsError, match=f"mounted below {source}: {source}/rootimg/proc"):
-        existing.copy_tree(source, tmp_path / "build/tree", tmp_path / "log")
+        existing.copy_tree(source, tmp_path / "build/tree", Runner(tmp_path / "log"))
 
 
 def test_count_packages_of_rpm(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def test_without_a_terminal_only_messages() -> None:
     shown.verbose("a secret of -V")
     shown.say("done before")
     shown.warn("something odd")
-    shown.listener(["rpm", "-qa"], None)
-    shown.listener(None, None)
+    shown.started(["rpm", "-qa"])
+    shown.tick(None)
     shown.end()
     assert stream.getvalue() == "done before\nWarning: something odd\n"
 
@@ -41,7 +41,7 @@ def test_verbose() -> None:
     stream = io.StringIO()
     shown = Progress(stream, verbose=True)
     shown.begin("generate_image")
-    shown.listener(["rpm", "-qa"], None)
+    shown.started(["rpm", "-qa"])
     shown.verbose("more")
     shown.end()
     assert stream.getvalue() == "generate_image\n+ rpm -qa\nmore\n"

@@ -14,6 +14,7 @@ from xcat_avs.errors import AvsError
 from xcat_avs.pack import archive, members, packimage, proof
 from xcat_avs.pack.archive import Form
 from xcat_avs.system import mounts
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import manifest, scan
 from xcat_avs.tree.manifest import Entry
 
@@ -44,12 +45,12 @@ def root(tmp_path: Path) -> Path:
 
 
 def write(root: Path, target: Path, form: Form) -> Path:
-    archive.write(root, target, form, target.with_name("log"))
+    archive.write(root, target, form, Runner(target.with_name("log")))
     return target
 
 
 def prove(target: Path, form: Form, wanted: manifest.Manifest) -> None:
-    proof.prove(target, form, wanted, target.with_name("log"))
+    proof.prove(target, form, wanted, Runner(target.with_name("log")))
 
 
 # What is done to the tree before it is packed, by the shell, and what the proof says.
@@ -170,7 +171,7 @@ def test_unrelated_files_that_became_one(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(made + newc(0, "TRAILER!!!", b"", 1))
     with open(tmp_path / "archive", "wb") as stream:
         subprocess.run(["gzip", "-c", str(tmp_path / "plain")], stdout=stream, check=True)
-    found = members.read(tmp_path / "archive", Form("cpio", "gzip"), tmp_path / "log")
+    found = members.read(tmp_path / "archive", Form("cpio", "gzip"), Runner(tmp_path / "log"))
     wanted = {path: entry._replace(hardlink="") for path, entry in found.items()}
     for name, data in pairs.items():
         wanted[f"{name}.2"] = wanted[f"{name}.2"]._replace(hardlink=name, size=len(data))
@@ -248,4 +249,4 @@ def test_what_is_no_archive(tmp_path: Path, method: str, text: bytes) -> None:
     with open(tmp_path / "archive", "wb") as stream:
         subprocess.run(["gzip", "-c", str(tmp_path / "plain")], stdout=stream, check=True)
     with pytest.raises(AvsError, match="archive cannot be read back"):
-        members.read(tmp_path / "archive", Form(method, "gzip"), tmp_path / "log")
+        members.read(tmp_path / "archive", Form(method, "gzip"), Runner(tmp_path / "log"))

@@ -28,7 +28,8 @@ from xcat_avs.store.signatures import (
     UNSIGNED,
     Signed,
     Signing,
-)  # fmt: skip
+)
+from xcat_avs.system.runner import Runner
 
 IMAGE = OsImage("debian12-x86_64-netboot-example.prod", {})
 MANIFEST = b"a manifest\n"
@@ -68,7 +69,7 @@ def signing(people: Signers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def make(**other: Any) -> Signing:
         usual = {"key": "", "allowed": str(people.allow("alice")), "keyring": str(people.export("alice"))}
-        return Signing(**{**usual, "work": tmp_path / "work", "timeout": 60, **other})
+        return Signing(**{**usual, "work": tmp_path / "work", "runner": Runner(timeout=60), **other})
 
     return make
 
@@ -276,10 +277,18 @@ def test_not_signed(signing: Callable[..., Signing]) -> None:
 @pytest.mark.parametrize(
     ("patterns", "wanted"),
     [
-        ([], False), (["no"], False), (["yes"], True), (["On"], True), (["*"], True), (["example.prod"], True),
-        (["*.prod"], True), (["debian12-*"], True), (["debian13-*", "*.test"], False), (["prod"], False),
+        ([], False),
+        (["no"], False),
+        (["yes"], True),
+        (["On"], True),
+        (["*"], True),
+        (["example.prod"], True),
+        (["*.prod"], True),
+        (["debian12-*"], True),
+        (["debian13-*", "*.test"], False),
+        (["prod"], False),
         (["no", "*.prod"], True),
     ],
-)  # fmt: skip
+)
 def test_of_which_osimages_it_is_required(patterns: list[str], wanted: bool) -> None:
     assert signatures.required(patterns, IMAGE) is wanted

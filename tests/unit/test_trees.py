@@ -21,6 +21,7 @@ from xcat_avs.store import layout, trees
 from xcat_avs.store.carried import carried
 from xcat_avs.store.fsvs.store import FsvsStore
 from xcat_avs.store.protocol import Revision, Version
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import manifest, restore, scan
 from xcat_avs.tree.manifest import Entry, Manifest
 
@@ -117,7 +118,7 @@ class Site:
 
     @property
     def store(self) -> FsvsStore:
-        return FsvsStore(f"file://{self.top}/repo", self.top / "work", 60)
+        return FsvsStore(f"file://{self.top}/repo", self.top / "work", Runner(timeout=60))
 
     @property
     def kept(self) -> Path:
@@ -443,7 +444,7 @@ def test_damage_is_what_a_check_has_found(site: Site, monkeypatch: pytest.Monkey
     (slow / "fsvs").chmod(0o755)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{slow}:{os.environ['PATH']}")
-        text = refused(site, replace(site.store, timeout=1))
+        text = refused(site, replace(site.store, runner=Runner(timeout=1)))
     assert "fsvs did not end within 1 s" in text
     assert "damaged" not in text
     full = site.top / "full"
@@ -471,7 +472,7 @@ def test_damage_is_what_a_check_has_found(site: Site, monkeypatch: pytest.Monkey
     (slow / "fsvs").rename(slow / "svnadmin").write_text("#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setenv("PATH", f"{slow}:{os.environ['PATH']}")
     with pytest.raises(AvsError, match="svnadmin did not end within") as caught:
-        replace(site.store, timeout=1).check()
+        replace(site.store, runner=Runner(timeout=1)).check()
     assert not isinstance(caught.value, DamageError)
 
 

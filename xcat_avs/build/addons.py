@@ -14,7 +14,8 @@ from xcat_avs.build.paths import ROOT
 from xcat_avs.build.plan import SKIP, Action
 from xcat_avs.build.steps import ADDON, Running, carry_out, failing, showing
 from xcat_avs.errors import AvsError
-from xcat_avs.system import command, mounts
+from xcat_avs.system import mounts
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import delta, packages, scan
 from xcat_avs.tree.packages import PackageList
 
@@ -57,7 +58,7 @@ def _build(job: BuildJob, running: Running, before: PackageList) -> AddonResult:
         try:
             os.rename(upper, target / ROOT)
         except OSError:  # in memory
-            command.run(["cp", "-a", "--", str(upper), str(target / ROOT)], log=running.log)
+            Runner(running.log, progress=job.progress).run(["cp", "-a", "--", str(upper), str(target / ROOT)])
 
     with mounts.overlay(paths.root, work, VIEW, settle):
         ctx = job.context(step, running.log, dataclasses.replace(paths, tree=work))

@@ -22,9 +22,10 @@ from xcat_avs.generate import Generator, Job, existing, lent
 from xcat_avs.recipes.procedure import Procedure
 from xcat_avs.recipes.recipe import Recipe
 from xcat_avs.settings import Settings
-from xcat_avs.system import command, mounts, trust
+from xcat_avs.system import mounts, trust
 from xcat_avs.system.chroot import chroot_mounts
 from xcat_avs.system.progress import Progress
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import kernels, packages
 
 
@@ -56,6 +57,11 @@ class BuildContext(ImageServices):
         """avs.conf, with what the recipe changes."""
         return self.recipe.settings
 
+    @property
+    def _runner(self) -> Runner:
+        """How the step's programs are run."""
+        return Runner(self.log, self.settings.timeout, self.progress)
+
     def say(self, text: str) -> None:
         """A line for the step's log, and for the user with -V."""
         with open(self.log, "a", encoding="utf-8") as stream:
@@ -76,7 +82,7 @@ class BuildContext(ImageServices):
 
     def run(self, argv: Sequence[str], env: Optional[Mapping[str, str]] = None, check: bool = True) -> int:
         """Run a program of the host; returns its exit code. Raises CommandError if check and it fails."""
-        return command.run(argv, log=self.log, env=env, timeout=self.settings.timeout, check=check)
+        return self._runner.run(argv, env=env, check=check)
 
     def chroot(self, argv: Sequence[str], env: Optional[Mapping[str, str]] = None, check: bool = True) -> int:
         """Run a program of the image in the image, with /proc, /sys, a small /dev and an empty /run."""
@@ -171,7 +177,7 @@ class BuildContext(ImageServices):
         mounts.remove_tree(self.root)  # what a generator that failed has left
         self.root.mkdir(parents=True, mode=0o755)
         if self.source is not None:
-            existing.copy_tree(self.source, self.paths.tree, self.log)
+            existing.copy_tree(self.source, self.paths.tree, self._runner)
             stripped = existing.strip_packimage(self.root)
             if stripped:
                 self.report(f"{self.source} was packed by packimage; taken out of the copy: {', '.join(stripped)}")
@@ -238,7 +244,7 @@ class BuildContext(ImageServices):
         perform(dataclasses.replace(self, procedure=below))
 
     def _job(self) -> Job:
-        return Job(self.image, self.root, self.log, self.progress.warn, timeout=self.settings.timeout)
+        return Job(self.image, self.root, self._runner, self.progress.warn)
 
 
 def perform(ctx: BuildContext) -> None:
@@ -258,7 +264,7 @@ def perform(ctx: BuildContext) -> None:
                 else str(value)
             )
             env[f"AVS_OPT_{name.upper()}"] = text
-        command.run([str(found.path)], log=ctx.log, env=env, cwd=ctx.root, timeout=ctx.settings.timeout)
+        ctx._runner.run([str(found.path)], env=env, cwd=ctx.root)
         return
     loader = SourceFileLoader(f"avs_procedure_{found.name}", str(found.path))
     module = module_from_spec(spec_from_loader(loader.name, loader))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.definitions.protocol import Node
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.system import command
-from xcat_avs.system.command import Output
+from xcat_avs.system.runner import QUIET, Output, Runner
 
 HEADER = "# <xCAT data object stanza file>"
 EMPTY = ("No object definitions have been found", "Could not find any object definitions to display.")
@@ -94,16 +94,16 @@ def parse_compact(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def lsdef(program: str, *words: str, timeout: float = 0, env: Optional[Mapping[str, str]] = None) -> str:
-    """The standard output of lsdef. timeout: seconds. Raises AvsError that says what is wrong with xCAT."""
-    return _good(words, _ask(program, [words], timeout, env)[0])
+def lsdef(program: str, *words: str, runner: Runner = QUIET, env: Optional[Mapping[str, str]] = None) -> str:
+    """The standard output of lsdef. Raises AvsError that says what is wrong with xCAT."""
+    return _good(words, _ask(program, [words], runner, env)[0])
 
 
-def _ask(program: str, questions: Sequence[Sequence[str]], timeout: float = 0,
+def _ask(program: str, questions: Sequence[Sequence[str]], runner: Runner,
          env: Optional[Mapping[str, str]] = None) -> list[Output]:  # fmt: skip
     """What lsdef answers to each of several questions that are asked at the same time."""
     try:
-        return command.capture_all([[program, *words] for words in questions], timeout=timeout or TIMEOUT, env=env)
+        return runner.within(runner.timeout or TIMEOUT).capture_all([[program, *words] for words in questions], env=env)
     except CommandError as err:
         raise AvsError(f"xCAT does not answer: {err.text}; look at xcatd with `systemctl status xcatd`") from None
 
@@ -178,6 +178,7 @@ class XcatDefinitions:
     own_installdir: str = ""
     own_tftpdir: str = ""
     together: tuple[str, ...] = ("osimage", "site")
+    runner: Runner = QUIET
     xcat: bool = True
     _answers: dict[str, Output] = field(default_factory=dict, repr=False, compare=False)
 
@@ -185,7 +186,7 @@ class XcatDefinitions:
         if kind not in self._answers:
             first = not self._answers
             kinds = [kind, *(other for other in self.together if first and other != kind)]
-            self._answers.update(zip(kinds, _ask(self.program, [QUESTIONS[each] for each in kinds])))
+            self._answers.update(zip(kinds, _ask(self.program, [QUESTIONS[each] for each in kinds], self.runner)))
         return _good(QUESTIONS[kind], self._answers[kind])
 
     @cached_property
@@ -211,7 +212,8 @@ class XcatDefinitions:
         return self._images
 
     def reload(self, timeout: float = 0, bypass: bool = False) -> None:
-        text = lsdef(self.program, *QUESTIONS["osimage"], timeout=timeout, env={"XCATBYPASS": "1"} if bypass else None)
+        runner = self.runner.within(timeout)
+        text = lsdef(self.program, *QUESTIONS["osimage"], runner=runner, env={"XCATBYPASS": "1"} if bypass else None)
         if bypass:  # what xcatd does before it answers
             text = NOT_ASCII.sub(lambda match: "?" * len(match.group().encode("utf-8", "surrogateescape")), text)
         self.__dict__["_images"] = parse(text)

@@ -13,6 +13,7 @@ from typing import Callable, Optional, Protocol
 from xcat_avs.definitions import exlist, includes, pkglist
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import kernels, packages
 
 variables = includes.variables
@@ -49,16 +50,17 @@ DEFAULT_INSTALL_OPTIONS = InstallOptions()
 
 @dataclass(frozen=True)
 class Job:
-    """What a generator works on. root: the image's file system.
-
-    timeout: seconds, 0 for none.
-    """
+    """What a generator works on. root: the image's file system. runner: how its programs are run."""
 
     image: OsImage
     root: Path
-    log: Path
+    runner: Runner
     warn: Callable[[str], None]
-    timeout: float = 0
+
+    @property
+    def log(self) -> Path:
+        """What the programs have said so far; an empty file if they have no log."""
+        return self.runner.log or Path(os.devnull)
 
     @property
     def work(self) -> Path:

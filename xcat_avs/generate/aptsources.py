@@ -10,6 +10,7 @@ from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import directories
 from xcat_avs.system import command
+from xcat_avs.system.runner import capture
 
 CODENAMES = {
     "debian": {"9": "stretch", "10": "buster", "11": "bullseye", "12": "bookworm", "13": "trixie", "14": "forky"},
@@ -146,5 +147,5 @@ def network_settings() -> Sequence[str]:
     """The machine's apt settings for proxies, certificates and the like, as apt.conf lines."""
     if command.find("apt-config") is None:
         return ()
-    dump = command.capture(["apt-config", "dump"]).text
+    dump = capture(["apt-config", "dump"]).text
     return [line for line in dump.splitlines() if NETWORK_SETTING.fullmatch(line) and '""' not in line]

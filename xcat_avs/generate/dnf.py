@@ -21,7 +21,7 @@ from xcat_avs.generate import (
     reproducible_initrds,
     rpm_database,
 )
-from xcat_avs.system import command, mounts
+from xcat_avs.system import mounts
 from xcat_avs.system.chroot import chroot_mounts
 
 UNKNOWN = re.compile(
@@ -108,7 +108,7 @@ class Dnf:
                     "--releasever", job.image.version.major, "--forcearch", arch, *self.install_options.arguments, *words]  # fmt: skip
             try:
                 with chroot_mounts(root), reproducible_initrds(root):
-                    command.run(argv, log=job.log, env=env, timeout=job.timeout)
+                    job.runner.run(argv, env=env)
             except CommandError as err:
                 raise explain_unknown(job, job.log, UNKNOWN, err) from None
             warn_of_scripts(job)

@@ -10,7 +10,8 @@ from pathlib import Path
 from xcat_avs import generate
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import InstallOptions, Job
-from xcat_avs.system import command, mounts
+from xcat_avs.system import mounts
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree.inside import inside
 
 XCATINFO, POSTSCRIPTS = "opt/xcat/xcatinfo", "xcatpost"
@@ -44,7 +45,7 @@ def strip_packimage(root: Path) -> list[str]:
 ARCHIVES = re.compile(r"rootimg\.[a-z0-9.]+")
 
 
-def copy_tree(source: Path, target: Path, log: Path) -> None:
+def copy_tree(source: Path, target: Path, runner: Runner) -> None:
     """Copy a directory laid out like a rootimgdir, with all that its files carry; archives stay behind."""
     taken = sorted(name for name in os.listdir(source) if not ARCHIVES.fullmatch(name) and name != "build_info")
     top = os.path.realpath(source)
@@ -64,9 +65,8 @@ def copy_tree(source: Path, target: Path, log: Path) -> None:
     # -H: what is a link in DIR itself is taken for what it leads to. cp keeps owners, modes, times,
     # links, hard links, sparse files, ACLs and xattrs, capabilities among them. It runs in DIR, whose name may be
     # no UTF-8, which an argument has to be.
-    command.run(
+    runner.run(
         ["cp", "-a", "-H", "--reflink=auto", "--", *(f"./{name}" for name in taken), str(target.absolute())],
-        log=log,
         cwd=source,
     )
 

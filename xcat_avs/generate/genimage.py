@@ -21,6 +21,7 @@ from xcat_avs.generate import (
     reproducible_initrds,
 )
 from xcat_avs.system import command, mounts
+from xcat_avs.system.runner import capture
 from xcat_avs.tree.scan import digest
 from xcat_avs.xcat import fitness, private, programs
 
@@ -34,7 +35,7 @@ def _database_in_image(work: Path) -> Iterator[None]:
     if command.find("rpm") is None:
         yield
         return
-    place, directory = command.capture(["rpm", "--eval", "%_dbpath\n%{_rpmconfigdir}"]).text.splitlines()
+    place, directory = capture(["rpm", "--eval", "%_dbpath\n%{_rpmconfigdir}"]).text.splitlines()
     if place.startswith(("/var/", "/usr/")):
         yield
         return
@@ -104,7 +105,7 @@ class Genimage:
                 stack.enter_context(_database_in_image(job.work))
             stack.enter_context(reproducible_initrds(job.root))
             env = {**programs.bypass(), "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
-            command.run(argv, log=job.log, env=env, cwd=cwd, timeout=job.timeout)
+            job.runner.run(argv, env=env, cwd=cwd)
             self._tidy(job)
         if image.version.packages == "rpm":
             dnf.settle(job.root)
@@ -120,7 +121,7 @@ class Genimage:
         program = programs.need("genimage")
         if not self.provider:
             return [program, *self.options, job.image.name], Path("/")
-        text = command.capture([program, "--dryrun", *self.options, job.image.name], env=programs.bypass()).text
+        text = capture([program, "--dryrun", *self.options, job.image.name], env=programs.bypass()).text
         match = INNER.search(text)
         if match is None:
             raise AvsError(f"{job.image.name}: genimage --dryrun printed no command", text.splitlines()[-5:])

@@ -74,7 +74,7 @@ class Mmdebstrap:
             argv += [aptsources.codename(image), str(job.root), *aptsources.sources(image, work)]
             env = {**packages.environment, **APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, "TMPDIR": str(work)}
             try:
-                command.run(argv, log=job.log, env=env, timeout=job.timeout)
+                job.runner.run(argv, env=env)
             except CommandError as err:
                 raise _explain(job, err) from None
         finally:
@@ -97,7 +97,7 @@ class Mmdebstrap:
         with chroot_mounts(job.root), resolver(job.root), reproducible_initrds(job.root):
             env = {**APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
             try:
-                command.run(argv, log=job.log, env=env, timeout=job.timeout)
+                job.runner.run(argv, env=env)
             except CommandError as err:
                 raise _explain(job, err) from None
 

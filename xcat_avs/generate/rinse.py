@@ -144,7 +144,7 @@ class Rinse:
         (work / "rinse.conf").write_text(f"[avs]\nmirror = {mirror}\n", encoding="ascii")
         # rinse would then run a script of the host; it gets /bin/true instead.
         argv += ["--directory", str(root), "--cache-dir", str(work / "cache"), "--post-install", "/bin/true"]
-        command.run(argv, log=job.log, timeout=job.timeout)
+        job.runner.run(argv)
         if COMPLETE not in job.log.read_text(encoding="utf-8", errors="replace"):
             raise AvsError(f"{image.name}: rinse did not come to its end", command.tail(job.log), str(job.log))
         for path in root.glob("*.rpm"):
@@ -170,7 +170,7 @@ class Rinse:
                     continue
                 tried.append(mirror)
                 (job.work / "rinse.conf").write_text(f"[avs]\nmirror = {mirror}\n", encoding="utf-8")
-                said = command.capture([*argv, "--print-uris"], timeout=job.timeout).text
+                said = job.runner.capture([*argv, "--print-uris"]).text
                 found = re.findall(r"^\w+://(\S+\.rpm)$", said, re.MULTILINE)
                 if not found:
                     continue
@@ -242,7 +242,7 @@ class Rinse:
     def _inside(self, job: Job, words: Sequence[str], environment: dict[str, str]) -> None:
         arch = ["setarch", "i686"] if re.fullmatch(r"x86|i[3-6]86", job.image.osarch) else []
         env = {**environment, "HOME": f"/{IN_IMAGE}/home", "TMPDIR": "/tmp", "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
-        command.run([*arch, "chroot", str(job.root), *words], log=job.log, env=env, timeout=job.timeout)
+        job.runner.run([*arch, "chroot", str(job.root), *words], env=env)
 
 
 def _has_yum(root: Path) -> bool:

@@ -77,7 +77,7 @@ def _defined(request: Request, site: Site) -> OsImage:
     words = fitness.needed_chdef(image)
     if words:
         site.progress.say(" ".join(words))
-        command.capture([programs.need("chdef"), *words[1:]], timeout=CHDEF_TIMEOUT)
+        site.runner().within(CHDEF_TIMEOUT).capture([programs.need("chdef"), *words[1:]])
         site.definitions.reload()
         image = site.own_image(request)
     return image

@@ -35,7 +35,7 @@ def run(request: Request, site: Site) -> Report:
     for state in states:
         document = _document(state, site, newest[state.image.name])
         if request.live:
-            document["live"] = live.ask(state) if state.nodes else {}
+            document["live"] = live.ask(state, site.runner()) if state.nodes else {}
         documents.append(document)
         notes += _notes(state, document)
     align = [LEFT, LEFT, LEFT, LEFT, LEFT, LEFT, RIGHT, LEFT, LEFT, LEFT]

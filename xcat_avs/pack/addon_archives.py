@@ -13,6 +13,7 @@ from xcat_avs.errors import AvsError
 from xcat_avs.pack import archive, proof
 from xcat_avs.pack.archive import Form
 from xcat_avs.system.descent import Descent, read_file
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import delta, rights, scan
 from xcat_avs.tree.manifest import CAPABILITY, SELINUX
 
@@ -31,7 +32,7 @@ STARTED = re.compile(
 LIBRARY = re.compile(r"etc/ld\.so\.(?:cache|conf\.d/.*)|.*\.so(?:\.[0-9.]+)?")
 
 
-def write(tree: Path, base: Path, new: Path, facts: Mapping[str, str], log: Path, timeout: float = 0) -> list[str]:
+def write(tree: Path, base: Path, new: Path, facts: Mapping[str, str], runner: Runner) -> list[str]:
     """Archive every add-on of a disposable checkout into new/addons, proven, with their checksums; returns their names.
 
     base: the root of the image as the tag has it. facts: what the image says of itself; an add-on is only for that.
@@ -58,8 +59,8 @@ def write(tree: Path, base: Path, new: Path, facts: Mapping[str, str], log: Path
         form = Form("cpio", "gzip")
         wanted = scan.scan_with_top(str(root))
         archive.refuse_large(form, wanted.values())
-        archive.write(root, target, form, log, timeout, onto=True)
-        proof.prove(target, form, wanted, log, timeout)
+        archive.write(root, target, form, runner, onto=True)
+        proof.prove(target, form, wanted, runner)
         sums.append(f"{scan.digest(str(target))}  {target.name}\n")
     (new / DIRECTORY / SUMS).write_text("".join(sums), encoding="ascii")
     return names

@@ -12,6 +12,7 @@ from xcat_avs.definitions import exlist
 from xcat_avs.errors import AvsError
 from xcat_avs.system import command
 from xcat_avs.system.descent import Descent
+from xcat_avs.system.runner import Runner
 from xcat_avs.system.scratch import own_directory
 from xcat_avs.tree import manifest, scan
 from xcat_avs.tree.manifest import Entry
@@ -94,7 +95,7 @@ def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
     return len(left_out)
 
 
-def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, onto: bool = False) -> None:
+def write(root: Path, archive: Path, form: Form, runner: Runner, onto: bool = False) -> None:
     """Archive the whole tree at root; the same tree gives the same bytes. What is in it then is for proof.prove to say.
 
     onto: it will be unpacked onto what is there: each directory after what is in it, so that it keeps its time.
@@ -102,10 +103,10 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, 
     """
     if form.method == "squashfs":
         options = ["-noappend", "-no-progress", "-comp", form.compress, "-mkfs-time", MKFS_TIME]
-        command.run(["mksquashfs", str(root), str(archive), *options], log=log, timeout=timeout)
+        runner.run(["mksquashfs", str(root), str(archive), *options])
         return
     paths = sorted([".", *(path for path, _ in scan.walk(str(root)))], reverse=onto)
-    with own_directory(log.parent, "names.") as directory:
+    with own_directory(runner.directory, "names.") as directory:
         names = directory / "names"
         names.write_bytes(b"".join(os.fsencode(path) + b"\0" for path in paths))
         if form.method == "cpio":
@@ -115,4 +116,4 @@ def write(root: Path, archive: Path, form: Form, log: Path, timeout: float = 0, 
                       "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--hole-detection=raw", "--no-recursion",
                       "--null", "--verbatim-files-from", f"--files-from={names}"]  # fmt: skip
         stdin = names if form.method == "cpio" else None
-        command.pipe([packer, form.compressor()], stdin=stdin, stdout=archive, cwd=root, log=log, timeout=timeout)
+        runner.pipe([packer, form.compressor()], stdin=stdin, stdout=archive, cwd=root)

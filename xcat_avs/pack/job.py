@@ -20,6 +20,7 @@ from xcat_avs.store import signatures
 from xcat_avs.store.signatures import Signing
 from xcat_avs.system import command
 from xcat_avs.system.progress import Progress
+from xcat_avs.system.runner import Runner
 from xcat_avs.xcat import fitness, programs
 
 
@@ -30,7 +31,7 @@ class PackJob:
     packer: `packimage` or `own`. method, compress: as asked for; `auto` leaves it to the packer.
     excluded, included: the patterns of the exlist. xcat: whether nodes boot by xCAT's initrd; else the kernel unpacks
     the archive. staging: a private directory, on disk and not served, that is emptied before and removed after.
-    log: a file for what the programs say. timeout: seconds for each of them, 0 for none. user: who packs.
+    log: a file for what the programs say. runner: how they are run. user: who packs.
     signing: how the signature of a tag is checked; signature_required: whether it has to be a good one.
     """
 
@@ -43,7 +44,7 @@ class PackJob:
     xcat: bool
     staging: Path
     log: Path
-    timeout: float
+    runner: Runner
     user: str
     progress: Progress
     signing: Signing
@@ -78,12 +79,12 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
         raise err.prefixed(f"{image.name}: ") from None
     if request.nodeset:
         nodeset.need(site.definitions)
+    log = site.settings.logs / image.name / "pack.log"
     return PackJob(
         target=target, packer=packer, method=wanted.method, compress=wanted.compress, excluded=excluded, included=included,
         xcat=site.definitions.xcat, staging=site.settings.state / "staging" / image.name,
-        log=site.settings.logs / image.name / "pack.log", timeout=site.settings.timeout, user=site.identity.user,
-        progress=site.progress, signing=site.signing(request),
-        signature_required=signatures.required(wanted.require_signature, image),
+        log=log, runner=site.runner(log), user=site.identity.user, progress=site.progress,
+        signing=site.signing(request), signature_required=signatures.required(wanted.require_signature, image),
     )  # fmt: skip
 
 

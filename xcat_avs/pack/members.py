@@ -18,7 +18,8 @@ from typing import IO
 
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.pack.archive import Form
-from xcat_avs.system import command, mounts
+from xcat_avs.system import mounts
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import scan
 from xcat_avs.tree.manifest import TYPES, Entry, Manifest, Xattrs, in_order
 from xcat_avs.tree.scan import CHUNK
@@ -30,16 +31,16 @@ TAR_TYPES = {tarfile.DIRTYPE: "dir", tarfile.SYMTYPE: "link", tarfile.CHRTYPE: "
 TAR_XATTR = "SCHILY.xattr."  # what tar writes before the name of an attribute
 
 
-def read(archive: Path, form: Form, log: Path, timeout: float = 0) -> Manifest:
+def read(archive: Path, form: Form, runner: Runner) -> Manifest:
     """Everything in an archive, by its path from the top of the image, which itself is `.`.
 
-    log: its directory, private and on disk, is used for what has to be unpacked. timeout: seconds, 0 for none.
+    runner: the directory of its log, private and on disk, is used for what has to be unpacked.
     Raises AvsError for an archive that cannot be read to its end.
     """
     if form.method == "squashfs":
-        return _squashfs(archive, log, timeout)
+        return _squashfs(archive, runner)
     try:
-        with command.reading(form.decompressor(), stdin=archive, log=log, timeout=timeout) as stream:
+        with runner.reading(form.decompressor(), stdin=archive) as stream:
             found = _cpio(stream) if form.method == "cpio" else _tar(stream)
     except (ValueError, EOFError, tarfile.TarError) as err:
         raise AvsError(f"{archive.name} cannot be read back, it ends unexpectedly or is damaged: {err}") from None
@@ -180,15 +181,15 @@ def _tar_xattrs(words: Mapping[str, str]) -> Xattrs:
                     for key, value in words.items() if key.startswith(TAR_XATTR))  # fmt: skip
 
 
-def _squashfs(archive: Path, log: Path, timeout: float) -> Manifest:
+def _squashfs(archive: Path, runner: Runner) -> Manifest:
     """What a squashfs holds: mounted, or unpacked where no loop device or no driver is to be had."""
-    with tempfile.TemporaryDirectory(dir=log.parent, prefix="proof.") as directory:
+    with tempfile.TemporaryDirectory(dir=runner.directory, prefix="proof.") as directory:
         point = Path(directory, "root")
         point.mkdir()
         try:
-            command.run(["mount", "-t", "squashfs", "-o", "ro,loop", str(archive), str(point)], log=log)
+            runner.run(["mount", "-t", "squashfs", "-o", "ro,loop", str(archive), str(point)])
         except CommandError:
-            command.run(["unsquashfs", "-no-progress", "-f", "-d", str(point), str(archive)], log=log, timeout=timeout)
+            runner.run(["unsquashfs", "-no-progress", "-f", "-d", str(point), str(archive)])
             return scan.scan_with_top(str(point))
         try:
             return scan.scan_with_top(str(point))

@@ -67,7 +67,7 @@ def write(tree: Path, job: PackJob, method: str, facts: Mapping[str, str]) -> Pa
     with ExitStack() as stack:
         stack.enter_context(private.private_locks(work / "locks"))
         stack.enter_context(private.seen_at(tree, job.target.rootimgdir, work / "above"))
-        command.run([*argv, image.name], log=log, env=env, cwd=Path("/"), timeout=job.timeout)
+        job.runner.run([*argv, image.name], env=env, cwd=Path("/"))
     found = sorted(path.name for path in tree.glob(MARK + "*"))
     if len(found) != 1:
         raise AvsError(f"{image.name}: packimage ended well and left {', '.join(found) or 'no archive'}; one was expected",
@@ -128,7 +128,7 @@ def check(file: Path, before: Path, wanted: Manifest, job: PackJob) -> dict[str,
     zone = os.readlink(root / LOCALTIME).lstrip("./") if (root / LOCALTIME).is_symlink() else ""
     optional = exlist.with_parents(kept) | exlist.with_parents([zone] if zone.startswith(ZONES) else []) | {"."}
     try:
-        proof.prove(file, form, proof.chosen(wanted, kept), job.log, job.timeout, optional)
+        proof.prove(file, form, proof.chosen(wanted, kept), job.runner, optional)
     except AvsError as err:
         raise err.prefixed(
             f"{image.name}: nothing was published, for what packimage made is not what was given to it: "

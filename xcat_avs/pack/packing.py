@@ -23,7 +23,7 @@ from xcat_avs.serve import contents, sets
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.store.protocol import MANIFEST, Store, Version
 from xcat_avs.store.trees import checkout_tree
-from xcat_avs.system import command, mounts
+from xcat_avs.system import mounts
 from xcat_avs.tree import delta, kernels, restore
 from xcat_avs.tree.manifest import Entry, Manifest, Xattrs
 
@@ -137,7 +137,7 @@ class Packing:
         self.job.progress.verbose(f"packing a copy of the checkout: an overlay of it would hide {hidden[0]!a}")
         self.job.staging.mkdir(parents=True, mode=0o700)
         copy = self.job.staging / "copy"
-        command.run(["cp", "-a", "--reflink=auto", "--", str(self.checkout), str(copy)], log=self.job.log)
+        self.job.runner.run(["cp", "-a", "--reflink=auto", "--", str(self.checkout), str(copy)])
         yield copy
 
     def _archive(self, tree: Path, stored: Manifest, new: Path) -> Archived:
@@ -164,10 +164,10 @@ class Packing:
         with _kept_times(tree, stored):
             added = self._xattrs_at_boot(root, rich) if form.method == "cpio" else []
         wanted, _ = proof.look_again(wanted, root, added)
-        archive.write(root, new / form.filename, form, self.job.log, self.job.timeout)
+        archive.write(root, new / form.filename, form, self.job.runner)
         self.job.progress.begin(f"proving {form.filename}", "step 3 of 3")
         try:
-            proof.prove(new / form.filename, form, wanted, self.job.log, self.job.timeout)
+            proof.prove(new / form.filename, form, wanted, self.job.runner)
         except AvsError as err:
             raise err.prefixed(f"{self.job.target.image.name}: nothing was published: ") from None
         return Archived(form.filename, {})
@@ -189,7 +189,7 @@ class Packing:
             self.job.progress.warn(
                 f"{self.tagged.image.name}: tag {self.tagged.tag.name} holds the add-on {name} as avs_image_mgr stored it; it is not packed"
             )
-        addon_archives.write(tree, self.checkout / "rootimg", new, self.facts(), self.job.log, self.job.timeout)
+        addon_archives.write(tree, self.checkout / "rootimg", new, self.facts(), self.job.runner)
 
     def _form(self, wanted: Manifest, lossy: bool) -> Form:
         """The form to pack in, and a warning for what it loses. lossy: whether nodes would be without something in cpio."""

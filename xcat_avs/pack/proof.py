@@ -10,6 +10,7 @@ from typing import Optional
 from xcat_avs.errors import AvsError
 from xcat_avs.pack import members
 from xcat_avs.pack.archive import Form
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import manifest, scan
 from xcat_avs.tree.manifest import SELINUX, Entry, Manifest
 
@@ -125,7 +126,7 @@ def _apart(entry: Entry, form: Form) -> Entry:
     return entry._replace(hardlink="") if entry.hardlink and entry.type in kinds else entry
 
 
-def prove(file: Path, form: Form, wanted: Mapping[str, Entry], log: Path, timeout: float = 0,
+def prove(file: Path, form: Form, wanted: Mapping[str, Entry], runner: Runner,
           optional: Optional[Collection[str]] = None) -> None:  # fmt: skip
     """Read an archive back and compare it with what it is to hold. Raises AvsError that names the paths.
 
@@ -134,7 +135,7 @@ def prove(file: Path, form: Form, wanted: Mapping[str, Entry], log: Path, timeou
     if not wanted.keys() - {"."}:
         raise AvsError("the exlist leaves out the whole image: there is nothing to pack")
     own = optional is None
-    found = members.read(file, form, log, timeout)
+    found = members.read(file, form, runner)
     found = {
         path: _apart(_plain(entry), form)
         for path, entry in found.items()

@@ -45,7 +45,7 @@ def conclude(request: Request, site: Site, result: Result) -> Report:
     """
     outcome, failures = nodeset.Outcome(), [AvsError(result.problem)] if result.problem else []
     try:
-        outcome = nodeset.after_publish(result.image, site.definitions, request.nodeset, result.changed)
+        outcome = nodeset.after_publish(result.image, site.definitions, site.runner(), request.nodeset, result.changed)
     except AvsError as err:
         failures.append(err)
     document = {**result.document, "changed": result.changed, **outcome.document}

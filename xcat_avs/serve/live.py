@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xcat_avs.errors import CommandError, counted
 from xcat_avs.serve.nodes import Served
-from xcat_avs.system import command
+from xcat_avs.system.runner import Runner
 from xcat_avs.xcat import noderange, programs
 
 TIMEOUT = 60.0  # seconds for all nodes
@@ -18,12 +18,12 @@ ANSWER = re.compile(r"^(\S+): (?:AVS_TAG='([^']*)'|.*avs-release.*)$", re.MULTIL
 OTHER = "something else"
 
 
-def ask(state: Served) -> Mapping[str, list[str]]:
+def ask(state: Served, runner: Runner) -> Mapping[str, list[str]]:
     """Tag -> nodes that run it, as they say themselves; "" -> those that did not answer."""
     with tempfile.NamedTemporaryFile() as answers:
         argv = [programs.need("xdsh"), state.noderange, "-t", "10", "cat", "/etc/avs-release"]
         try:
-            command.run(argv, log=Path(answers.name), timeout=TIMEOUT, check=False)
+            runner.to(Path(answers.name)).within(TIMEOUT).run(argv, check=False)
         except CommandError:
             pass  # those that answered in time have answered
         text = Path(answers.name).read_text(encoding="utf-8", errors="replace")

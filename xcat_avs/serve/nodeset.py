@@ -11,7 +11,8 @@ from xcat_avs.definitions.protocol import Definitions
 from xcat_avs.errors import AvsError, UsageError
 from xcat_avs.serve import nodes
 from xcat_avs.serve.nodes import Served
-from xcat_avs.system import command
+from xcat_avs.system.command import describe
+from xcat_avs.system.runner import Runner
 from xcat_avs.xcat import programs
 
 TIMEOUT = 1800.0  # seconds; it does some nodes a second
@@ -33,7 +34,9 @@ def need(definitions: Definitions) -> None:
     programs.need("nodeset")
 
 
-def after_publish(image: OsImage, definitions: Definitions, wanted: bool, changed: bool = True) -> Outcome:
+def after_publish(
+    image: OsImage, definitions: Definitions, runner: Runner, wanted: bool, changed: bool = True
+) -> Outcome:
     """What the nodes will boot now, and what is due. wanted: run nodeset; unless changed, only what is due of it."""
     if not definitions.xcat:
         return Outcome()
@@ -45,7 +48,7 @@ def after_publish(image: OsImage, definitions: Definitions, wanted: bool, change
     due = changed or any(state.due for state in states)
     if not (wanted and due and any(state.nodes for state in states)):
         return Outcome(_shared_lines(states), _document(states))
-    ran = _run_all(states, changed)
+    ran = _run_all(states, changed, runner)
     now = nodes.look_all(image, definitions)
     facts = {"differing": now[0].document()["differing"], "shared": _document(now)["shared"]}
     return Outcome(ran.lines, {**_document(states), **ran.document, **facts}, ran.code)
@@ -68,30 +71,30 @@ def _shared_lines(states: Sequence[Served]) -> list[str]:
     return lines
 
 
-def _run_all(states: Sequence[Served], changed: bool) -> Outcome:
+def _run_all(states: Sequence[Served], changed: bool, runner: Runner) -> Outcome:
     """Run nodeset for an osimage, and for those of the others that it is due for."""
-    first = _run(states[0]) if changed or states[0].due else Outcome(nodes.advice(states[0]))
+    first = _run(states[0], runner) if changed or states[0].due else Outcome(nodes.advice(states[0]))
     lines, code = list(first.lines), first.code
     for state in states[1:]:
         if state.due:
-            ran = _run(state)
+            ran = _run(state, runner)
             lines += [_serves_too(state), *ran.lines]
             code = code or ran.code
     lines += [line for state in states for line in nodes.service_lines(state)]
     return Outcome(lines, first.document, code)
 
 
-def _run(state: Served) -> Outcome:
+def _run(state: Served, runner: Runner) -> Outcome:
     """Run nodeset for the nodes that it is due for, or for all; what it said, and whether it failed."""
     if not state.nodes:
         return Outcome(nodes.advice(state))
-    output = command.capture([programs.need("nodeset"), *state.nodeset[1:]], timeout=TIMEOUT, check=False)
+    output = runner.within(TIMEOUT).capture([programs.need("nodeset"), *state.nodeset[1:]], check=False)
     said = [line for line in (output.text + output.stderr).splitlines() if line.strip()]
     ran = {"nodeset_ran": list(state.nodeset), "nodeset_exit": output.code, "nodeset_said": said,
            "nodeset_due": output.code != 0, "nodeset": []}  # fmt: skip
     lines = [nodes.used_by(state), f"{' '.join(state.nodeset)}:", *("  " + line for line in said)]
     if output.code:
         lines.append(
-            f"nodeset {command.describe(output.code)}: the image is published, and these nodes would boot another kernel with it"
+            f"nodeset {describe(output.code)}: the image is published, and these nodes would boot another kernel with it"
         )
     return Outcome(lines, ran, 1 if output.code else 0)

@@ -16,7 +16,8 @@ from typing import Any
 from xcat_avs.definitions.osimage import OsImage, Tag
 from xcat_avs.errors import AvsError, CommandError, NotFoundError
 from xcat_avs.store.protocol import MANIFEST, NewTag, Store, Version
-from xcat_avs.system import command, trust
+from xcat_avs.system import trust
+from xcat_avs.system.runner import Runner
 from xcat_avs.system.scratch import own_directory
 
 NAMESPACE = "avsimage-tag"  # of ssh-keygen: a signature for something else is none for a tag
@@ -107,14 +108,14 @@ class Signing:
 
     key: what signs a new tag: the path of an ssh key, what gpg takes for one of its own, DEFAULT, or "" for none.
     allowed: the file with the allowed signers of ssh; keyring: the file with the public keys of those of gpg; "" for none.
-    work: a private directory. timeout: seconds for one program, 0 for none.
+    work: a private directory. runner: how programs are run.
     """
 
     key: str
     allowed: str
     keyring: str
     work: Path
-    timeout: float
+    runner: Runner
 
     def sign(self, store: Store, image: OsImage, new: NewTag, date: str) -> NewTag:
         """A tag that is to be made, with its signature where tags are signed. date: UTC. Raises AvsError."""
@@ -144,7 +145,7 @@ class Signing:
             user = [] if self.key == DEFAULT else ["--local-user", self.key]
             argv, made = ["gpg", "--quiet", "--batch", "--no-tty", "--armor", "--detach-sign", *user, str(file)], ".asc"
         env = {name: os.environ[name] for name in AGENT if name in os.environ}
-        command.capture(argv, env=env, timeout=self.timeout)
+        self.runner.capture(argv, env=env)
         return file.with_name(f"{file.name}{made}").read_text(encoding="ascii")
 
     def check(self, image: OsImage, tag: Tag, manifest: str) -> Signed:
@@ -169,7 +170,7 @@ class Signing:
             with self._scratch() as scratch:
                 (scratch / "tag").write_text(tag.signature[: block.start()], encoding="utf-8")
                 (scratch / "signature").write_text(tag.signature[block.start() :], encoding="utf-8")
-                found = _by_gpg(scratch, file, self.timeout) if kind == GPG else _by_ssh(scratch, file, self.timeout)
+                found = _by_gpg(scratch, file, self.runner) if kind == GPG else _by_ssh(scratch, file, self.runner)
         except AvsError as err:
             found = Signed(UNCHECKED, why="; ".join([err.text, *err.tail]))
         except OSError as err:
@@ -191,19 +192,17 @@ def _wrong(said: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     return "; ".join(texts)
 
 
-def _by_gpg(scratch: Path, keyring: str, timeout: float) -> Signed:
+def _by_gpg(scratch: Path, keyring: str, runner: Runner) -> Signed:
     """Check a signature with the keys of a file alone: neither those of root nor of the one who runs this count."""
     options = ["--batch", "--no-tty", "--homedir", str(scratch), "--no-options", "--disable-dirmngr", "--lock-never"]
     with open(keyring, "rb") as stream:
         armored = stream.read(10) == b"-----BEGIN"
     if armored:
         plain = str(scratch / "keyring")
-        command.capture(["gpg", *options, "--output", plain, "--dearmor", keyring], timeout=timeout)
+        runner.capture(["gpg", *options, "--output", plain, "--dearmor", keyring])
         keyring = plain
     words = ["--no-default-keyring", "--keyring", keyring, "--trust-model", "always", "--status-fd", "1", "--verify"]
-    said = command.capture(
-        ["gpg", *options, *words, str(scratch / "signature"), str(scratch / "tag")], timeout=timeout, check=False
-    )
+    said = runner.capture(["gpg", *options, *words, str(scratch / "signature"), str(scratch / "tag")], check=False)
     lines = [line.split(" ", 3)[1:] for line in said.text.splitlines() if line.startswith("[GNUPG:] ")]
     states = [line for line in lines if line[0] in STATES]
     if len(states) != 1:
@@ -220,18 +219,18 @@ def _by_gpg(scratch: Path, keyring: str, timeout: float) -> Signed:
     return Signed(result, signer, f"gpg {key}", why=why)
 
 
-def _by_ssh(scratch: Path, allowed: str, timeout: float) -> Signed:
+def _by_ssh(scratch: Path, allowed: str, runner: Runner) -> Signed:
     """Check a signature by a file of allowed signers, see ssh-keygen(1)."""
     with open(allowed, "rb"):  # of one that it cannot read ssh-keygen says only that there is no such signer
         pass
     signature = ["-n", NAMESPACE, "-s", str(scratch / "signature")]
-    names, wrong = _keygen(scratch, ["find-principals", *signature[2:], "-f", allowed], timeout)
+    names, wrong = _keygen(scratch, ["find-principals", *signature[2:], "-f", allowed], runner)
     for signer in names.splitlines():
-        said, wrong = _keygen(scratch, ["verify", *signature, "-f", allowed, "-I", signer], timeout)
+        said, wrong = _keygen(scratch, ["verify", *signature, "-f", allowed, "-I", signer], runner)
         key = SSH_KEY.search(said)
         if key:
             return Signed(GOOD, signer, f"ssh {key[1]} {key[2]}")
-    said, _ = _keygen(scratch, ["check-novalidate", *signature], timeout)
+    said, _ = _keygen(scratch, ["check-novalidate", *signature], runner)
     key = SSH_KEY.search(said)
     if key is None:
         return Signed(TAMPERED, why="the signature is not that of what is signed")
@@ -239,12 +238,12 @@ def _by_ssh(scratch: Path, allowed: str, timeout: float) -> Signed:
     return Signed(result, "", f"ssh {key[1]} {key[2]}", why=f"{allowed} has no such key for the namespace {NAMESPACE}")
 
 
-def _keygen(scratch: Path, words: Sequence[str], timeout: float) -> tuple[str, str]:
+def _keygen(scratch: Path, words: Sequence[str], runner: Runner) -> tuple[str, str]:
     """What `ssh-keygen -Y` answers, nothing where it fails, and what it says on stderr."""
     log, said = scratch / "log", scratch / "said"
     log.unlink(missing_ok=True)
     try:
-        command.pipe([["ssh-keygen", "-Y", *words]], log=log, stdin=scratch / "tag", stdout=said, timeout=timeout)
+        runner.to(log).pipe([["ssh-keygen", "-Y", *words]], stdin=scratch / "tag", stdout=said)
     except CommandError as err:
         if "exit code" not in err.text:  # it is not installed, or was ended: that says nothing of the signature
             raise

@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Callable, Optional, Union
+from typing import IO, Any, Optional, Protocol, Union
 
 from xcat_avs.errors import CommandError
 from xcat_avs.system import provides
 
 TAIL_LINES = 12
 TAIL_BYTES = 16384
-PIPE_BUFFER, PIPE_SIZE = 1 << 18, 1 << 20  # bytes
-F_SETPIPE_SZ = 1031  # linux/fcntl.h; fcntl has it from Python 3.10
+PIPE_BUFFER = 1 << 18  # bytes
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 KEPT = ("HOME", "TERM", "TMPDIR", "XCATROOT", "XCATCFG", "XCATBYPASS", "XCATHOST", "SVN_SSH", "SSH_AUTH_SOCK",
         "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # fmt: skip
-# Told of each command that starts and, some times a second, of each that runs.
-Listener = Callable[[Optional[Sequence[str]], Optional[Path]], None]
-_listener: Optional[Listener] = None
 
 
-def listen(listener: Optional[Listener]) -> None:
-    """Hand in what shows progress; it is called with the argv at a start, with None while waiting."""
-    global _listener
-    _listener = listener
+class Watcher(Protocol):
+    """What shows progress."""
 
+    def started(self, argv: Sequence[str]) -> None:
+        """A program starts."""
 
-@dataclass(frozen=True)
-class Output:
-    """What a captured command said."""
-
-    code: int
-    stdout: bytes
-    stderr: str
-
-    @property
-    def text(self) -> str:
-        return self.stdout.decode("utf-8", "surrogateescape")
+    def tick(self, log: Optional[Path]) -> None:
+        """Programs run; called some times a second. log: where they write to, None if that is kept apart."""
 
 
 def environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, str]:
@@ -99,8 +85,6 @@ def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Optional[Path], std
     extra: dict[str, Any] = {"_err_to_out": True} if err is None else {"_err": err}
     if cwd is not None:
         extra["_cwd"] = str(cwd)
-    if _listener:
-        _listener(argv, None)
     # No close_fds: Python opens nothing that children inherit, and sh would look into /dev/fd, which a chroot may lack.
     extra["_close_fds"] = False
     try:
@@ -137,19 +121,31 @@ def describe(code: int) -> str:
     return f"failed with exit code {code}"
 
 
-class _Group:
-    """Processes that run together, with the files that they have open: where anything fails, all of them are ended.
+@dataclass(frozen=True)
+class Terms:
+    """log: takes what programs say, where that is not captured, and gives an error its last lines; None for nowhere.
 
-    log: takes their stderr, and gives an error its last lines.
+    timeout: seconds, 0 for none. progress: is told of each program that starts and runs.
     """
 
-    def __init__(self, log: Optional[Path], env: Optional[Mapping[str, str]], cwd: Optional[Path]) -> None:
-        self._log, self._env, self._cwd = log, environment(env), cwd
+    log: Optional[Path] = None
+    timeout: float = 0
+    progress: Optional[Watcher] = None
+
+
+class Group:
+    """Processes that run together, with the files that they have open: where anything fails, all of them are ended.
+
+    env: added to the built environment.
+    """
+
+    def __init__(self, terms: Terms, env: Optional[Mapping[str, str]] = None, cwd: Optional[Path] = None) -> None:
+        self._terms, self._env, self._cwd = terms, environment(env), cwd
         self._files = ExitStack()
         self._argvs: list[Sequence[str]] = []
         self._running: list[Any] = []
 
-    def __enter__(self) -> _Group:
+    def __enter__(self) -> Group:
         return self
 
     def __exit__(self, kind: Optional[type[BaseException]], err: Optional[BaseException],
@@ -170,7 +166,7 @@ class _Group:
 
     def log(self, line: str) -> IO[bytes]:
         """The log, with a line that says what is run."""
-        stream = self.open(self._log or os.devnull, "ab")
+        stream = self.open(self._terms.log or os.devnull, "ab")
         stream.write(f"+ {line}\n".encode("utf-8", "surrogateescape"))
         stream.flush()
         return stream
@@ -184,12 +180,14 @@ class _Group:
     def start(self, argv: Sequence[str], stdin: Optional[IO[bytes]], out: IO[bytes], err: Optional[IO[bytes]]) -> None:
         """Start one. stdin: None for nothing. err: None for where out goes."""
         stdin = stdin or self.open(os.devnull, "rb")
+        if self._terms.progress:
+            self._terms.progress.started(argv)
         self._argvs.append(argv)
         self._running.append(_start(argv, self._env, self._cwd, stdin, out, err))
 
-    def wait(self, timeout: float) -> list[int]:
+    def wait(self) -> list[int]:
         """The exit codes of all. Raises CommandError that names those that are too late."""
-        started = time.monotonic()
+        started, timeout = time.monotonic(), self._terms.timeout
         while late := [number for number, item in enumerate(self._running) if item.process.is_alive()[0]]:
             if timeout and time.monotonic() - started > timeout:
                 _end(self._running)  # what it says meanwhile is of interest as well
@@ -197,104 +195,11 @@ class _Group:
                 raise self.error(f"{' and '.join(names)} did not end within {timeout:g} s and was ended")
             # A twentieth of the time so far is what the end may be noticed too late.
             time.sleep(min(max((time.monotonic() - started) / 20, 0.002), 0.1))
-            if _listener:
-                _listener(None, self._log)
+            if self._terms.progress:
+                self._terms.progress.tick(self._terms.log)
         ended, self._running = self._running, []
         return [int(item.process.exit_code) for item in ended]
 
     def error(self, text: str) -> CommandError:
-        return CommandError(text, tail(self._log), str(self._log)) if self._log else CommandError(text)
-
-
-def run(argv: Sequence[str], *, log: Path, env: Optional[Mapping[str, str]] = None, cwd: Optional[Path] = None,
-        timeout: float = 0, check: bool = True) -> int:  # fmt: skip
-    """Run a program, its output appended to log. Returns its exit code.
-
-    env: added to the built environment. timeout: seconds, 0 for none.
-    Raises CommandError (missing, failed, killed, timed out) with the log's last lines.
-    """
-    with _Group(log, env, cwd) as group:
-        group.start(argv, None, group.log(" ".join(argv)), None)
-        code = group.wait(timeout)[0]
-        if code and check:
-            raise group.error(f"{argv[0]} {describe(code)}")
-    return code
-
-
-def capture(argv: Sequence[str], *, env: Optional[Mapping[str, str]] = None, cwd: Optional[Path] = None,
-            timeout: float = 0, check: bool = True) -> Output:  # fmt: skip
-    """Run a program and keep its output (in files while it runs). Raises CommandError as run does."""
-    output = capture_all([argv], env=env, cwd=cwd, timeout=timeout)[0]
-    if output.code and check:
-        lines = [line for line in (output.stderr or output.text).splitlines() if line.strip()]
-        raise CommandError(f"{argv[0]} {describe(output.code)}", lines[-TAIL_LINES:])
-    return output
-
-
-def capture_all(argvs: Sequence[Sequence[str]], *, env: Optional[Mapping[str, str]] = None, cwd: Optional[Path] = None,
-                timeout: float = 0) -> list[Output]:  # fmt: skip
-    """Run programs side by side and keep the output of each, whatever their exit codes.
-
-    timeout: seconds for all of them, 0 for none. Raises CommandError for one that is missing or too late.
-    """
-    with _Group(None, env, cwd) as group:
-        files = []
-        for argv in argvs:
-            out, err = (group.scratch() for _ in range(2))
-            files.append((out, err))
-            group.start(argv, None, out, err)
-        found = []
-        for code, (out, err) in zip(group.wait(timeout), files):
-            out.seek(0)
-            err.seek(0)
-            found.append(Output(code, out.read(), err.read().decode("utf-8", "replace")))
-        return found
-
-
-@contextmanager
-def reading(argv: Sequence[str], *, stdin: Path, log: Path, timeout: float = 0) -> Iterator[IO[bytes]]:
-    """What a program makes of the file stdin, as a stream, while it runs beside the one that reads.
-
-    stderr goes to log. timeout: seconds for its end once the block is over. Raises CommandError at the end of the block if it fails.
-    """
-    with _Group(log, None, None) as group:
-        source = group.open(stdin, "rb")
-        err = group.log(f"{' '.join(argv)} < {stdin}")
-        stream, out = group.pipe()
-        with suppress(OSError):  # more than this user may have
-            fcntl.fcntl(out, F_SETPIPE_SZ, PIPE_SIZE)  # on a busy machine each change of process is a wait
-        group.start(argv, source, out, err)
-        out.close()
-        yield stream
-        while stream.read(PIPE_BUFFER):  # to its end, or the program would be killed by SIGPIPE
-            pass
-        code = group.wait(timeout)[0]
-        if code:
-            raise group.error(f"{argv[0]} {describe(code)}")
-
-
-def pipe(argvs: Sequence[Sequence[str]], *, log: Path, stdin: Optional[Path] = None, stdout: Optional[Path] = None,
-         cwd: Optional[Path] = None, timeout: float = 0) -> None:  # fmt: skip
-    """Run programs as one pipe, from the file stdin to the file stdout; each one's failure counts.
-
-    stderr of all goes to log. Raises CommandError that names the program which failed.
-    """
-    for argv in argvs:
-        need(argv[0])  # before the first one writes anything
-    with _Group(log, None, cwd) as group:
-        source = group.open(stdin or os.devnull, "rb")
-        target = group.open(stdout or os.devnull, "wb")
-        err = group.log(" | ".join(" ".join(argv) for argv in argvs))
-        for number, argv in enumerate(argvs, 1):
-            following, out = group.pipe() if number < len(argvs) else (None, target)
-            group.start(argv, source, out, err)
-            source.close()
-            if following is not None:
-                out.close()
-                source = following
-        codes = group.wait(timeout)
-        # A program that dies of SIGPIPE fell over its neighbour: name the neighbour.
-        failed = [(argv, code) for argv, code in zip(argvs, codes) if code]
-        failed = [item for item in failed if item[1] != -signal.SIGPIPE] or failed
-        if failed:
-            raise group.error(f"{failed[0][0][0]} {describe(failed[0][1])}")
+        log = self._terms.log
+        return CommandError(text, tail(log), str(log)) if log else CommandError(text)

@@ -76,12 +76,9 @@ class Progress:
         self._stream.flush()
         self._drawn = True
 
-    def listener(self, argv: Optional[Sequence[str]], log: Optional[Path]) -> None:
-        """For command.listen."""
-        if argv is not None:
-            self.verbose(f"+ {' '.join(argv)}")
-        else:
-            self.tick(log)
+    def started(self, argv: Sequence[str]) -> None:
+        """Print a program that is started, with -V."""
+        self.verbose(f"+ {' '.join(argv)}")
 
     def _clear(self) -> None:
         if self._drawn:

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from xcat_avs.errors import AvsError
 from xcat_avs.system import command
+from xcat_avs.system.runner import capture
 
 # The initrds that nodes boot, and those of the image's own kernels.
 PATH = re.compile(r"(?:rootimg/boot/)?initr(?:d|amfs)[^/]*")
@@ -135,4 +136,4 @@ def _decompress_by_program(data: bytes) -> bytes:
     with tempfile.NamedTemporaryFile() as stream:
         stream.write(data)
         stream.flush()
-        return command.capture([program, "-dc", stream.name]).stdout
+        return capture([program, "-dc", stream.name]).stdout

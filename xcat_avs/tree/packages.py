@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from xcat_avs.errors import AvsError, CommandError
-from xcat_avs.system import command
+from xcat_avs.system.runner import capture
 from xcat_avs.tree.inside import inside
 
 RPM_DATABASES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
@@ -75,14 +75,12 @@ def read(root: Path) -> PackageList:
         return PackageList("none")
     query = ["-qa", "--qf", QUERY]
     # The image's own rpm reads its database best; a small image may have no rpm.
-    if (root / "usr/bin/rpm").exists() and command.capture(
-        ["chroot", str(root), "rpm", "--version"], check=False
-    ).code == 0:
-        output = command.capture(["chroot", str(root), "rpm", *query])
+    if (root / "usr/bin/rpm").exists() and capture(["chroot", str(root), "rpm", "--version"], check=False).code == 0:
+        output = capture(["chroot", str(root), "rpm", *query])
     else:
         # rpm reads Packages.db only with its backend named, and many versions do not know that backend.
         form = ["--define=_db_backend ndb"] if (root / directory / "Packages.db").is_file() else []
-        output = command.capture(["rpm", *form, "--dbpath", str(root / directory), *query])
+        output = capture(["rpm", *form, "--dbpath", str(root / directory), *query])
         errors = [line for line in output.stderr.splitlines() if UNREADABLE.search(line)]
         if errors:
             raise CommandError(f"rpm cannot read the database in {directory}", errors)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Optional
 
 from xcat_avs.errors import AvsError
-from xcat_avs.system import command
 from xcat_avs.system.descent import Descent, open_regular, reach
+from xcat_avs.system.runner import capture
 from xcat_avs.tree import manifest, scan
 from xcat_avs.tree.manifest import Entry
 
@@ -100,7 +100,7 @@ def _restore(tree: Descent, path: str, entry: Entry, contents: Path) -> None:
                 os.setxattr(full, attribute, value, follow_symlinks=False)
     if entry.sparse and entry.type == "file" and status.st_size - status.st_blocks * 512 < scan.HOLE:
         with open(open_regular(name, directory), "rb") as stream:
-            command.capture(["fallocate", "--dig-holes", _name(stream)])
+            capture(["fallocate", "--dig-holes", _name(stream)])
 
 
 def _chmod(directory: int, name: str, mode: int) -> None:
@@ -132,7 +132,7 @@ def copy_content(source: str, target: str) -> None:
     Raises OSError for a link, a device or a FIFO.
     """
     with open(open_regular(source), "rb") as given, open(target, "xb") as taken:
-        command.capture(["cp", "--reflink=auto", "--", _name(given), _name(taken)])
+        capture(["cp", "--reflink=auto", "--", _name(given), _name(taken)])
 
 
 def _name(stream: IO[bytes]) -> str:

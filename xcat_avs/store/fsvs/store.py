@@ -56,7 +56,7 @@ class FsvsStore(Reading):
 
     def _exists(self, url: str) -> bool:
         """Whether a URL exists in the repository, which may be an empty one."""
-        said = command.capture(["svn", "--non-interactive", "info", f"{url}@HEAD"], timeout=self.timeout, check=False)
+        said = self.runner.capture(["svn", "--non-interactive", "info", f"{url}@HEAD"], check=False)
         if said.code and not NO_PATH.search(said.stderr):
             raise self._unusable(said.stderr)
         return said.code == 0
@@ -85,9 +85,7 @@ class FsvsStore(Reading):
                 if "ci" in words and self.head(image) is not None:
                     # FSVS would store what it sees of the difference. What comes in from now on it is told by Subversion.
                     raise AvsError("E160024: trunk was empty when this commit began")
-                command.run(
-                    ["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author}, log=log, timeout=self.timeout
-                )
+                self.runner.to(log).run(["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author})
             number = COMMITTED.findall(log.read_text(encoding="utf-8", errors="replace"))
         if not number:
             raise AvsError(f"FSVS ended well and says nothing of a revision in {self.repository}")
@@ -156,7 +154,7 @@ class FsvsStore(Reading):
                 # At one revision: what is in the store may be changed between the look and the export.
                 number = self._without_programs(image, version)
                 words = ["fsvs", "-q", "export", "-r", str(number), self.url(image, version)]
-                command.run(words, cwd=target, env=env, log=log, timeout=self.timeout)
+                self.runner.to(log).run(words, cwd=target, env=env)
             except (CommandError, DamageError) as err:
                 text, damage = (
                     f"{image.name}: the checkout of {version} failed: {err.text}",
@@ -189,9 +187,7 @@ class FsvsStore(Reading):
         """The first file at or below a path, or else the directory, that Subversion says is corrupt; else None."""
         words = ["export", "-q", "--force", self._peg(image, version, path)]
         with self._scratch() as directory:
-            said = command.capture(
-                ["svn", "--non-interactive", *words, f"{directory}/it"], timeout=self.timeout, check=False
-            )
+            said = self.runner.capture(["svn", "--non-interactive", *words, f"{directory}/it"], check=False)
         if not CORRUPT.search(said.stderr):
             return None
         try:
@@ -236,9 +232,7 @@ class FsvsStore(Reading):
         if path is None:
             raise NotFoundError(f"the store {self.repository} is on a server: `svnadmin verify` has to be run there")
         self._need()
-        said = command.capture(
-            ["svnadmin", "verify", "-q", "--keep-going", str(path)], timeout=self.timeout, check=False
-        )
+        said = self.runner.capture(["svnadmin", "verify", "-q", "--keep-going", str(path)], check=False)
         if said.code:
             lines = [line for line in said.stderr.splitlines() if line.strip()]
             damaged = "the store is damaged: " if CORRUPT.search(said.stderr) else ""

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 from xcat_avs.errors import AvsError, CommandError, DamageError, NoStoreError, NotFoundError
 from xcat_avs.system import command, mounts
+from xcat_avs.system.runner import QUIET, Output, Runner
 from xcat_avs.system.scratch import own_directory
 
 # Subversion's codes: path not found; no repository there, or out of reach.
@@ -40,22 +41,22 @@ def quote(path: str) -> str:
 
 @dataclass(frozen=True)
 class Subversion:
-    """A repository at a URL. work: a private directory for data and logs. timeout: seconds for one program, 0 for none.
+    """A repository at a URL. work: a private directory for data and logs. runner: how programs are run.
 
     evidence(): the signs that there was a store before, in words, or "".
     """
 
     repository: str
     work: Path
-    timeout: float = 0
+    runner: Runner = QUIET
     evidence: Callable[[], str] = str
 
     def __post_init__(self) -> None:
         self._local()  # refuses what is no URL
 
-    def _svn(self, argv: Sequence[str]) -> command.Output:
+    def _svn(self, argv: Sequence[str]) -> Output:
         """Run a Subversion client. NotFoundError for a missing path, AvsError (DamageError) that names the store otherwise."""
-        output = command.capture([argv[0], "--non-interactive", *argv[1:]], timeout=self.timeout, check=False)
+        output = self.runner.capture([argv[0], "--non-interactive", *argv[1:]], check=False)
         if output.code:
             lines = [line for line in output.stderr.splitlines() if line.strip()]
             if self._absent() or NO_PATH.search(output.stderr):
@@ -101,9 +102,7 @@ class Subversion:
         if path is not None:
             with suppress(OSError, UnicodeDecodeError, IndexError):
                 return (path / "db/uuid").read_text(encoding="ascii").split()[0]
-        output = command.capture(
-            ["svn", "--non-interactive", "info", "--xml", f"{self._base()}@HEAD"], timeout=self.timeout, check=False
-        )
+        output = self.runner.capture(["svn", "--non-interactive", "info", "--xml", f"{self._base()}@HEAD"], check=False)
         if output.code and not NO_PATH.search(output.stderr):
             raise self._unusable(output.stderr)
         return "" if output.code else ElementTree.fromstring(output.stdout).findtext(".//uuid", "")
@@ -132,9 +131,7 @@ class Subversion:
 
     def _listings(self, targets: Sequence[str]) -> ElementTree.Element:
         """What `svn ls --xml` says of several directories in their order: nothing of one that does not exist."""
-        output = command.capture(
-            ["svn", "--non-interactive", "ls", "--xml", *targets], timeout=self.timeout, check=False
-        )
+        output = self.runner.capture(["svn", "--non-interactive", "ls", "--xml", *targets], check=False)
         if output.code:
             self._need()
         # E200009 only says that some targets do not exist.
@@ -178,7 +175,7 @@ class Subversion:
         command.need("svnadmin")
         try:
             with own_directory(path.parent, f".{path.name}.new.") as temporary:
-                command.capture(["svnadmin", "create", str(temporary)], timeout=self.timeout)
+                self.runner.capture(["svnadmin", "create", str(temporary)])
                 conf = temporary / "db/fsfs.conf"
                 text = conf.read_text(encoding="utf-8")
                 for section, setting in TUNING:
@@ -223,7 +220,7 @@ class Subversion:
             if time.time() - newest <= DEAD_AFTER:
                 continue
             if written[0].exists():
-                command.capture(["svnadmin", "rmtxns", str(path), name], timeout=self.timeout, check=False)
+                self.runner.capture(["svnadmin", "rmtxns", str(path), name], check=False)
             for item in written[1:]:
                 item.unlink(missing_ok=True)
 

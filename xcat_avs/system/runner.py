@@ -1,0 +1,143 @@
+"""How programs are run: a Runner is handed to what works for long."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Optional
+
+from xcat_avs.errors import CommandError
+from xcat_avs.system.command import PIPE_BUFFER, TAIL_LINES, Group, Terms, describe, need
+
+PIPE_SIZE = 1 << 20  # bytes
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; fcntl has it from Python 3.10
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a captured command said."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
+class Runner(Terms):
+    """Runs programs, each call on these terms. All raise CommandError."""
+
+    @property
+    def directory(self) -> Path:
+        """Where the log is: for what is needed beside it for a while. Without a log, the directory for temporary files."""
+        return self.log.parent if self.log else Path(tempfile.gettempdir())
+
+    def to(self, log: Path) -> Runner:
+        """The same with another log."""
+        return replace(self, log=log)
+
+    def within(self, seconds: float) -> Runner:
+        """The same with another limit of time."""
+        return replace(self, timeout=seconds)
+
+    def run(self, argv: Sequence[str], *, env: Optional[Mapping[str, str]] = None, cwd: Optional[Path] = None,
+            check: bool = True) -> int:  # fmt: skip
+        """Run a program, its output appended to the log. Returns its exit code.
+
+        env: added to the built environment. Raises CommandError (missing, failed, killed, timed out) with the log's last lines.
+        """
+        with Group(self, env, cwd) as group:
+            group.start(argv, None, group.log(" ".join(argv)), None)
+            code = group.wait()[0]
+            if code and check:
+                raise group.error(f"{argv[0]} {describe(code)}")
+        return code
+
+    def capture(self, argv: Sequence[str], *, env: Optional[Mapping[str, str]] = None, cwd: Optional[Path] = None,
+                check: bool = True) -> Output:  # fmt: skip
+        """Run a program and keep its output (in files while it runs). Raises CommandError as run does."""
+        output = self.capture_all([argv], env=env, cwd=cwd)[0]
+        if output.code and check:
+            lines = [line for line in (output.stderr or output.text).splitlines() if line.strip()]
+            raise CommandError(f"{argv[0]} {describe(output.code)}", lines[-TAIL_LINES:])
+        return output
+
+    def capture_all(self, argvs: Sequence[Sequence[str]], *, env: Optional[Mapping[str, str]] = None,
+                    cwd: Optional[Path] = None) -> list[Output]:  # fmt: skip
+        """Run programs side by side and keep the output of each, whatever their exit codes.
+
+        Raises CommandError for one that is missing or too late.
+        """
+        with Group(replace(self, log=None), env, cwd) as group:
+            files = []
+            for argv in argvs:
+                out, err = (group.scratch() for _ in range(2))
+                files.append((out, err))
+                group.start(argv, None, out, err)
+            found = []
+            for code, (out, err) in zip(group.wait(), files):
+                out.seek(0)
+                err.seek(0)
+                found.append(Output(code, out.read(), err.read().decode("utf-8", "replace")))
+            return found
+
+    @contextmanager
+    def reading(self, argv: Sequence[str], *, stdin: Path) -> Iterator[IO[bytes]]:
+        """What a program makes of the file stdin, as a stream, while it runs beside the one that reads.
+
+        The time allowed begins with the end of the block. Raises CommandError at the end of the block if it fails.
+        """
+        with Group(self) as group:
+            source = group.open(stdin, "rb")
+            err = group.log(f"{' '.join(argv)} < {stdin}")
+            stream, out = group.pipe()
+            with suppress(OSError):  # more than this user may have
+                fcntl.fcntl(out, F_SETPIPE_SZ, PIPE_SIZE)  # on a busy machine each change of process is a wait
+            group.start(argv, source, out, err)
+            out.close()
+            yield stream
+            while stream.read(PIPE_BUFFER):  # to its end, or the program would be killed by SIGPIPE
+                pass
+            code = group.wait()[0]
+            if code:
+                raise group.error(f"{argv[0]} {describe(code)}")
+
+    def pipe(self, argvs: Sequence[Sequence[str]], *, stdin: Optional[Path] = None, stdout: Optional[Path] = None,
+             cwd: Optional[Path] = None) -> None:  # fmt: skip
+        """Run programs as one pipe, from the file stdin to the file stdout; each one's failure counts.
+
+        Raises CommandError that names the program which failed.
+        """
+        for argv in argvs:
+            need(argv[0])  # before the first one writes anything
+        with Group(self, None, cwd) as group:
+            source = group.open(stdin or os.devnull, "rb")
+            target = group.open(stdout or os.devnull, "wb")
+            err = group.log(" | ".join(" ".join(argv) for argv in argvs))
+            for number, argv in enumerate(argvs, 1):
+                following, out = group.pipe() if number < len(argvs) else (None, target)
+                group.start(argv, source, out, err)
+                source.close()
+                if following is not None:
+                    out.close()
+                    source = following
+            codes = group.wait()
+            # A program that dies of SIGPIPE fell over its neighbour: name the neighbour.
+            failed = [(argv, code) for argv, code in zip(argvs, codes) if code]
+            failed = [item for item in failed if item[1] != -signal.SIGPIPE] or failed
+            if failed:
+                raise group.error(f"{failed[0][0][0]} {describe(failed[0][1])}")
+
+
+# For a short question: no log, no limit of time, and nobody is told.
+QUIET = Runner()
+capture = QUIET.capture
