@@ -75,6 +75,8 @@ def holder(path: Path) -> Optional[Holder]:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _noted(descriptor) or Holder("somebody", 0, "?", "?")
+    except OSError:
+        return None  # a file system without locks; whoever needs one is told
     finally:
         os.close(descriptor)
     return None
