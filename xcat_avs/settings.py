@@ -24,6 +24,7 @@ ETC_CONF = Path("/etc/xcat/avs.conf")
 WORD = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 LOCALE = r"[A-Za-z0-9_][A-Za-z0-9_.@-]*"
 SIZE = r"[0-9]+[kmgKMG]?"
+GLOB = r"[A-Za-z0-9_.+~*?\[\]!-]+"
 ARGUMENT = r"-[A-Za-z0-9_.,:=/+@%~*?-]+"
 # Kind, pattern of paths, reason, and who says so.
 AllowedSecret = tuple[str, str, str, str]
@@ -126,6 +127,16 @@ class Settings:
     secrets: tuple[AllowedSecret, ...] = dataclasses.field(
         default=MADE_BY_PACKAGES, metadata={"help": "[secrets]: which may be in an image, and why"}
     )
+    require_signature: tuple[str, ...] = _setting(
+        "pack",
+        "require_signature",
+        (),
+        "osimages that serve nothing but tags with a good signature: patterns, or yes for all",
+        pattern=GLOB,
+    )
+    sign_key: str = _setting("sign", "key", "", "what signs each tag: a key of gpg, or the path of an ssh key")
+    allowed_signers: str = _setting("sign", "allowed_signers", "", "who may sign by ssh, and by which keys")
+    keyring: str = _setting("sign", "keyring", "", "the public keys of those who may sign by gpg")
     os_names: OsNames = dataclasses.field(
         default=(), metadata={"help": "[osvers]: a site's own names of distributions, and what those are like"}
     )
@@ -133,7 +144,7 @@ class Settings:
 
 FILES = ("rinse_packages", "module_signing_key", "module_signing_certificate")
 OPTIONAL_PATHS = (
-    "definitions", "installdir", "tftpdir", *FILES,
+    "definitions", "installdir", "tftpdir", "allowed_signers", "keyring", *FILES,
 )  # fmt: skip
 FIELDS = {
     (f.metadata["section"], f.metadata["name"]): f for f in dataclasses.fields(Settings) if "section" in f.metadata

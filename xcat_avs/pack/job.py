@@ -16,6 +16,8 @@ from xcat_avs.request import Request
 from xcat_avs.serve import nodeset
 from xcat_avs.serve.sets import Target
 from xcat_avs.site import Site
+from xcat_avs.store import signatures
+from xcat_avs.store.signatures import Signing
 from xcat_avs.system import command
 from xcat_avs.system.progress import Progress
 from xcat_avs.system.runner import Runner
@@ -33,6 +35,7 @@ class PackJob:
     the archive. staging: a private directory, on disk and not served, that is emptied before and removed after.
     log: a file for what the programs say. runner: how they are run. user: who packs.
     secrets: which may be in it; refuse_secrets: whether others end the pack.
+    signing: how the signature of a tag is checked; signature_required: whether it has to be a good one.
     """
 
     target: Target
@@ -47,6 +50,8 @@ class PackJob:
     runner: Runner
     user: str
     progress: Progress
+    signing: Signing
+    signature_required: bool
     secrets: Sequence[Allowed] = ()
     refuse_secrets: bool = True
 
@@ -86,6 +91,7 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
         xcat=site.definitions.xcat, staging=site.settings.state / "staging" / image.name,
         log=log, runner=site.runner(log), user=site.identity.user, progress=site.progress,
         secrets=wanted.secrets, refuse_secrets=wanted.refuse_secrets,
+        signing=site.signing(request), signature_required=signatures.required(wanted.require_signature, image),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
 EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
 ERRORS = re.compile(r"\bE\d{6}\b")
 NO_REVISION = re.compile(r"E160006\b")
-OUT_OF_DATE = re.compile(r"E(155011|160028|170004|160024)\b")
+OUT_OF_DATE = re.compile(r"[E(](155011|160028|170004|160024)\b")  # FSVS has the number in brackets
 # Errors of damaged data: wrong checksums, damaged records and indexes, files that end too early.
 CORRUPT = re.compile(r"E(160004|160009|160051|16005[4-8]|16006[1245]|200014|200002|140001|18500\d|070014)\b", re.ASCII)
 TRANSACTION = 12288  # bytes of memory for each path of a transaction
