@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 SPACES = "\u00a0\u3000"  # no more than spaces, and common in some languages
 
@@ -21,6 +23,21 @@ def printable(text: str, keep: str = SPACES) -> str:
 def printable_lines(text: str) -> str:
     """The same of a text of several lines, which stay lines, as tabs stay tabs."""
     return "\n".join(printable(line, SPACES + "\t") for line in text.split("\n"))
+
+
+def is_text(value: str) -> bool:
+    """Whether it is UTF-8 text that steers nothing; it may have several lines."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return all(char.isprintable() or char in "\n\t" for char in value)
+
+
+def first_lines(argv: Iterable[str]) -> str:
+    """A command in one line: of a script among its words only the first."""
+    parts = [word.strip().partition("\n") for word in argv]
+    return " ".join(f"{first} ..." if more else first for first, more, _ in parts)
 
 
 def _escaped(char: str) -> str:

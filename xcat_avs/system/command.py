@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import IO, Any, Callable, Optional, Union
 
 from xcat_avs.errors import CommandError
-from xcat_avs.system import provides
+from xcat_avs.escape import first_lines
+from xcat_avs.system import provides, suspend
 
 TAIL_LINES = 12
 TAIL_BYTES = 16384
@@ -118,10 +119,8 @@ def _end(running: Sequence[Any]) -> None:
     deadline = time.monotonic() + GRACE
     for signum in (signal.SIGTERM, signal.SIGKILL):
         for command in running:
-            try:
+            with suppress(OSError):  # all of it is gone
                 os.killpg(command.pid, signum)
-            except OSError:
-                pass  # all of it is gone
         while any(command.process.is_alive()[0] for command in running) and time.monotonic() < deadline:
             time.sleep(0.02)
         deadline = time.monotonic() + GRACE
@@ -130,10 +129,9 @@ def _end(running: Sequence[Any]) -> None:
 def describe(code: int) -> str:
     """An exit code in words."""
     if code < 0:
-        try:
+        with suppress(ValueError):
             return f"was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was killed by signal {-code}"
+        return f"was killed by signal {-code}"
     return f"failed with exit code {code}"
 
 
@@ -186,17 +184,18 @@ class _Group:
         stdin = stdin or self.open(os.devnull, "rb")
         self._argvs.append(argv)
         self._running.append(_start(argv, self._env, self._cwd, stdin, out, err))
+        self._files.enter_context(suspend.leading(self._running[-1].pid))
 
     def wait(self, timeout: float) -> list[int]:
         """The exit codes of all. Raises CommandError that names those that are too late."""
-        started = time.monotonic()
+        clock = suspend.Clock()
         while late := [number for number, item in enumerate(self._running) if item.process.is_alive()[0]]:
-            if timeout and time.monotonic() - started > timeout:
+            if timeout and clock.seconds() > timeout:
                 _end(self._running)  # what it says meanwhile is of interest as well
                 names = dict.fromkeys(self._argvs[number][0] for number in late)
                 raise self.error(f"{' and '.join(names)} did not end within {timeout:g} s and was ended")
             # A twentieth of the time so far is what the end may be noticed too late.
-            time.sleep(min(max((time.monotonic() - started) / 20, 0.002), 0.1))
+            time.sleep(min(max(clock.seconds() / 20, 0.002), 0.1))
             if _listener:
                 _listener(None, self._log)
         ended, self._running = self._running, []
@@ -214,7 +213,7 @@ def run(argv: Sequence[str], *, log: Path, env: Optional[Mapping[str, str]] = No
     Raises CommandError (missing, failed, killed, timed out) with the log's last lines.
     """
     with _Group(log, env, cwd) as group:
-        group.start(argv, None, group.log(" ".join(argv)), None)
+        group.start(argv, None, group.log(first_lines(argv)), None)
         code = group.wait(timeout)[0]
         if code and check:
             raise group.error(f"{argv[0]} {describe(code)}")
@@ -259,7 +258,7 @@ def reading(argv: Sequence[str], *, stdin: Path, log: Path, timeout: float = 0) 
     """
     with _Group(log, None, None) as group:
         source = group.open(stdin, "rb")
-        err = group.log(f"{' '.join(argv)} < {stdin}")
+        err = group.log(f"{first_lines(argv)} < {stdin}")
         stream, out = group.pipe()
         with suppress(OSError):  # more than this user may have
             fcntl.fcntl(out, F_SETPIPE_SZ, PIPE_SIZE)  # on a busy machine each change of process is a wait
@@ -284,7 +283,7 @@ def pipe(argvs: Sequence[Sequence[str]], *, log: Path, stdin: Optional[Path] = N
     with _Group(log, None, cwd) as group:
         source = group.open(stdin or os.devnull, "rb")
         target = group.open(stdout or os.devnull, "wb")
-        err = group.log(" | ".join(" ".join(argv) for argv in argvs))
+        err = group.log(" | ".join(map(first_lines, argvs)))
         for number, argv in enumerate(argvs, 1):
             following, out = group.pipe() if number < len(argvs) else (None, target)
             group.start(argv, source, out, err)
