@@ -183,8 +183,9 @@ class _Group:
         """Start one. stdin: None for nothing. err: None for where out goes."""
         stdin = stdin or self.open(os.devnull, "rb")
         self._argvs.append(argv)
-        self._running.append(_start(argv, self._env, self._cwd, stdin, out, err))
-        self._files.enter_context(suspend.leading(self._running[-1].pid))
+        with suspend.starting():
+            self._running.append(_start(argv, self._env, self._cwd, stdin, out, err))
+            self._files.enter_context(suspend.leading(self._running[-1].pid))
 
     def wait(self, timeout: float) -> list[int]:
         """The exit codes of all. Raises CommandError that names those that are too late."""

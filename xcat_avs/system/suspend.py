@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Optional
@@ -15,6 +15,8 @@ ORDER = signal.SIGUSR1  # to the worker in a namespace: stop your programs
 PATIENCE = 5.0  # seconds that a worker has for it
 GAP = 5.0  # seconds between two looks at a clock that say that this process was stopped
 _leaders: set[int] = set()  # of the sessions that run
+_starting = False  # whether there may be one more, whose leader is not known yet
+_put_off: list[Callable[[], None]] = []
 
 
 @contextmanager
@@ -25,6 +27,26 @@ def leading(pid: int) -> Iterator[None]:
         yield
     finally:
         _leaders.discard(pid)
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """In the block a program is started: what stops programs waits until it is known."""
+    global _starting
+    _starting = True
+    try:
+        yield
+    finally:
+        _starting = False
+        while _put_off:
+            _put_off.pop()()
+
+
+def _when_known(stop: Callable[[], None]) -> None:
+    if _starting:
+        _put_off.append(stop)
+    else:
+        stop()
 
 
 class Clock:
@@ -50,10 +72,10 @@ def _signal_all(signum: int) -> None:
 def follow_terminal() -> None:
     """Stop and continue with the terminal, and the programs too. Where Ctrl-Z is ignored it stays so."""
     if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGTSTP, _stop)
+        signal.signal(signal.SIGTSTP, lambda _signum, _frame: _when_known(_stop))
 
 
-def _stop(_signum: int, _frame: Optional[FrameType]) -> None:
+def _stop() -> None:
     _signal_all(signal.SIGSTOP)
     _stop_here()
     _signal_all(signal.SIGCONT)
@@ -83,12 +105,12 @@ class Worker:
         if not self._wanted:
             return
 
-        def stop(_signum: int, _frame: Optional[FrameType]) -> None:
+        def stop() -> None:
             _signal_all(signal.SIGSTOP)
             os.write(self._writer, b".")
 
         signal.signal(signal.SIGTSTP, _let_be)  # the terminal's own; the order comes from outside
-        signal.signal(ORDER, stop)
+        signal.signal(ORDER, lambda _signum, _frame: _when_known(stop))
         signal.signal(signal.SIGCONT, lambda _signum, _frame: _signal_all(signal.SIGCONT))
 
     def outside(self, worker: int) -> None:
