@@ -24,6 +24,7 @@ class Table:
     """Rows under headers. width: the least width of every column after the first.
 
     rule: has the form of the report of a create, whatever the terminal. folded: what is long is folded in a pipe as well.
+    sparse: columns that say nothing in any row are left out.
     """
 
     headers: Sequence[str]
@@ -34,6 +35,7 @@ class Table:
     first_width: int = 0
     bare: bool = False  # no headers
     folded: bool = False
+    sparse: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _fitting(table: Table, place: Place) -> Optional[Table]:
     What is too long is folded at its spaces. Names, which have none, are shortened in their middle where the terminal
     is what they are too long for, and where no two become the same.
     """
-    if not table.bare:
+    if table.sparse:
         table = _telling(table)
     columns = place.columns or (WIDTH if table.folded else 0)
     if not (columns and table.rows):

@@ -11,7 +11,7 @@ PROD = "debian12-x86_64-netboot-example.prod"
 HEADERS = ("OSIMAGE", "TAG", "PACKED", "BY", "PREVIOUS", "NODERANGE", "NEWEST TAG")
 ROW = (PROD, "2026-11-26-04-05-06-debian12-by-alice", "2026-11-26 04:05:06 UTC", "alice", "example.prod.v1", "-", "")
 OTHER = (PROD.replace("prod", "test"), "2026-11-26-05-05-06-debian12-by-alice", *ROW[2:])
-TABLE = Table(HEADERS, [ROW, OTHER], [LEFT] * len(HEADERS))
+TABLE = Table(HEADERS, [ROW, OTHER], [LEFT] * len(HEADERS), sparse=True)
 MESSAGE = "OpenSSH 9.2p1 because of the advisory, and the new kernel with it"
 TAGS = Table(("TAG", "DATE", "MESSAGE"), [("v1", ROW[2], MESSAGE), ("v2", ROW[2], "")], [LEFT] * 3)
 
@@ -28,8 +28,9 @@ def test_in_a_pipe_nothing_is_cut_and_columns_that_say_nothing_are_left_out() ->
 
 
 def test_the_first_column_stays_and_so_does_a_table_without_rows() -> None:
-    assert report.render(Table(("A", "B"), [("-", "x")], [LEFT] * 2)).split("\n")[0].split() == ["A", "B"]
-    assert report.render(Table(("A", "B"), [], [LEFT] * 2)).split() == ["A", "B"]
+    assert report.render(Table(("A", "B"), [("-", "x")], [LEFT] * 2, sparse=True)).split("\n")[0].split() == ["A", "B"]
+    assert report.render(Table(("OLD", "NEW"), [("-", "x")], [LEFT] * 2)).split("\n")[0].split() == ["OLD", "NEW"]
+    assert report.render(Table(("A", "B"), [], [LEFT] * 2, sparse=True)).split() == ["A", "B"]
 
 
 @pytest.mark.parametrize("columns", [120, 100, 80, 60, 40, 20])
