@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from xcat_avs.clock import local
 from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, RIGHT, Report, Table
 from xcat_avs.request import Request
 from xcat_avs.serve.sets import packed_as
 from xcat_avs.site import Site
+from xcat_avs.store.tags import described
 
 
 def run(request: Request, site: Site) -> Report:
@@ -19,13 +18,13 @@ def run(request: Request, site: Site) -> Report:
     rows, documents = [], []
     for tag in tags:
         served = packed.get(tag.name, [])
-        lines = tag.message.split("\n")
-        # The first line only says again who tagged what.
-        message = " ".join(lines[1:] if "; " in lines[0] else lines).strip()
+        documents.append({**described(tag), "packed": served})
+        message = documents[-1]["message"]
         rows.append((tag.name, str(tag.source), local(tag.date), tag.author, ", ".join(served) or "-", message))
-        documents.append({**asdict(tag), "packed": served})
     headers = ("TAG", "REVISION", "DATE", "AUTHOR", "PACKED AS", "MESSAGE")
-    block: object = Table(headers, rows, [LEFT, RIGHT, LEFT, LEFT, LEFT, LEFT]) if rows else "(no tags found)"
+    block: object = (
+        Table(headers, rows, [LEFT, RIGHT, LEFT, LEFT, LEFT, LEFT], sparse=True) if rows else "(no tags found)"
+    )
     return Report([block], {"osimage": image.name, "tags": documents})
 
 

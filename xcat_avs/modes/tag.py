@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from xcat_avs.definitions.osimage import check_tag_name
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
 from xcat_avs.request import Request
 from xcat_avs.site import Site
-from xcat_avs.store.tags import default_name, find_revision, make_tag
+from xcat_avs.store.tags import default_name, described, find_revision, make_tag
 
 
 def run(request: Request, site: Site) -> Report:
@@ -19,14 +17,14 @@ def run(request: Request, site: Site) -> Report:
     revision = find_revision(request.revision, store, image)
     tag = make_tag(store, image, name, revision, site.identity, request.message)
     return Report(
-        [f"Tagged revision {tag.source} of {image.name} as {tag.name}"], {"osimage": image.name, **asdict(tag)}
+        [f"Tagged revision {tag.source} of {image.name} as {tag.name}"], {"osimage": image.name, **described(tag)}
     )
 
 
 MODE = Mode(
     "tag", "make an immutable tag of the newest, or of any, revision", run,
     {
-        "tag": "its name (default: YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER)", "revision": "the revision to tag (default: the newest)",
+        "tag": "its name (default: YYYY-MM-DD-HH-MM-SS-OSVERS-by-USER)", "revision": "the revision to tag (default: the newest)",
         "user": "who tags it (default: who is logged in)",
     },
 )  # fmt: skip
