@@ -6,6 +6,7 @@ import errno
 import inspect
 import io
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -15,18 +16,19 @@ from types import FrameType
 from typing import Any, Callable, Optional
 
 from xcat_avs import __version__, modes, report
-from xcat_avs.errors import AvsError, Interrupted, UsageError
-from xcat_avs.escape import printable_lines
+from xcat_avs.errors import AvsError, Interrupted, UsageError, nearest
+from xcat_avs.escape import is_text, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
-from xcat_avs.request import OPTIONS, Request
+from xcat_avs.request import OPTIONS, Request, current, grouped
 from xcat_avs.site import Site
-from xcat_avs.system import command, mounts
+from xcat_avs.system import command, mounts, suspend
 from xcat_avs.system.progress import Progress
 
-# Flags that the next word is the value of.
-VALUED = {flag for option in OPTIONS.values() if option.value for flag in option.flags}
+LONG = [flag for option in OPTIONS.values() for flag in option.flags if flag.startswith("--")]
+ALIKE = 0.7  # how much an unknown option has to be like one that there is
 AS_BYTES = dict.fromkeys(range(0xDC80, 0xDD00), "?")
+DENIED = os.strerror(errno.EACCES)
 NO_THREAD = "can't start new thread"  # of Python
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -37,37 +39,7 @@ class Call:
 
     request: Request
     mode: Optional[Mode] = None
-
-
-def grouped(argv: Sequence[str]) -> list[list[str]]:
-    """The words of a command line, each option with the word that is its value."""
-    words, found = list(argv), list[list[str]]()
-    while words:
-        end = len(words) if words[0] == "--" else 2 if words[0] in VALUED else 1
-        found.append(words[:end])
-        del words[:end]
-    return found
-
-
-def current(argv: Sequence[str]) -> tuple[list[str], str]:
-    """The command line with `--match` in place of a PATTERN after `--files`, which was how to say it.
-
-    Returns that PATTERN as well: where no IMAGE is given, it was no PATTERN but the IMAGE.
-    """
-    found: list[str] = []
-    pattern = ""
-    after = False
-    for group in grouped(argv):
-        flag, equals, value = group[0].partition("=")
-        if flag == "--files" and equals:
-            found += ["--files", f"--match={value}"]
-        elif after and not group[0].startswith("-"):
-            pattern = group[0]
-            found += ["--match", pattern]
-        else:
-            found += group
-        after = group == ["--files"]
-    return found, pattern
+    progress: Optional[Progress] = None
 
 
 def parse(argv: Sequence[str]) -> dict[str, Any]:
@@ -84,10 +56,27 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
         # Errors of the parser; its classes have another home in each version.
         if not hasattr(err, "format_message"):
             raise
-        raise UsageError(err.format_message().rstrip(".")) from None
+        raise UsageError(_complaint(err)) from None
+    if parsed["image"] and not parsed["mode"]:  # the mode may be the first word
+        parsed.update(mode=parsed["image"][:1], image=parsed["image"][1:])
     if pattern and not (parsed["image"] or parsed["profile"]):
         parsed.update(image=[pattern], match=[])
     return parsed
+
+
+def _complaint(err: Any) -> str:
+    """What the parser says, but for its guesses: it takes any option for the nearest."""
+    if not hasattr(err, "possibilities"):
+        return str(err.format_message()).rstrip(".")
+    return f"there is no option {err.option_name}{nearest(err.option_name, LONG, ALIKE)}"
+
+
+def mode_of(argv: Sequence[str]) -> Optional[Mode]:
+    """The mode of a command line that cannot be parsed, as far as it can be told."""
+    words = grouped(argv)
+    given = [group[1] for group in words if group[0] in OPTIONS["mode"].flags and len(group) == 2]
+    given += [group[0] for group in words if not group[0].startswith("-")]
+    return modes.named(given[0]) if given else None
 
 
 def _command(typer: Any, take: Callable[..., None]) -> Callable[..., None]:
@@ -110,7 +99,8 @@ def _command(typer: Any, take: Callable[..., None]) -> Callable[..., None]:
 def to_request(parsed: Mapping[str, Any]) -> Request:
     """The request, each value given at most once. Raises UsageError."""
     values: dict[str, Any] = {}
-    for name, value in parsed.items():
+    osvers, osarch = modes.classic(parsed["osvers"] or [], parsed["osarch"] or [])
+    for name, value in {**parsed, "osvers": osvers, "osarch": osarch}.items():
         if value is None or isinstance(value, bool):
             values[name] = value or getattr(Request, name)
             continue
@@ -128,7 +118,7 @@ def _checked(name: str, value: str) -> str:
     if not value.strip():
         raise UsageError(f"an empty value for {_flag(name)}")
     value = value if path else _typed(value)
-    if not _is_text(value.translate(AS_BYTES) if path else value):
+    if not is_text(value.translate(AS_BYTES) if path else value):
         raise UsageError(f"the value of {_flag(name)} is not UTF-8 text or holds control characters: {value!a}")
     return value
 
@@ -146,14 +136,6 @@ def _typed(value: str) -> str:
         return os.fsencode(value).decode(sys.stderr.encoding)
     except (UnicodeError, LookupError):
         return value
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return all(char.isprintable() or char in "\n\t" for char in value)
 
 
 def _let_be(_signum: int, _frame: Optional[FrameType]) -> None:
@@ -181,20 +163,28 @@ def _answer(text: str) -> None:
 
 
 def _run(argv: Sequence[str], call: Call) -> int:
+    if not argv:
+        _answer(modes.first_words())
+        return 0
+    call.mode = mode_of(argv)
     request = call.request = to_request(parse(argv))
     if request.version:
         _answer(f"avsimage - Version {__version__}\n")
         return 0
-    mode = call.mode = modes.find(request.mode) if request.mode else None
     if request.help:
-        _answer(modes.usage(mode))
+        _answer(modes.usage(modes.named(request.mode)))
         return 0
-    if mode is None:
+    call.mode = None
+    if not request.mode:
         raise UsageError("no mode; say what to do with -c MODE")
-    modes.check(request, mode)
+    mode = call.mode = modes.find(request.mode)
+    ignored = modes.check(request, mode)
     if mode.private and os.geteuid() != 0:
         raise AvsError(f"{mode.name} must run as root: it mounts, and makes files of every owner; use sudo")
-    progress = Progress(sys.stderr, request.verbose)
+    progress = call.progress = Progress(sys.stderr, request.verbose)
+    for text in ignored:
+        progress.warn(text)
+    progress.open(mode.name)
     command.listen(progress.listener)
     site = Site.open(request, progress)
     if mode.private:
@@ -202,8 +192,16 @@ def _run(argv: Sequence[str], call: Call) -> int:
         if code is not None:
             return code
     result = mode.run(request, site)
-    _answer(report.to_json(result) if request.json else report.to_text(result, sys.stdout.isatty()))
+    progress.close()
+    _answer(report.to_json(result) if request.json else report.to_text(result, _place(request)))
     return result.code
+
+
+def _place(request: Request) -> report.Place:
+    """Where the answer goes. In a pipe nothing is cut."""
+    terminal = sys.stdout.isatty()
+    columns = shutil.get_terminal_size().columns if terminal else 0
+    return report.Place(terminal, columns, request.wide)
 
 
 def _open_streams() -> None:
@@ -231,11 +229,12 @@ def run(argv: Sequence[str]) -> int:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
                 signal.signal(number, _raise_interrupted)
+        suspend.follow_terminal()
         return _reported(argv, call)
     except Interrupted as err:
-        name = signal.Signals(err.signum).name
+        text = f"interrupted by {signal.Signals(err.signum).name}; nothing unfinished was committed or published"
         sys.stderr.write("\n")
-        _failed(AvsError(f"interrupted by {name}; nothing unfinished was committed or published"), call)
+        _failed(AvsError(f"{text}{f'; {err.following}' if err.following else ''}"), call)
         return 128 + err.signum
 
 
@@ -263,18 +262,22 @@ def _reported(argv: Sequence[str], call: Call) -> int:
 def _failed(err: AvsError, call: Call) -> int:
     """Say what went wrong, and on stdout what was done before, or what can be asked; with --json all in one document."""
     done: Report = getattr(err, "report", Report())
+    if os.geteuid() != 0 and DENIED in err.text and "sudo" not in err.text:
+        err.text += "; only root, or its owner, may do that: use sudo"
+    document = _document(err, call)
+    if call.progress:
+        call.progress.close()
     try:
         if call.request.json:
-            _answer(report.to_json(Report(document={**done.document, **_document(err, call)})))
-        elif isinstance(err, UsageError):
-            _answer(modes.usage(call.mode))
+            _answer(report.to_json(Report(document={**done.document, **document})))
         elif done.blocks:
-            _answer(report.to_text(done) + "\n")
+            _answer(report.to_text(done, _place(call.request)) + "\n")
     except BrokenPipeError:
         _drop_stdout()
     except AvsError:
         pass  # nobody hears it there; the first error is the one to tell
-    sys.stderr.write(f"Error: {err}\n")
+    look = f"; see {document['next']}" if isinstance(err, UsageError) and not err.next else ""
+    sys.stderr.write(f"Error: {err}{look}\n")
     return err.exit_code
 
 

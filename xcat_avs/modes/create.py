@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +13,7 @@ from xcat_avs.build import building, info, steps, tables, writeback
 from xcat_avs.build.building import BuildFailed, Built
 from xcat_avs.build.job import BuildJob
 from xcat_avs.definitions.osimage import OsImage, check_tag_name
-from xcat_avs.errors import AvsError, UsageError
+from xcat_avs.errors import AvsError, Interrupted, UsageError
 from xcat_avs.modes import Mode
 from xcat_avs.pack.job import prepare
 from xcat_avs.pack.serving import ServedError, publish_tag
@@ -61,8 +63,19 @@ def run(request: Request, site: Site) -> Report:
     with site.lock(image, "build"):
         # A store that cannot be used is known before the work, not after it.
         store = site.store_for_build(image, request.new_store)
-        stored = _build(request, site, job, store, message)
+        with _followed_by(f"`{_again(request)}` resumes the build"):
+            stored = _build(request, site, job, store, message)
     return _finish(request, site, target, store, stored)
+
+
+@contextmanager
+def _followed_by(what: str) -> Iterator[None]:
+    """Say what to do after a signal in the block."""
+    try:
+        yield
+    except Interrupted as err:
+        err.following = what
+        raise
 
 
 def _defined(request: Request, site: Site) -> OsImage:
@@ -173,16 +186,20 @@ def _finish(request: Request, site: Site, target: OsImage, store: Store, stored:
     tag = make_tag(store, image, default_name(image, site.identity), revision, site.identity, "")
     document["tag"] = tag.name
     blocks = [*stored.blocks, report.as_lines([*lines, f"Tagged {tag.name}"])]
+    todo = shlex.join(
+        ["avsimage", "-c", "pack", image.name, "-t", tag.name, *(["-s", request.store] if request.store else [])]
+    )
+    stored_words = f"the image is stored and tagged: pack it with `{todo}`"
     try:
-        packed = publish_tag(request, site, store, image, tag, target)
+        with _followed_by(stored_words):
+            packed = publish_tag(request, site, store, image, tag, target)
     except ServedError as err:
         done = Report([*blocks, *err.report.blocks], {**document, "packed": err.report.document})
         raise CreateFailed(err.text, err, done, kind="pack", next=err.next) from None
     except AvsError as err:
-        store_words = ["-s", request.store] if request.store else []
-        todo = shlex.join(["avsimage", "-c", "pack", image.name, "-t", tag.name, *store_words])
-        text = f"{err.text}; the image is stored and tagged: pack it with `{todo}`"
-        raise CreateFailed(text, err, Report(blocks, document), kind="pack", next=todo) from None
+        raise CreateFailed(
+            f"{err.text}; {stored_words}", err, Report(blocks, document), kind="pack", next=todo
+        ) from None
     document["packed"] = packed.document
     lines += [f"Tagged {tag.name}", *(line for block in packed.blocks for line in str(block).split("\n"))]
     return Report([*stored.blocks, report.as_lines(lines)], document, packed.code)
