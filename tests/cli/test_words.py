@@ -128,6 +128,30 @@ def test_a_tag_that_was_served_says_from_when_to_when(built: Installation) -> No
     assert f"as {PROD} since " in built("-c", "show", "example.prod", "-t", "v2").out
 
 
+FAILS_ONCE = """\"\"\"Write much, and fail the first time\"\"\"
+
+
+def run(ctx):
+    ctx.install_file("x" * 5_000_000, "/etc/much")
+    if not (ctx.installdir / "ready").exists():
+        ctx.fail("not ready")
+"""
+
+
+@pytest.mark.slow
+def test_the_report_of_a_resumed_build_adds_up(avs: Installation) -> None:
+    """What an attempt that failed has left is of the step that then succeeds."""
+    avs.put("install/custom/avs/images/example.prod/much.py", FAILS_ONCE)
+    avs.put("install/custom/avs/images/example.prod/recipe.conf", "[recipe]\nsteps_add = much before cleanup\n")
+    answer = avs.create()
+    assert "`avsimage -c create example.prod --from" in answer.err
+    avs.put("install/ready", "")
+    steps = json.loads(avs.create("-b", "--json").out)["steps"]
+    for before, step in zip(steps, steps[1:]):
+        assert step["bytes_before"] == before["bytes_after"], step["name"]
+    assert [step["name"] for step in steps if step["bytes_after"] - step["bytes_before"] > 4_000_000] == ["much"]
+
+
 SLOW = """\"\"\"Takes a while\"\"\"
 
 

@@ -6,6 +6,7 @@ import ast
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -54,7 +55,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Procedure:
-    """One file that does one step. overridden: the one of the same name in the layer below, or None."""
+    """One file that does one step. overridden: the one of the same name in the layer below, or None.
+
+    packages: `rpm` or `deb`, where it has work in images of such packages only.
+    """
 
     name: str
     path: Path
@@ -63,6 +67,7 @@ class Procedure:
     options: Mapping[str, Option]
     source: bytes
     overridden: Any = None
+    packages: str = ""
 
     @property
     def executable(self) -> bool:
@@ -73,9 +78,14 @@ def load(path: Path, layer: Layer, overridden: Any = None) -> Procedure:
     """Read one procedure file. Raises AvsError if it is no procedure, or not safe to run."""
     if not layer.trusted:
         trust.refuse(path)
-    source = path.read_bytes()
+    source, packages = path.read_bytes(), ""
     if path.suffix == ".py":
-        doc, options = _read_python(path, source)
+        module = _parsed(path, source)
+        doc, options, packages = (
+            (ast.get_docstring(module) or "").strip().split("\n")[0],
+            _options(path, module),
+            _packages(path, module),
+        )
     else:
         if not os.access(path, os.X_OK):
             raise AvsError(f"{path} is not executable; chmod 755 {path}")
@@ -86,34 +96,50 @@ def load(path: Path, layer: Layer, overridden: Any = None) -> Procedure:
     for option in options.values():
         if not option.fits():
             raise AvsError(f"{path}: the default of the option {option.name} is none of its choices")
-    return Procedure(path.stem, path, layer.name, doc, options=options, source=source, overridden=overridden)
+    return Procedure(
+        path.stem, path, layer.name, doc, options=options, source=source, overridden=overridden, packages=packages
+    )
 
 
-def _read_python(path: Path, source: bytes) -> tuple[str, dict[str, Option]]:
+def _parsed(path: Path, source: bytes) -> ast.Module:
     try:
         module = ast.parse(source, str(path))
     except (SyntaxError, ValueError) as err:
         raise AvsError(f"{path} is no Python procedure: {err}") from None
-    doc = (ast.get_docstring(module) or "").strip().split("\n")[0]
-    options: dict[str, Option] = {}
-    functions = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
-    if "run" not in functions:
+    if "run" not in {node.name for node in module.body if isinstance(node, ast.FunctionDef)}:
         raise AvsError(f"{path} has no function run(ctx)")
+    return module
+
+
+def _value(module: ast.Module, name: str, default: object) -> Any:
+    """What a module sets a name to. Raises ValueError where that is no plain value."""
     for node in module.body:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
-        if [ast.unparse(target) for target in targets] == ["OPTIONS"]:
+        if [ast.unparse(target) for target in targets] == [name]:
             assert isinstance(node, (ast.Assign, ast.AnnAssign))
-            try:
-                table = ast.literal_eval(node.value or ast.Constant(None))
-                options = {name: _option(name, *fields) for name, fields in table.items()}
-            except (ValueError, TypeError, AttributeError):
-                raise AvsError(
-                    f'{path}: OPTIONS must be a plain {{"name": (default, "help")}}, a default a truth value, a whole number, a text or a list of '
-                    'texts; with choices, of which the default is one, {"name": (default, "help", ("a", "b"))}'
-                ) from None
-    return doc, options
+            default = ast.literal_eval(node.value or ast.Constant(None))
+    return default
+
+
+def _options(path: Path, module: ast.Module) -> dict[str, Option]:
+    try:
+        return {name: _option(name, *fields) for name, fields in _value(module, "OPTIONS", {}).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise AvsError(
+            f'{path}: OPTIONS must be a plain {{"name": (default, "help")}}, a default a truth value, a whole number, a text or a list of '
+            'texts; with choices, of which the default is one, {"name": (default, "help", ("a", "b"))}'
+        ) from None
+
+
+def _packages(path: Path, module: ast.Module) -> str:
+    """PACKAGES: the kind of packages that the image must have, "" for any."""
+    with suppress(ValueError):
+        value = _value(module, "PACKAGES", "")
+        if value in ("", "rpm", "deb"):
+            return str(value)
+    raise AvsError(f'{path}: PACKAGES must be "rpm" or "deb"')
 
 
 def _option(name: str, default: Any, text: str, choices: Sequence[str] = ()) -> Option:
