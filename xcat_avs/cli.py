@@ -184,7 +184,7 @@ def _run(argv: Sequence[str], call: Call) -> int:
     progress = call.progress = Progress(sys.stderr, request.verbose)
     for text in ignored:
         progress.warn(text)
-    progress.open(mode.name)
+    progress.open(mode.name, at_once=mode.private)
     command.listen(progress.listener)
     site = Site.open(request, progress)
     if mode.private:

@@ -177,6 +177,10 @@ def test_without_a_terminal_a_line_each_half_minute(clock: list[float], tmp_path
 def test_what_the_run_is_called_is_shown_where_it_takes_a_while(clock: list[float]) -> None:
     stream = Terminal()
     shown = Progress(stream)
+    Progress(stream).open("create", at_once=True)
+    assert stream.getvalue() == "\r\033[Kcreate  0s  "
+    stream.truncate(0)
+    stream.seek(0)
     shown.open("create")
     shown.tick(None)
     assert stream.getvalue() == "", "a short answer has no status line before it"

@@ -45,10 +45,12 @@ class Progress:
         if self._verbose:
             self.say(text)
 
-    def open(self, whole: str) -> None:
-        """What the whole run is called. It is shown, where it takes a while, until it has an activity."""
+    def open(self, whole: str, at_once: bool = False) -> None:
+        """What the whole run is called. It is shown, at once or where it takes a while, until it has an activity."""
         self._whole = self._activity = whole
         self._started = self._shown = time.monotonic()
+        if at_once and self._status_line:
+            self._draw(None)
 
     def begin(self, activity: str) -> None:
         """Set the activity that is shown, and printed with -V."""
