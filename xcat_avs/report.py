@@ -14,7 +14,8 @@ from xcat_avs.escape import printable, printable_lines
 RIGHT, LEFT = "right", "left"
 # A padded header is the only way to give a column a least width; tabulate strips spaces.
 FILLER = "\x01"
-WIDTH, LEAST = 100, 12  # of a table that is folded everywhere, and of a column that is made to fit: a time with its zone
+WIDTH = 100  # of a table that is folded everywhere
+LEAST = 12  # of a column that is made to fit: a time with its zone
 SILENT = ("", "-")  # cells that say nothing
 GAP = ".."  # in a name that is shortened
 
