@@ -6,6 +6,7 @@ import errno
 import inspect
 import io
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -15,17 +16,18 @@ from types import FrameType
 from typing import Any, Callable, Optional, Union
 
 from xcat_avs import __version__, modes, report
-from xcat_avs.errors import AvsError, Interrupted, SetupError, UsageError
+from xcat_avs.errors import AvsError, Interrupted, SetupError, UsageError, nearest
 from xcat_avs.escape import is_text, masked, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
-from xcat_avs.request import OPTIONS, Request, completed, placed
-from xcat_avs.system import mounts
+from xcat_avs.request import OPTIONS, Request, completed, current, grouped, placed
+from xcat_avs.system import mounts, suspend
 from xcat_avs.system.progress import Progress
 
-# Flags that the next word is the value of.
-VALUED = {flag for option in OPTIONS.values() if option.value for flag in option.flags}
+LONG = [flag for option in OPTIONS.values() for flag in option.flags if flag.startswith("--")]
+ALIKE = 0.7  # how much an unknown option has to be like one that there is
 AS_BYTES = dict.fromkeys(range(0xDC80, 0xDD00), "?")
+DENIED = os.strerror(errno.EACCES)
 NO_THREAD = "can't start new thread"  # of Python
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -36,37 +38,7 @@ class Call:
 
     request: Request
     mode: Optional[Mode] = None
-
-
-def grouped(argv: Sequence[str]) -> list[list[str]]:
-    """The words of a command line, each option with the word that is its value."""
-    words, found = list(argv), list[list[str]]()
-    while words:
-        end = len(words) if words[0] == "--" else 2 if words[0] in VALUED else 1
-        found.append(words[:end])
-        del words[:end]
-    return found
-
-
-def current(argv: Sequence[str]) -> tuple[list[str], str]:
-    """The command line with `--match` in place of a PATTERN after `--files`, which was how to say it.
-
-    Returns that PATTERN as well: where no IMAGE is given, it was no PATTERN but the IMAGE.
-    """
-    found: list[str] = []
-    pattern = ""
-    after = False
-    for group in grouped(argv):
-        flag, equals, value = group[0].partition("=")
-        if flag == "--files" and equals:
-            found += ["--files", f"--match={value}"]
-        elif after and not group[0].startswith("-"):
-            pattern = group[0]
-            found += ["--match", pattern]
-        else:
-            found += group
-        after = group == ["--files"]
-    return found, pattern
+    progress: Optional[Progress] = None
 
 
 def parse(argv: Sequence[str]) -> dict[str, Any]:
@@ -83,10 +55,27 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
         # Errors of the parser; its classes have another home in each version.
         if not hasattr(err, "format_message"):
             raise
-        raise UsageError(err.format_message().rstrip(".")) from None
+        raise UsageError(_complaint(err)) from None
+    if parsed["image"] and not parsed["mode"]:  # the mode may be the first word
+        parsed.update(mode=parsed["image"][:1], image=parsed["image"][1:])
     if pattern and not (parsed["image"] or parsed["profile"]):
         parsed.update(image=[pattern], match=[])
     return parsed
+
+
+def _complaint(err: Any) -> str:
+    """What the parser says, but for its guesses: it takes any option for the nearest."""
+    if not hasattr(err, "possibilities"):
+        return str(err.format_message()).rstrip(".")
+    return f"there is no option {err.option_name}{nearest(err.option_name, LONG, ALIKE)}"
+
+
+def mode_of(argv: Sequence[str]) -> Optional[Mode]:
+    """The mode of a command line that cannot be parsed, as far as it can be told."""
+    words = grouped(completed(argv))
+    given = [group[1] for group in words if group[0] in OPTIONS["mode"].flags and len(group) == 2]
+    given += [group[0] for group in words if not group[0].startswith("-")]
+    return modes.named(given[0]) if given else None
 
 
 def _command(typer: Any, take: Callable[..., None]) -> Callable[..., None]:
@@ -109,7 +98,8 @@ def _command(typer: Any, take: Callable[..., None]) -> Callable[..., None]:
 def to_request(parsed: Mapping[str, Any]) -> Request:
     """The request, each value given at most once. Raises UsageError."""
     values: dict[str, Any] = {}
-    for name, value in placed(parsed).items():
+    osvers, osarch = modes.classic(parsed["osvers"] or [], parsed["osarch"] or [])
+    for name, value in placed({**parsed, "osvers": osvers, "osarch": osarch}).items():
         if value is None or isinstance(value, bool):
             values[name] = value or getattr(Request, name)
             continue
@@ -173,28 +163,44 @@ def _answer(answer: Union[str, bytes]) -> None:
 
 
 def _run(argv: Sequence[str], call: Call) -> int:
+    if not argv:
+        _answer(modes.first_words())
+        return 0
+    call.mode = mode_of(argv)
     request = call.request = to_request(parse(argv))
     if request.version:
         _answer(f"avsimage - Version {__version__}\n")
         return 0
-    mode = call.mode = modes.find(request.mode) if request.mode else None
     if request.help:
-        _answer(modes.usage(mode))
+        _answer(modes.usage(modes.named(request.mode)))
         return 0
-    if mode is None:
+    call.mode = None
+    if not request.mode:
         raise UsageError("no mode; say what to do with -c MODE")
-    modes.refuse_unfit(request, mode)
+    mode = call.mode = modes.find(request.mode)
+    ignored = modes.refuse_unfit(request, mode)
     if mode.private and os.geteuid() != 0:
         raise SetupError(f"{mode.name} must run as root: it mounts, and makes files of every owner; use sudo")
-    progress = Progress(sys.stderr, request.verbose)
+    progress = call.progress = Progress(sys.stderr, request.verbose)
+    for text in ignored:
+        progress.warn(text)
+    progress.open(mode.name, at_once=mode.private)
     site = mode.open(request, progress)
     if mode.private:
         code = mounts.enter_private_namespace()
         if code is not None:
             return code
     result = mode.run(request, site)
-    _answer(report.to_json(result) if request.json else report.to_output(result, sys.stdout.isatty()))
+    progress.close()
+    _answer(report.to_json(result) if request.json else report.to_output(result, _place(request)))
     return result.code
+
+
+def _place(request: Request) -> report.Place:
+    """Where the answer goes. In a pipe nothing is cut."""
+    terminal = sys.stdout.isatty()
+    columns = shutil.get_terminal_size().columns if terminal else 0
+    return report.Place(terminal, columns, request.wide)
 
 
 def _open_streams() -> None:
@@ -217,16 +223,17 @@ def run(argv: Sequence[str]) -> int:
     """Do what a command line asks; returns the exit code: 0, 1, or 128+n after signal n."""
     os.umask(0o022)
     _open_streams()
-    call = Call(Request(json=["--json"] in grouped(argv)))
+    call = Call(Request(json=["--json"] in grouped(completed(argv))))
     try:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
                 signal.signal(number, _raise_interrupted)
+        suspend.follow_terminal()
         return _reported(argv, call)
     except Interrupted as err:
-        name = signal.Signals(err.signum).name
+        text = f"interrupted by {signal.Signals(err.signum).name}; nothing unfinished was committed or published"
         sys.stderr.write("\n")
-        _failed(AvsError(f"interrupted by {name}; nothing unfinished was committed or published"), call)
+        _failed(AvsError(f"{text}{f'; {err.following}' if err.following else ''}"), call)
         return 128 + err.signum
 
 
@@ -255,19 +262,23 @@ def _reported(argv: Sequence[str], call: Call) -> int:
 def _failed(err: AvsError, call: Call) -> int:
     """Say what went wrong, and on stdout what was done before, or what can be asked; with --json all in one document."""
     done: Report = getattr(err, "report", Report())
+    if os.geteuid() != 0 and DENIED in err.text and "sudo" not in err.text:
+        err.text += "; only root, or its owner, may do that: use sudo"
+    document = _document(err, call)
+    if call.progress:
+        call.progress.close()
     try:
         if call.request.json:
-            _answer(report.to_json(Report(document={**done.document, **_document(err, call)})))
-        elif isinstance(err, UsageError):
-            _answer(modes.usage(call.mode))
+            _answer(report.to_json(Report(document={**done.document, **document})))
         elif done.blocks:
-            _answer(report.to_text(done) + "\n")
+            _answer(report.to_text(done, _place(call.request)) + "\n")
     except BrokenPipeError:
         _drop_stdout()
     except AvsError:
         pass  # nobody hears it there; the first error is the one to tell
+    look = f"; see {document['next']}" if isinstance(err, UsageError) and not err.next else ""
     check = modes.look_at_all(err, call.mode, call.request)
-    sys.stderr.write(f"Error: {err}\n" + (f"  `{check}` looks at all that is needed\n" if check else ""))
+    sys.stderr.write(f"Error: {err}{look}\n" + (f"  `{check}` looks at all that is needed\n" if check else ""))
     return err.exit_code
 
 

@@ -74,11 +74,15 @@ class MissingError(CommandError, SetupError):
 
 
 class Interrupted(BaseException):
-    """A signal asked us to stop. A BaseException, so that no `except Exception` keeps it."""
+    """A signal asked us to stop. A BaseException, so that no `except Exception` keeps it.
+
+    following: what to do then, or "".
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
+        self.following = ""
 
 
 def counted(number: int, noun: str) -> str:
@@ -86,7 +90,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint ` (did you mean X?)`, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """A hint ` (did you mean X?)`, or nothing. Neither case nor the dashes of an option make a difference.
+
+    cutoff: how alike they must be, 0 to 1.
+    """
+    plain: dict[str, list[str]] = {}
+    for item in known:
+        plain.setdefault(_plain(item), []).append(item)
+    same = plain.get(_plain(name))
+    close = same or [item for key in difflib.get_close_matches(_plain(name), plain, 3, cutoff) for item in plain[key]]
     return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def _plain(name: str) -> str:
+    return name.casefold().lstrip("-")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 SPACES = "\u00a0\u3000"  # no more than spaces, and common in some languages
@@ -42,6 +43,12 @@ def is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return all(char.isprintable() or char in "\n\t" for char in value)
+
+
+def first_lines(argv: Iterable[str]) -> str:
+    """A command in one line: of a script among its words only the first."""
+    parts = [word.strip().partition("\n") for word in argv]
+    return " ".join(f"{first} ..." if more else first for first, more, _ in parts)
 
 
 def _escaped(char: str) -> str:

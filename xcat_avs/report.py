@@ -6,7 +6,7 @@ import itertools
 import json
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional, Union
 
 from xcat_avs.escape import masked, printable, printable_lines
@@ -14,12 +14,19 @@ from xcat_avs.escape import masked, printable, printable_lines
 RIGHT, LEFT = "right", "left"
 # A padded header is the only way to give a column a least width; tabulate strips spaces.
 FILLER = "\x01"
-WIDTH, LEAST = 100, 16  # of a table that is folded, and of a column of it
+WIDTH = 100  # of a table that is folded everywhere
+LEAST = 12  # of a column that is made to fit: a time with its zone
+SILENT = ("", "-")  # cells that say nothing
+GAP = ".."  # in a name that is shortened
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headers. width: the least width of every column after the first."""
+    """Rows under headers. width: the least width of every column after the first.
+
+    rule: has the form of the report of a create, whatever the terminal. folded: what is long is folded in a pipe as well.
+    sparse: columns that say nothing in any row are left out.
+    """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -28,6 +35,8 @@ class Table:
     width: int = 0
     first_width: int = 0
     bare: bool = False  # no headers
+    folded: bool = False
+    sparse: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,18 @@ class Raw:
     """A text that goes to a file or a pipe as it is; only on a terminal it is made fit for that."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an answer goes. columns: the width of a terminal, 0 for a file or a pipe. wide: tables in full."""
+
+    terminal: bool = False
+    columns: int = 0
+    wide: bool = False
+
+
+ANYWHERE = Place()
 
 
 @dataclass(frozen=True)
@@ -51,10 +72,15 @@ class Report:
     data: Optional[bytes] = None
 
 
-def render(table: Table) -> str:
+def render(table: Table, place: Place = ANYWHERE) -> str:
     """A table as text, without trailing spaces."""
     import tabulate
 
+    if not (table.rule or place.wide):
+        fitting = _fitting(table, place)
+        if fitting is None:
+            return _records(table)
+        table = fitting
     line = tabulate.DataRow("", "  ", "")
     form = tabulate.TableFormat(None, None, None, None, line, line, 0, None)
     headers = []
@@ -72,21 +98,75 @@ def render(table: Table) -> str:
     return "\n".join(["-" * width, *found] if table.rule else found)
 
 
-def folded(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int = WIDTH) -> list[tuple[str, ...]]:
-    """The rows with the cells of the last two columns folded into more rows, so that a table has at most that width.
+def _fitting(table: Table, place: Place) -> Optional[Table]:
+    """The table without the columns that say nothing in any row, and no wider than the place; None where it cannot be.
 
-    It is wider where the other columns leave too little. The last column takes what the one before it leaves.
+    What is too long is folded at its spaces. Names, which have none, are shortened in their middle where the terminal
+    is what they are too long for, and where no two become the same.
     """
-    longest = [max(map(len, column)) for column in zip(headers, *rows)]
-    left = width - 2 * (len(headers) - 1) - sum(longest[:-2])
-    # The last but one has two fifths, or what the last one does not need.
-    value = min(longest[-2], max(LEAST, left * 2 // 5, left - longest[-1]))
-    limits = [*longest[:-2], value, min(longest[-1], max(LEAST, left - value))]
-    found = []
-    for row in rows:
-        cells = [textwrap.wrap(cell, limit, break_on_hyphens=False) for cell, limit in zip(row, limits)]
-        found += list(itertools.zip_longest(*cells, fillvalue="")) or [tuple(row)]
-    return found
+    if table.sparse:
+        table = _telling(table)
+    columns = place.columns or (WIDTH if table.folded else 0)
+    if not (columns and table.rows):
+        return table
+    rows = [[printable(cell.replace("\n", " ")) for cell in row] for row in table.rows]
+    cells = list(zip(*rows))
+    limits = _limits(table.headers, cells, columns - 2 * (len(cells) - 1))
+    if place.columns and sum(limits) + 2 * (len(cells) - 1) > columns:
+        return None
+    narrowed = [_narrowed(column, limit, bool(place.columns)) for column, limit in zip(cells, limits)]
+    found = [line for row in zip(*narrowed) for line in itertools.zip_longest(*row, fillvalue="")]
+    return replace(table, rows=found)
+
+
+def _telling(table: Table) -> Table:
+    """The table without the columns that say nothing in any row; the first one names the row and stays."""
+    rows = table.rows
+    kept = [
+        number for number in range(len(table.headers)) if not number or any(row[number] not in SILENT for row in rows)
+    ]
+    if not rows or len(kept) == len(table.headers):
+        return table
+    headers, align = ([items[number] for number in kept] for items in (table.headers, table.align))
+    return replace(table, headers=headers, align=align, rows=[[row[number] for number in kept] for row in rows])
+
+
+def _limits(headers: Sequence[str], columns: Sequence[Sequence[str]], width: int) -> list[int]:
+    """How wide each column may be, so that all are as wide together, or as near to it as LEAST allows.
+
+    Texts give way first, for they can be folded, and only then names.
+    """
+    limits = [max(map(len, (header, *column))) for header, column in zip(headers, columns)]
+    texts = [any(" " in cell for cell in column) for column in columns]
+    for of_texts in (True, False):
+        while sum(limits) > width:
+            able = [
+                number for number, limit in enumerate(limits)
+                if texts[number] == of_texts and limit > max(LEAST, len(headers[number]))
+            ]  # fmt: skip
+            if not able:
+                break
+            limits[max(able, key=lambda number: limits[number])] -= 1
+    return limits
+
+
+def _narrowed(column: Sequence[str], limit: int, shorten: bool) -> list[list[str]]:
+    """The cells of a column as the lines of each. shorten: whether names may be."""
+    tail = (limit - len(GAP)) * 2 // 3  # what tells names apart is more often there
+    short = [cell if len(cell) <= limit else f"{cell[: limit - len(GAP) - tail]}{GAP}{cell[-tail:]}" for cell in column]
+    if shorten and not any(" " in cell for cell in column) and len(set(short)) == len(set(column)):
+        return [[cell] for cell in short]
+    return [textwrap.wrap(cell, limit, break_on_hyphens=False) or [""] for cell in column]
+
+
+def _records(table: Table) -> str:
+    """Each row as lines `HEADER: value`, without what says nothing."""
+    longest = max(map(len, table.headers)) + 1
+    blocks = []
+    for row in table.rows:
+        said = [(header, cell) for header, cell in zip(table.headers, row) if cell not in SILENT]
+        blocks.append(as_lines(f"{f'{header}:':<{longest}} {cell}".rstrip() for header, cell in said))
+    return "\n\n".join(blocks)
 
 
 def as_lines(items: Iterable[str]) -> str:
@@ -102,23 +182,23 @@ def columns(headers: Sequence[str], rows: Sequence[Sequence[str]], align: Sequen
     return as_lines([line(*row) for row in (headers, *rows)])
 
 
-def to_output(report: Report, terminal: bool) -> Union[str, bytes]:
-    """The report for people, or its data. terminal: that is where it goes."""
+def to_output(report: Report, place: Place = ANYWHERE) -> Union[str, bytes]:
+    """The report for people, or its data."""
     if report.data is None:
-        return to_text(report, terminal)
-    return printable_lines(report.data.decode("utf-8", "surrogateescape")) if terminal else report.data
+        return to_text(report, place)
+    return printable_lines(report.data.decode("utf-8", "surrogateescape")) if place.terminal else report.data
 
 
-def to_text(report: Report, terminal: bool = False) -> str:
-    """The report for people; blocks are parted by an empty line. terminal: that is where it goes."""
-    return "\n\n".join(_text(block, terminal) for block in report.blocks) + "\n"
+def to_text(report: Report, place: Place = ANYWHERE) -> str:
+    """The report for people; blocks are parted by an empty line."""
+    return "\n\n".join(_text(block, place) for block in report.blocks) + "\n"
 
 
-def _text(block: object, terminal: bool) -> str:
+def _text(block: object, place: Place) -> str:
     if isinstance(block, Table):
-        return render(block)
+        return render(block, place)
     if isinstance(block, Raw):
-        return printable_lines(block.text) if terminal else masked(block.text)
+        return printable_lines(block.text) if place.terminal else masked(block.text)
     return printable_lines(str(block))
 
 

@@ -14,6 +14,7 @@ class Option:
 
     modes: those that take it; empty for all. path: its value names files, and so need not be UTF-8.
     bare: its value where it is given without one; empty where it needs one.
+    ignored: avs_image_mgr took it with every mode, so where it means nothing it is ignored with a word, and not refused.
     """
 
     flags: tuple[str, ...]
@@ -22,17 +23,23 @@ class Option:
     modes: tuple[str, ...] = ()
     path: bool = False
     bare: str = ""
+    ignored: bool = False
 
     @property
     def words(self) -> str:
-        """The option as a usage has it: `-p PROFILE`, `-V|--verbose`."""
+        """The option as a usage has it: `-p|--profile PROFILE`."""
         return f"{'|'.join(self.flags)} {self.value}".rstrip()
 
+    @property
+    def short(self) -> str:
+        """The option as a command line has it: `-p PROFILE`."""
+        return f"{self.flags[0]} {self.value}".rstrip()
 
-def _option(words: str, help: str, modes: str = "", path: bool = False, bare: str = "") -> Any:
+
+def _option(words: str, help: str, modes: str = "", path: bool = False, ignored: bool = False, bare: str = "") -> Any:
     """A field that is an option. words: its usage. modes: names parted by spaces."""
     flags, _, value = words.partition(" ")
-    found = Option(tuple(flags.split("|")), value, help, modes=tuple(modes.split()), path=path, bare=bare)
+    found = Option(tuple(flags.split("|")), value, help, tuple(modes.split()), path=path, ignored=ignored, bare=bare)
     return dataclasses.field(default="" if value else False, metadata={"option": found})
 
 
@@ -45,24 +52,30 @@ class Request:
 
     image: str = ""
     argument: str = ""  # the word after IMAGE, in the modes that take one: PATTERN, PATH, DIR
-    mode: str = _option("-c MODE", "what to do")
-    tag: str = _option("-t TAG", "the tag", "tag show pack rollback verify diff files cat checkout logs")
-    revision: str = _option("-r REV", "the revision (default: the newest)", "tag show diff files cat checkout logs")
-    message: str = _option("-m MESSAGE", "why, for the history", "create tag rollback")
+    mode: str = _option("-c|--mode MODE", "what to do")
+    tag: str = _option("-t|--tag TAG", "the tag", "tag show pack rollback verify diff files cat checkout logs")
+    revision: str = _option(
+        "-r|--revision REV", "the revision (default: the newest)", "tag show diff files cat checkout logs"
+    )
+    message: str = _option("-m|--message MESSAGE", "why, for the history", "create tag rollback")
     sign: str = _option(
         "--sign [KEY]", "sign the tag (default: with [sign] key, or else gpg's own)", "create tag", bare="default"
     )
-    user: str = _option("-u USER", "who does it (default: who is logged in)", "create tag pack rollback")
-    resume: bool = _option("-b", "resume a build that failed: repeat only what is not done, or changed", "create steps")
+    user: str = _option(
+        "-u|--user USER", "who does it (default: who is logged in)", "create tag pack rollback", ignored=True
+    )
+    resume: bool = _option(
+        "-b|--resume", "resume a build that failed: repeat only what is not done, or changed", "create steps"
+    )
     source: str = _option(
         "--from DIR",
         "take an existing tree, laid out like a rootimgdir, instead of installing packages",
         "create steps",
         True,
     )
-    base: bool = _option("-n", "base image only (no add-ons)", "create steps")
-    finish: bool = _option("-f", "tag and pack it when done", "create")
-    masquerade: str = _option("-x IMAGE", "serve it as another osimage (test nodes)", "create pack")
+    base: bool = _option("-n|--base-only", "base image only (no add-ons)", "create steps")
+    finish: bool = _option("-f|--finish", "tag and pack it when done", "create")
+    masquerade: str = _option("-x|--masquerade IMAGE", "serve it as another osimage (test nodes)", "create pack")
     method: str = _option("--method METHOD", "auto, cpio, tar or squashfs", "create pack")
     compress: str = _option("--compress NAME", "auto, gzip, pigz, zstd or xz", "create pack")
     force: bool = _option("--force", "pack it again though it is served already", "pack")
@@ -82,10 +95,11 @@ class Request:
     content: str = _option(
         "--content PATH", "the contents of one file: /etc/passwd, kernel, build_info/report", "diff", True
     )
-    profile: str = _option("-p PROFILE", "the profile, instead of IMAGE")
-    osvers: str = _option("-o OSVERS", "narrow a profile down to an osvers")
-    osarch: str = _option("-a ARCH", "narrow a profile down to an architecture")
-    store: str = _option("-s URL", "another store")
+    profile: str = _option("-p|--profile PROFILE", "the profile, instead of IMAGE")
+    osvers: str = _option("-o|--osvers OSVERS", "narrow a profile down to an osvers")
+    osarch: str = _option("-a|--arch ARCH", "narrow a profile down to an architecture")
+    store: str = _option("-s|--store URL", "another store")
+    wide: bool = _option("--wide", "tables in full: all columns, and nothing folded or shortened")
     json: bool = _option("--json", "answer with one JSON document")
     verbose: bool = _option("-V|--verbose", "say what is done")
     help: bool = _option("-h|--help", "this text; with -c MODE that of the mode")
@@ -96,6 +110,39 @@ class Request:
 OPTIONS: dict[str, Option] = {
     field.name: field.metadata["option"] for field in dataclasses.fields(Request) if "option" in field.metadata
 }
+# Flags that the next word is the value of.
+VALUED = {flag for option in OPTIONS.values() if option.value for flag in option.flags}
+
+
+def grouped(argv: Sequence[str]) -> list[list[str]]:
+    """The words of a command line, each option with the word that is its value."""
+    words, found = list(argv), list[list[str]]()
+    while words:
+        end = len(words) if words[0] == "--" else 2 if words[0] in VALUED else 1
+        found.append(words[:end])
+        del words[:end]
+    return found
+
+
+def current(argv: Sequence[str]) -> tuple[list[str], str]:
+    """The command line with `--match` in place of a PATTERN after `--files`, which was how to say it.
+
+    Returns that PATTERN as well: where no IMAGE is given, it was no PATTERN but the IMAGE.
+    """
+    found: list[str] = []
+    pattern = ""
+    after = False
+    for group in grouped(argv):
+        flag, equals, value = group[0].partition("=")
+        if flag == "--files" and equals:
+            found += ["--files", f"--match={value}"]
+        elif after and not group[0].startswith("-"):
+            pattern = group[0]
+            found += ["--match", pattern]
+        else:
+            found += group
+        after = group == ["--files"]
+    return found, pattern
 
 
 def placed(parsed: Mapping[str, Any]) -> dict[str, Any]:

@@ -431,9 +431,7 @@ def test_yum_repos_on_an_image_of_debs(installation: Installation, source: Path)
     installation.define("deb", "debian12")
     installation.site_file("files/yum.repos.d/site.repo", "[site]\n")
     result = installation.run("create", "deb", "--from", str(source), "-V")
-    text = (installation.logs / osimage_name("deb", "debian12") / "setup_yum_repos.log").read_text()
-    assert "debian12 has no yum repositories: nothing to do" in text
-    assert "no yum repositories" in result.stderr
+    assert "setup_yum_repos" not in result.stdout + result.stderr, "it is no step of such an image"
     assert not (installation.tree("deb", "debian12") / "rootimg/etc/yum.repos.d").exists()
     assert "+/- PKGS" in result.stdout
 

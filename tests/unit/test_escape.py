@@ -63,7 +63,7 @@ def test_no_value_makes_a_line_of_a_report() -> None:
 def test_a_raw_text_is_one_only_beside_a_terminal() -> None:
     said = Report([Raw(f"-{HOSTILE}\n+\tb")])
     assert report.to_text(said) == f"-{HOSTILE}\n+\tb\n"
-    shown = report.to_text(said, terminal=True)
+    shown = report.to_text(said, report.Place(terminal=True))
     assert fit(shown.replace("\t", ""))
     assert shown.endswith("\n+\tb\n")
 

@@ -12,7 +12,7 @@ from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.escape import masked, printable, printable_lines
 from xcat_avs.generate import aptsources
-from xcat_avs.report import LEFT, Raw, Report, Table, to_json, to_text
+from xcat_avs.report import LEFT, Place, Raw, Report, Table, to_json, to_text
 from xcat_avs.store.fsvs.store import FsvsStore
 from xcat_avs.system import masking
 from xcat_avs.system.progress import Progress
@@ -51,7 +51,7 @@ def test_everything_that_is_told() -> None:
     progress = Progress(stream, verbose=True)
     progress.warn(URL)
     progress.started(["svn", "info", URL])
-    texts = [to_text(report), to_text(report, terminal=True), to_json(report), stream.getvalue()]
+    texts = [to_text(report), to_text(report, Place(terminal=True)), to_json(report), stream.getvalue()]
     texts.append(str(AvsError(f"no {URL}", [f"svn: {URL}"])))
     for text in texts:
         assert "sesame" not in text

@@ -95,6 +95,7 @@ def test_wide_answers() -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_data_goes_out_as_it_is_but_on_a_terminal(terminal: bool) -> None:
     data = b"a\x1b[31m\tb\n\xff"
-    found = report.to_output(Report(["not this"], data=data), terminal)
+    place = report.Place(terminal)
+    found = report.to_output(Report(["not this"], data=data), place)
     assert found == ("a\\x1b[31m\tb\n\\xff" if terminal else data)
-    assert report.to_output(Report(["text"]), terminal) == "text\n"
+    assert report.to_output(Report(["text"]), place) == "text\n"

@@ -148,6 +148,17 @@ def test_an_annotated_table_of_options_is_not_passed_over(layers: list[Layer]) -
 CHOICES = "OPTIONS = {'mode': ('keep', 'help', ('keep', 'drop')), 'words': (('a',), 'help', ('a', 'b'))}\ndef run(ctx): pass\n"
 
 
+def test_the_kind_of_packages_that_it_has_work_with(layers: list[Layer]) -> None:
+    put(layers[0].directory / "a.py", 'PACKAGES = "rpm"\n\ndef run(ctx): pass\n')
+    put(layers[1].directory / "a.sh", "#!/bin/sh\n")
+    assert procedure.find("a", layers[:1]).packages == "rpm"
+    assert procedure.find("a", layers).packages == "", "it is the site's own, for all images"
+    for value in ('"apk"', "1", "os.name"):
+        put(layers[0].directory / "a.py", f"PACKAGES = {value}\ndef run(ctx): pass\n")
+        with pytest.raises(AvsError, match='PACKAGES must be "rpm" or "deb"'):
+            procedure.find("a", layers[:1])
+
+
 def test_choices(layers: list[Layer]) -> None:
     put(layers[0].directory / "one.py", CHOICES)
     found = procedure.find("one", layers).options

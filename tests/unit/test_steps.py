@@ -14,7 +14,7 @@ from xcat_avs.build.markers import StepResult
 from xcat_avs.errors import UsageError
 from xcat_avs.modes import steps
 from xcat_avs.recipes import recipe
-from xcat_avs.report import Report, folded, to_text
+from xcat_avs.report import Report, to_text
 from xcat_avs.request import Request
 from xcat_avs.settings import share_dir
 from xcat_avs.site import Site
@@ -117,16 +117,3 @@ def test_the_plan_of_a_resume(top: Path) -> None:
     assert answer(replace(request, source="")).document["steps"][0]["action"] == "rerun", "it is another build"
     with pytest.raises(UsageError, match="give -b as well"):
         answer(replace(request, resume=False))
-
-
-@pytest.mark.parametrize(
-    ("row", "wanted"),
-    [
-        (("a", "b", "", ""), [("a", "b", "", "")]),
-        (("a", "b", "x", "y " * 60), [("a", "b", "x", ("y " * 46).rstrip()), ("", "", "", ("y " * 14).rstrip())]),
-        (("a", "b", "x" * 100, "y"), [("a", "b", "x" * 91, "y"), ("", "", "x" * 9, "")]),
-        (("a", "b", "x" * 50, "y" * 60), [("a", "b", "x" * 36, "y" * 56), ("", "", "x" * 14, "y" * 4)]),
-    ],
-)  # fmt: skip
-def test_folded(row: tuple[str, ...], wanted: list[tuple[str, ...]]) -> None:
-    assert folded(("A", "B", "C", "D"), [row]) == wanted

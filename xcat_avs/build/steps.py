@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from xcat_avs.build import markers
 from xcat_avs.build.context import BuildContext, perform
@@ -74,14 +74,16 @@ def run_steps(job: BuildJob, actions: Sequence[Action[StepResult]], done: list[S
         name, log = action.step.name, job.paths.step_log(action.step.name)
         markers.begin(job.paths, name)
         with showing(job.progress, name, f"{STEP} {place}"), failing(STEP, name, log):
-            return _run_step(job.context(action.step, log), Running(action, log))
+            before = (done[-1].packages_after, done[-1].bytes_after) if done else None
+            return _run_step(job.context(action.step, log), Running(action, log), before)
 
     carry_out(actions, work, job.progress, done)
 
 
-def _run_step(ctx: BuildContext, running: Running) -> StepResult:
+def _run_step(ctx: BuildContext, running: Running, before: Optional[tuple[int, int]]) -> StepResult:
+    """before: packages and bytes after the step before it; what one that failed has left since is of this one."""
     ctx.paths.report(running.step.name).unlink(missing_ok=True)
-    packages_before, bytes_before = measure(ctx.root)
+    packages_before, bytes_before = before or measure(ctx.root)
     perform(ctx)
     measured = running.measured()
     left = mounts.mounts_below(ctx.root)

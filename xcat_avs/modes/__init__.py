@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Callable, Optional
 
+from xcat_avs import __version__
+from xcat_avs.definitions.osimage import ARCHES
 from xcat_avs.errors import AvsError, SetupError, UsageError, nearest
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Option, Request
@@ -85,6 +88,7 @@ def usage(mode: Optional[Mode] = None) -> str:
         lines = [
             "Usage:",
             "  avsimage -c MODE IMAGE [options]",
+            "  avsimage MODE IMAGE [options]",
             "  avsimage -c MODE -h",
             "  avsimage [-h|--help|-v|--version]",
             "",
@@ -92,7 +96,7 @@ def usage(mode: Optional[Mode] = None) -> str:
         lines += ["Modes:", *(f"  {name.ljust(longest)}  {item.summary}" for name, item in every.items()), ""]
     else:
         takes = mode.takes
-        needs = [takes[name].words for name in mode.needs]
+        needs = [takes[name].short for name in mode.needs]
         words = ["avsimage -c", mode.name, "IMAGE" if mode.image else "[IMAGE]", mode.argument, *needs, "[options]"]
         lines = ["Usage:", f"  {' '.join(filter(None, words))}", "", f"  {mode.summary}", ""]
         if takes:
@@ -115,23 +119,57 @@ def look_at_all(err: AvsError, mode: Optional[Mode], request: Request) -> str:
     return shlex.join(["avsimage", "-c", CHECK, *([image] if image else [])])
 
 
+def first_words() -> str:
+    """What `avsimage` alone says."""
+    return f"""\
+avsimage {__version__}: build, version and serve the netboot images of an xCAT cluster
+
+  avsimage create IMAGE -m MESSAGE   build an image, and store it
+  avsimage tag IMAGE -t TAG          give what was built a name that stays
+  avsimage pack IMAGE -t TAG         have nodes boot it from now on
+  avsimage rollback IMAGE            have them boot what was served before
+  avsimage status                    what is served, and what nodes will boot
+
+All modes: avsimage -h. The options of one: avsimage MODE -h. What is missing here: avsimage check.
+The manual: man avsimage; how an image is built: man avs-procedures.
+"""
+
+
+def named(name: str) -> Optional[Mode]:
+    """The mode of that name or old name."""
+    return next((mode for mode in table().values() if name and name in (mode.name, mode.alias)), None)
+
+
 def find(name: str) -> Mode:
-    """The mode of that name or old name. Raises UsageError with the nearest."""
-    every = table()
-    for mode in every.values():
-        if name in (mode.name, mode.alias):
-            return mode
-    raise UsageError(f"unknown mode {name!r}{nearest(name, every)}; there are {', '.join(every)}")
+    """The same. Raises UsageError with the nearest."""
+    mode = named(name)
+    if mode is None:
+        raise UsageError(f"unknown mode {name!r}{nearest(name, table())}")
+    return mode
 
 
-def refuse_unfit(request: Request, mode: Mode) -> None:
-    """What a mode needs is there, what it does not take is not. Raises UsageError."""
+def classic(osvers: Sequence[str], arches: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What -o and -a are given, as avs_image_mgr's README had it: an architecture after -o is that of -a."""
+    found = [word for word in osvers if re.fullmatch(ARCHES, word)]
+    return [word for word in osvers if word not in found], list(dict.fromkeys([*arches, *found])) if found else [
+        *arches
+    ]
+
+
+def refuse_unfit(request: Request, mode: Mode) -> list[str]:
+    """What a mode needs is there, what it does not take is not. Raises UsageError.
+
+    Returns what is to be said of options that mean nothing here, and are ignored.
+    """
+    ignored = []
     for name, option in OPTIONS.items():
         if option.modes and getattr(request, name) and mode.name not in option.modes:
-            raise UsageError(f"mode {mode.name} takes no {option.flags[0]}")
+            if not option.ignored:
+                raise UsageError(f"mode {mode.name} takes no {option.flags[0]}")
+            ignored.append(f"{option.short} means nothing to mode {mode.name}, and is ignored")
     for name in mode.needs:
         if not getattr(request, name):
-            raise UsageError(f"mode {mode.name} needs {mode.takes[name].words}")
+            raise UsageError(f"mode {mode.name} needs {mode.takes[name].short}")
     if request.image and request.profile:
         raise UsageError(f"IMAGE is given twice: {request.image!r}, and -p {request.profile!r}")
     if mode.image and not (request.image or request.profile):
@@ -144,6 +182,7 @@ def refuse_unfit(request: Request, mode: Mode) -> None:
         raise UsageError(unexpected(request.argument))
     if mode.argument and mode.argument[0] != "[" and not request.argument:
         raise UsageError(f"mode {mode.name} needs {mode.argument}, after the IMAGE")
+    return ignored
 
 
 def unexpected(*words: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from xcat_avs.build import building, info, logs, markers, steps, tables, writeba
 from xcat_avs.build.building import BuildFailed, Built
 from xcat_avs.build.job import BuildJob
 from xcat_avs.definitions.osimage import OsImage, check_tag_name
-from xcat_avs.errors import AvsError, UsageError
+from xcat_avs.errors import AvsError, Interrupted, UsageError
 from xcat_avs.modes import Mode
 from xcat_avs.pack.job import prepare, programs_of
 from xcat_avs.pack.packing import Tagged
@@ -66,9 +67,20 @@ def run(request: Request, site: Site) -> Report:
     with site.lock(image, "build"):
         # A store that cannot be used is known before the work, not after it.
         store = site.store_for_build(image, request.new_store)
-        stored = _build(request, site, job, store, message)
+        with _followed_by(f"`{_again(request)}` resumes the build"):
+            stored = _build(request, site, job, store, message)
         logs.forget(job.paths)
     return _finish(request, site, target, store, stored)
+
+
+@contextmanager
+def _followed_by(what: str) -> Iterator[None]:
+    """Say what to do after a signal in the block."""
+    try:
+        yield
+    except Interrupted as err:
+        err.following = what
+        raise
 
 
 def _defined(request: Request, site: Site) -> OsImage:
@@ -224,16 +236,17 @@ def _finish(request: Request, site: Site, target: OsImage, store: Store, stored:
 def _packed(request: Request, site: Site, tagged: Tagged, target: OsImage, done: Report) -> Report:
     """Pack the tag that -f has made. done: what was done before. Raises CreateFailed."""
     image, tag = tagged.image, tagged.tag
+    store_words = ["-s", request.store] if request.store else []
+    todo = shlex.join(["avsimage", "-c", "pack", image.name, "-t", tag.name, *store_words])
+    stored_words = f"the image is stored and tagged: pack it with `{todo}`"
     try:
-        packed = publish_tag(request, site, tagged, target)
+        with _followed_by(stored_words):
+            packed = publish_tag(request, site, tagged, target)
     except ServedError as err:
         done = Report([*done.blocks, *err.report.blocks], {**done.document, "packed": err.report.document})
         raise CreateFailed(err.text, err, done, kind="pack", next=err.next) from None
     except AvsError as err:
-        store_words = ["-s", request.store] if request.store else []
-        todo = shlex.join(["avsimage", "-c", "pack", image.name, "-t", tag.name, *store_words])
-        text = f"{err.text}; the image is stored and tagged: pack it with `{todo}`"
-        raise CreateFailed(text, err, done, kind="pack", next=todo) from None
+        raise CreateFailed(f"{err.text}; {stored_words}", err, done, kind="pack", next=todo) from None
     *blocks, last = done.blocks  # what is said of the pack goes on with what is said of the tag
     lines = [line for block in (last, *packed.blocks) for line in str(block).split("\n")]
     return Report([*blocks, report.as_lines(lines)], {**done.document, "packed": packed.document}, packed.code)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from xcat_avs.clock import local
 from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, RIGHT, Report, Table
 from xcat_avs.request import Request
 from xcat_avs.serve.sets import packed_as
 from xcat_avs.site import Site
-from xcat_avs.store import signatures
+from xcat_avs.store.tags import described
 
 
 def run(request: Request, site: Site) -> Report:
@@ -18,18 +20,15 @@ def run(request: Request, site: Site) -> Report:
     rows, documents, signers = [], [], []
     for tag in tags:
         served = packed.get(tag.name, [])
-        lines = tag.message.split("\n")
-        # The first line only says again who tagged what.
-        message = " ".join(lines[1:] if "; " in lines[0] else lines).strip()
         signed = signing.check(image, tag, manifest="")
-        signers.append(signed.short())
-        rows.append([tag.name, str(tag.source), local(tag.date), tag.author, ", ".join(served) or "-", message])
-        documents.append({**signatures.document(tag, signed), "packed": served})
-    headers = ["TAG", "REVISION", "DATE", "AUTHOR", "PACKED AS", "MESSAGE"]
-    if any(tag.signature for tag in tags):
-        for row, signer in zip([headers, *rows], ["SIGNED BY", *signers]):
-            row.insert(-1, signer)
-    block: object = Table(headers, rows, [LEFT, RIGHT, *[LEFT] * 5][: len(headers)]) if rows else "(no tags found)"
+        signers.append(signed.short() if tag.signature else "")
+        documents.append({**described(tag), "signature": asdict(signed), "packed": served})
+        message = documents[-1]["message"]
+        rows.append(
+            (tag.name, str(tag.source), local(tag.date), tag.author, ", ".join(served) or "-", signers[-1], message)
+        )
+    headers = ("TAG", "REVISION", "DATE", "AUTHOR", "PACKED AS", "SIGNED BY", "MESSAGE")
+    block: object = Table(headers, rows, [LEFT, RIGHT, *[LEFT] * 5], sparse=True) if rows else "(no tags found)"
     return Report([block], {"osimage": image.name, "tags": documents})
 
 

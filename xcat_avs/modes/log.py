@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, Optional
 
 from xcat_avs.clock import local
@@ -13,6 +12,7 @@ from xcat_avs.report import LEFT, RIGHT, Report, Table, short_size
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 from xcat_avs.store.protocol import Revision, Store
+from xcat_avs.store.tags import described
 
 
 def run(request: Request, site: Site) -> Report:
@@ -26,13 +26,13 @@ def run(request: Request, site: Site) -> Report:
             _or_dash(item["packages"]),
             "-" if item["bytes"] is None else short_size(item["bytes"]),
             ", ".join(item["tags"]) or "-",
-            item["message"].partition("\n")[2].strip() or item["message"].strip(),
+            item["message"],
         )
         for item in documents
     ]
     headers = ("REVISION", "DATE", "AUTHOR", "PACKAGES", "SIZE", "TAGS", "MESSAGE")
     align = [RIGHT, LEFT, LEFT, RIGHT, RIGHT, LEFT, LEFT]
-    block: object = Table(headers, rows, align) if rows else "(no revisions found)"
+    block: object = Table(headers, rows, align, sparse=True) if rows else "(no revisions found)"
     return Report([block], {"osimage": image.name, "revisions": documents})
 
 
@@ -44,7 +44,7 @@ def _history(store: Store, image: OsImage) -> list[dict[str, Any]]:
     built, tags = store.provenance(image), tags_by_revision(store.tags(image), revisions)
     return [
         {
-            **asdict(revision),
+            **described(revision),
             "packages": _number(built.get(revision.number, {}).get("packages")),
             "bytes": _number(built.get(revision.number, {}).get("bytes")),
             "tags": tags.get(revision.number, []),

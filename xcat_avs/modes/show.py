@@ -17,7 +17,7 @@ from xcat_avs.site import Site
 from xcat_avs.store import signatures
 from xcat_avs.store.protocol import Revision, Store, Version
 from xcat_avs.store.signatures import Signed
-from xcat_avs.store.tags import find_revision, find_tag
+from xcat_avs.store.tags import described, find_revision, find_tag, parted
 from xcat_avs.store.trees import INPUTS, stored_manifest
 from xcat_avs.system import records
 
@@ -41,7 +41,7 @@ def run(request: Request, site: Site) -> Report:
     else:
         revision = find_revision(request.revision, store, image)
         version = Version(revision=revision.number)
-    document["revision"] = asdict(revision)
+    document["revision"] = described(revision)
     facts += _revision_facts(revision)
     provenance = _json(store, image, version, "build_info/provenance.json")
     if provenance:
@@ -62,10 +62,14 @@ def run(request: Request, site: Site) -> Report:
 
 
 def _tag_document(tag: Tag, image: OsImage, site: Site, signed: Signed) -> dict[str, Any]:
-    """The tag, where it is served, and where and when it was."""
+    """The tag, where it is served, and where, from when and until when it was."""
     served = packed_as(image, site.targets()).get(tag.name, [])
-    history = [asdict(entry) for entry in site.journals() if (entry.source, entry.tag) == (image.name, tag.name)]
-    return {"tag": {**signatures.document(tag, signed), "packed": served}, "history": history}
+    history, entries = list[dict[str, Any]](), site.journals()
+    for number, entry in enumerate(entries):
+        if (entry.source, entry.tag) == (image.name, tag.name):
+            later = (other.date for other in entries[number + 1 :] if other.osimage == entry.osimage)
+            history.append({**asdict(entry), "until": next(later, "")})
+    return {"tag": {**described(tag), "signature": asdict(signed), "packed": served}, "history": history}
 
 
 def _tag_facts(tag: Tag, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -74,11 +78,10 @@ def _tag_facts(tag: Tag, document: Mapping[str, Any]) -> Iterator[tuple[str, str
     yield "Packed as:", ", ".join(document["tag"]["packed"]) or "-"
     for entry in document["history"]:
         because = f": {entry['message']}" if entry["message"] else ""
-        yield (
-            "Served:",
-            f"as {entry['osimage']} since {local(entry['date'])} ({entry['action']} by {entry['user']}){because}",
-        )
-    why = tag.message.partition("\n")[2].strip()
+        since, until = local(entry["date"]), local(entry["until"])
+        period = f"from {since} to {until}" if until else f"since {since}"
+        yield "Served:", f"as {entry['osimage']} {period} ({entry['action']} by {entry['user']}){because}"
+    why = parted(tag.message)[1]
     if why:
         yield "Tagged because:", why
 
@@ -87,7 +90,7 @@ def _revision_facts(revision: Revision) -> Iterator[tuple[str, str]]:
     yield "Revision:", str(revision.number)
     yield "Date:", local(revision.date)
     yield "Author:", revision.author
-    yield "Message:", revision.message.partition("\n")[2].strip() or revision.message
+    yield "Message:", parted(revision.message)[1] or revision.message
 
 
 def _build_facts(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

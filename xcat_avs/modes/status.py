@@ -9,7 +9,7 @@ from typing import Any
 
 from xcat_avs.clock import local
 from xcat_avs.definitions.osimage import OsImage
-from xcat_avs.errors import NoStoreError
+from xcat_avs.errors import NoStoreError, UsageError
 from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines
 from xcat_avs.request import Request
@@ -22,6 +22,8 @@ HEADERS = ("OSIMAGE", "TAG", "PACKED", "BY", "PREVIOUS", "COHERENT", "NODES", "N
 
 
 def run(request: Request, site: Site) -> Report:
+    if request.live and not site.definitions.xcat:
+        raise UsageError("--live asks the nodes by xdsh, and xCAT, which has it and knows the nodes, is not used here")
     images = [site.image(request)] if request.image or request.profile else _managed(request, site)
     working = _running([*images] if request.image or request.profile else site.definitions.osimages().values(), site)
     busy = [as_lines(_working(item) for item in working)] if working else []
@@ -39,7 +41,8 @@ def run(request: Request, site: Site) -> Report:
         documents.append(document)
         notes += _notes(state, document)
     align = [LEFT, LEFT, LEFT, LEFT, LEFT, LEFT, RIGHT, LEFT, LEFT, LEFT]
-    overview = Table(HEADERS, [_row(state, document) for state, document in zip(states, documents)], align)
+    rows = [_row(state, document, site.definitions.xcat) for state, document in zip(states, documents)]
+    overview = Table(HEADERS, rows, align, sparse=True)
     return Report([overview, *([as_lines(notes)] if notes else []), *busy], {"osimages": documents, "running": working})
 
 
@@ -87,10 +90,10 @@ def _newest(states: Sequence[Served], site: Site) -> dict[str, str]:
     return {name: tags[source.name] for name, source in sources.items()}
 
 
-def _row(state: Served, document: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(state: Served, document: Mapping[str, Any], xcat: bool) -> tuple[str, ...]:
     facts = (document["tag"], local(document["date"]), document["user"], document["previous"])
     due = "due" if state.nodeset_due else ""
-    cells = (*facts, state.coherent, str(len(state.nodes)), state.noderange, due, document["newest"])
+    cells = (*facts, state.coherent, str(len(state.nodes)) if xcat else "", state.noderange, due, document["newest"])
     return (state.image.name, *(cell or "-" for cell in cells))
 
 

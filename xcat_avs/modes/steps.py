@@ -14,7 +14,7 @@ from xcat_avs.errors import UsageError
 from xcat_avs.modes import Mode
 from xcat_avs.recipes.files import homes
 from xcat_avs.recipes.recipe import Recipe, Step, option_text
-from xcat_avs.report import LEFT, Report, Table, as_lines, folded
+from xcat_avs.report import LEFT, Report, Table, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site
 
@@ -57,7 +57,7 @@ def _listing(recipe: Recipe, site: Site, paths: bool) -> list[object]:
     ]
     if options:
         headers = ("STEP", "OPTION", "VALUE", "MEANING")
-        blocks.append(Table(headers, folded(headers, options), [LEFT] * 4))
+        blocks.append(Table(headers, options, [LEFT] * 4, folded=True))
     names = [str(path) if paths else _recipe_name(path, site) for path in recipe.files]
     numbered = [f"  {number}  {name}" for number, name in enumerate(names, 1)]
     return [*blocks, as_lines(["Recipes, the last one wins:", *numbered])]
@@ -70,7 +70,7 @@ def _table(title: str, steps: Sequence[Step], recipe: Recipe, paths: bool) -> Ta
         number = str(recipe.files.index(step.recipe) + 1) if step.recipe in recipe.files else ""
         rows.append((step.name, step.procedure.layer, number, step.procedure.doc))
     if not paths:
-        return Table(headers, folded(headers, rows), [LEFT] * 4)
+        return Table(headers, rows, [LEFT] * 4, folded=True)
     files = [str(step.procedure.path) for step in steps]
     return Table((*headers, "FILE"), [(*row, file) for row, file in zip(rows, files)], [LEFT] * 5)
 
@@ -78,7 +78,7 @@ def _table(title: str, steps: Sequence[Step], recipe: Recipe, paths: bool) -> Ta
 def _plan_table(title: str, actions: Sequence[Action[Any]]) -> Table:
     """What create -b would do."""
     headers, rows = (title, "ACTION", "REASON"), [(action.step.name, action.kind, action.reason) for action in actions]
-    return Table(headers, folded(headers, rows), [LEFT] * 3)
+    return Table(headers, rows, [LEFT] * 3, folded=True)
 
 
 def _recipe_name(path: Path, site: Site) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from xcat_avs.definitions.osimage import check_tag_name
 from xcat_avs.modes import Mode
 from xcat_avs.pack.signed import make_signed, said_of
 from xcat_avs.report import Report, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site
-from xcat_avs.store import signatures
-from xcat_avs.store.tags import default_name, find_revision, new_tag
+from xcat_avs.store.tags import default_name, described, find_revision, new_tag
 
 
 def run(request: Request, site: Site) -> Report:
@@ -19,13 +20,13 @@ def run(request: Request, site: Site) -> Report:
     revision = find_revision(request.revision, store, image)
     tag, signed = make_signed(request, site, store, image, new_tag(name, revision, site.identity, request.message))
     lines = [f"Tagged revision {tag.source} of {image.name} as {tag.name}", *said_of(signed)]
-    return Report([as_lines(lines)], {"osimage": image.name, **signatures.document(tag, signed)})
+    return Report([as_lines(lines)], {"osimage": image.name, **described(tag), "signature": asdict(signed)})
 
 
 MODE = Mode(
     "tag", "make an immutable tag of the newest, or of any, revision", run,
     {
-        "tag": "its name (default: YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER)", "revision": "the revision to tag (default: the newest)",
+        "tag": "its name (default: YYYY-MM-DD-HH-MM-SS-OSVERS-by-USER)", "revision": "the revision to tag (default: the newest)",
         "user": "who tags it (default: who is logged in)",
     },
 )  # fmt: skip

@@ -20,6 +20,7 @@ from xcat_avs.serve import journal, nodeset, publish, sets
 from xcat_avs.serve.journal import Change
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.site import Site
+from xcat_avs.store.tags import parted
 from xcat_avs.tree.gate import document as secret_document
 from xcat_avs.tree.gate import lines as secret_words
 from xcat_avs.tree.secrets import Finding
@@ -90,7 +91,7 @@ def serve(request: Request, site: Site, job: PackJob, tagged: Tagged) -> Report:
         moved = moved or finished
         with publish.served(site.progress.say, said):
             change = Change(target.image.name, "pack", name, moved or before, record=record)
-            why = tag.message.partition("\n")[2]
+            why = parted(tag.message)[1]
             problem = journal.record(site.journal_file(target.image), site.identity, change, why)
     lines = [*_packed_lines(record, moved, target.rootimgdir), *said_of(signed), *_secret_lines(gate.found)]
     if not job.xcat:

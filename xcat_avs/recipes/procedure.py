@@ -6,6 +6,7 @@ import ast
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -58,7 +59,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Procedure:
-    """One file that does one step. overridden: the one of the same name in the layer below, or None."""
+    """One file that does one step. overridden: the one of the same name in the layer below, or None.
+
+    packages: `rpm` or `deb`, where it has work in images of such packages only.
+    """
 
     name: str
     path: Path
@@ -67,6 +71,7 @@ class Procedure:
     options: Mapping[str, Option]
     source: bytes
     overridden: Any = None
+    packages: str = ""
     secrets: tuple[Secret, ...] = ()
 
     def declared_secrets(self) -> list[tuple[str, str, str, str]]:
@@ -83,9 +88,11 @@ def load(path: Path, layer: Layer, overridden: Any = None) -> Procedure:
     """Read one procedure file. Raises AvsError if it is no procedure, or not safe to run."""
     if not layer.trusted:
         trust.refuse(path)
-    source = path.read_bytes()
+    source, packages = path.read_bytes(), ""
     if path.suffix == ".py":
-        doc, options, secrets = _read_python(path, source)
+        module = _parsed(path, source)
+        doc, options = (ast.get_docstring(module) or "").strip().split("\n")[0], _options(path, module)
+        packages, secrets = _packages(path, module), _secrets(path, module)
     else:
         if not os.access(path, os.X_OK):
             raise AvsError(f"{path} is not executable; chmod 755 {path}")
@@ -97,43 +104,57 @@ def load(path: Path, layer: Layer, overridden: Any = None) -> Procedure:
         if not option.fits():
             raise AvsError(f"{path}: the default of the option {option.name} is none of its choices")
     return Procedure(
-        path.stem, path, layer.name, doc, options=options, source=source, overridden=overridden, secrets=secrets
-    )
+        path.stem, path, layer.name, doc, options=options, source=source, overridden=overridden, packages=packages, secrets=secrets,
+    )  # fmt: skip
 
 
-def _read_python(path: Path, source: bytes) -> tuple[str, dict[str, Option], tuple[Secret, ...]]:
+def _parsed(path: Path, source: bytes) -> ast.Module:
     try:
         module = ast.parse(source, str(path))
     except (SyntaxError, ValueError) as err:
         raise AvsError(f"{path} is no Python procedure: {err}") from None
-    doc = (ast.get_docstring(module) or "").strip().split("\n")[0]
-    functions = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
-    if "run" not in functions:
+    if "run" not in {node.name for node in module.body if isinstance(node, ast.FunctionDef)}:
         raise AvsError(f"{path} has no function run(ctx)")
-    try:
-        options = {name: _option(name, *fields) for name, fields in _constant(module, "OPTIONS", {}).items()}
-    except (ValueError, TypeError, AttributeError):
-        raise AvsError(
-            f'{path}: OPTIONS must be a plain {{"name": (default, "help")}}, a default a truth value, a whole number, a text or a list of '
-            'texts; with choices, of which the default is one, {"name": (default, "help", ("a", "b"))}'
-        ) from None
-    try:
-        secrets = tuple(_secret(*fields) for fields in _constant(module, "SECRETS", ()))
-    except (ValueError, TypeError, AttributeError):
-        raise AvsError(f'{path}: SECRETS must be a plain list of ("kind", "/path", "reason")') from None
-    return doc, options, secrets
+    return module
 
 
-def _constant(module: ast.Module, name: str, default: Any) -> Any:
-    """The plain value that a module gives to a name. Raises ValueError for what is none."""
-    for node in reversed(module.body):
+def _value(module: ast.Module, name: str, default: object) -> Any:
+    """What a module sets a name to. Raises ValueError where that is no plain value."""
+    for node in module.body:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
         if [ast.unparse(target) for target in targets] == [name]:
             assert isinstance(node, (ast.Assign, ast.AnnAssign))
-            return ast.literal_eval(node.value or ast.Constant(None))
+            default = ast.literal_eval(node.value or ast.Constant(None))
     return default
+
+
+def _options(path: Path, module: ast.Module) -> dict[str, Option]:
+    try:
+        return {name: _option(name, *fields) for name, fields in _value(module, "OPTIONS", {}).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise AvsError(
+            f'{path}: OPTIONS must be a plain {{"name": (default, "help")}}, a default a truth value, a whole number, a text or a list of '
+            'texts; with choices, of which the default is one, {"name": (default, "help", ("a", "b"))}'
+        ) from None
+
+
+def _packages(path: Path, module: ast.Module) -> str:
+    """PACKAGES: the kind of packages that the image must have, "" for any."""
+    with suppress(ValueError):
+        value = _value(module, "PACKAGES", "")
+        if value in ("", "rpm", "deb"):
+            return str(value)
+    raise AvsError(f'{path}: PACKAGES must be "rpm" or "deb"')
+
+
+def _secrets(path: Path, module: ast.Module) -> tuple[Secret, ...]:
+    """SECRETS: what it puts into an image on purpose."""
+    try:
+        return tuple(_secret(*fields) for fields in _value(module, "SECRETS", ()))
+    except (ValueError, TypeError, AttributeError):
+        raise AvsError(f'{path}: SECRETS must be a plain list of ("kind", "/path", "reason")') from None
 
 
 def _secret(kind: str, path: str, reason: str) -> Secret:

@@ -149,7 +149,8 @@ def load(image: OsImage, installdir: Path, base: Settings) -> Recipe:
     for section in parts.keys() & set(procedure.known(addon_layers)) - set(procedure.known(layers)):
         path = next((item[1] for item in parts[section].values()), Path("a recipe"))
         raise AvsError(f"{path}: [{section}] is the section of a step, and {section} is an add-on: [{ADDON}{section}]")
-    found = _found(steps, parts, layers, "procedure")
+    kinds = ("", image.version.packages)
+    found = tuple(step for step in _found(steps, parts, layers, "procedure") if step.procedure.packages in kinds)
     added = _found(addons, extras, addon_layers, "add-on")
     return Recipe(found, changed, tuple(file.path for file in files), added)
 

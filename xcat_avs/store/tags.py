@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Union
 
 from xcat_avs.definitions.osimage import OsImage, Tag, check_tag_name
 from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
@@ -11,10 +13,24 @@ from xcat_avs.identity import Identity
 from xcat_avs.store.protocol import NewTag, Revision, Store, Version
 
 LONGEST = 18  # digits of a revision number
+# What stands before the person's own words: who did what and when; with a tag of avs_image_mgr in place of any.
+BOOKKEEPING = re.compile(r"[^;]*; (?:Tag of revision \d+|Image rebuild completed at .*)|Tag created at \S+ by .*")
+
+
+def parted(message: str) -> tuple[str, str]:
+    """A message of the store as bookkeeping and the person's own words; either may be ""."""
+    first, _, rest = message.partition("\n")
+    return (first, rest.strip()) if BOOKKEEPING.fullmatch(first) else ("", message.strip())
+
+
+def described(item: Union[Tag, Revision]) -> dict[str, Any]:
+    """A tag or revision for programs, with the person's own words as its message."""
+    bookkeeping, message = parted(item.message)
+    return {**asdict(item), "message": message, "bookkeeping": bookkeeping}
 
 
 def default_name(image: OsImage, identity: Identity) -> str:
-    """YYYY-MM-DD-HH-MM-SS-RELEASE-by-USER, in local time."""
+    """YYYY-MM-DD-HH-MM-SS-OSVERS-by-USER, in local time."""
     user = re.sub(r"[^A-Za-z0-9._+-]", "-", identity.user)
     return f"{identity.stamp()}-{image.osvers}-by-{user}"
 

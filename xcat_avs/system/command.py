@@ -8,14 +8,14 @@ import signal
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Optional, Protocol, Union
 
 from xcat_avs.errors import CommandError, MissingError
-from xcat_avs.system import masking, provides
+from xcat_avs.system import masking, provides, suspend
 from xcat_avs.system.terminal import stdout_is, uninterrupted
 
 TAIL_LINES = 12
@@ -102,10 +102,8 @@ def _end(running: Sequence[Any]) -> None:
     deadline = time.monotonic() + GRACE
     for signum in (signal.SIGTERM, signal.SIGKILL):
         for command in running:
-            try:
+            with suppress(OSError):  # all of it is gone
                 os.killpg(command.pid, signum)
-            except OSError:
-                pass  # all of it is gone
         while any(command.process.is_alive()[0] for command in running) and time.monotonic() < deadline:
             time.sleep(0.02)
         deadline = time.monotonic() + GRACE
@@ -114,10 +112,9 @@ def _end(running: Sequence[Any]) -> None:
 def describe(code: int) -> str:
     """An exit code in words."""
     if code < 0:
-        try:
+        with suppress(ValueError):
             return f"was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was killed by signal {-code}"
+        return f"was killed by signal {-code}"
     return f"failed with exit code {code}"
 
 
@@ -183,18 +180,20 @@ class Group:
         if self._terms.progress:
             self._terms.progress.started(argv)
         self._argvs.append(argv)
-        self._running.append(_start(argv, self._env, self._cwd, stdin, out, err))
+        with suspend.starting():
+            self._running.append(_start(argv, self._env, self._cwd, stdin, out, err))
+            self._files.enter_context(suspend.leading(self._running[-1].pid))
 
     def wait(self) -> list[int]:
         """The exit codes of all. Raises CommandError that names those that are too late."""
-        started, timeout = time.monotonic(), self._terms.timeout
+        clock, timeout = suspend.Clock(), self._terms.timeout
         while late := [number for number, item in enumerate(self._running) if item.process.is_alive()[0]]:
-            if timeout and time.monotonic() - started > timeout:
+            if timeout and clock.seconds() > timeout:
                 _end(self._running)  # what it says meanwhile is of interest as well
                 names = dict.fromkeys(self._argvs[number][0] for number in late)
                 raise self.error(f"{' and '.join(names)} did not end within {timeout:g} s and was ended")
             # A twentieth of the time so far is what the end may be noticed too late.
-            time.sleep(min(max((time.monotonic() - started) / 20, 0.002), 0.1))
+            time.sleep(min(max(clock.seconds() / 20, 0.002), 0.1))
             if self._terms.progress:
                 self._terms.progress.tick(self._terms.log)
         ended, self._running = self._running, []

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Callable, Optional
 
 from xcat_avs.errors import AvsError
-from xcat_avs.system import descent, libc
+from xcat_avs.system import descent, libc, suspend
 from xcat_avs.system.octal import Octal
 
 CLONE_NEWNS = 0x00020000
@@ -68,7 +68,7 @@ def enter_private_namespace() -> Optional[int]:
     cwd = os.getcwd()
     with _told("cannot make a private namespace (is this root, with CAP_SYS_ADMIN?)"):
         libc.unshare(CLONE_NEWNS | CLONE_NEWPID)
-    parent = os.getpid()
+    parent, worker = os.getpid(), suspend.Worker()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     child = os.fork()
     if child == 0:
@@ -82,6 +82,7 @@ def enter_private_namespace() -> Optional[int]:
         _private = True
         with _told("cannot mount /proc"):
             libc.mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        worker.inside()
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return None
 
@@ -90,6 +91,7 @@ def enter_private_namespace() -> Optional[int]:
 
     for signum in FORWARDED:
         signal.signal(signum, forward)
+    worker.outside(child)
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)

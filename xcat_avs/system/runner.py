@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Optional
 
 from xcat_avs.errors import CommandError
+from xcat_avs.escape import first_lines
 from xcat_avs.system.command import PIPE_BUFFER, TAIL_LINES, Group, Terms, describe, need
 
 PIPE_SIZE = 1 << 20  # bytes
@@ -56,7 +57,7 @@ class Runner(Terms):
         env: added to the built environment. Raises CommandError (missing, failed, killed, timed out) with the log's last lines.
         """
         with Group(self, env, cwd) as group:
-            group.start(argv, None, group.log(" ".join(argv)), None)
+            group.start(argv, None, group.log(first_lines(argv)), None)
             code = group.wait()[0]
             if code and check:
                 raise group.error(f"{argv[0]} {describe(code)}")
@@ -98,7 +99,7 @@ class Runner(Terms):
         """
         with Group(self) as group:
             source = group.open(stdin, "rb")
-            err = group.log(f"{' '.join(argv)} < {stdin}")
+            err = group.log(f"{first_lines(argv)} < {stdin}")
             stream, out = group.pipe()
             with suppress(OSError):  # more than this user may have
                 fcntl.fcntl(out, F_SETPIPE_SZ, PIPE_SIZE)  # on a busy machine each change of process is a wait
@@ -121,7 +122,7 @@ class Runner(Terms):
         with Group(self, None, cwd) as group:
             source = group.open(stdin or os.devnull, "rb")
             target = group.open(stdout or os.devnull, "wb")
-            err = group.log(" | ".join(" ".join(argv) for argv in argvs))
+            err = group.log(" | ".join(map(first_lines, argvs)))
             for number, argv in enumerate(argvs, 1):
                 following, out = group.pipe() if number < len(argvs) else (None, target)
                 group.start(argv, source, out, err)

@@ -2,6 +2,7 @@
 
 import re
 
+PACKAGES = "deb"
 OPTIONS = {
     "mirrors": ((), "URLs of repositories; default: those that pkgdir of the definition names"),
     "suite": ("", "their suite; default: the image's own release"),

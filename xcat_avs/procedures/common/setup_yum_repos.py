@@ -2,6 +2,7 @@
 
 import re
 
+PACKAGES = "rpm"
 OPTIONS = {
     "keep": (False, "keep the repositories that packages of the image brought along"),
     "multilib": (False, "x86_64: leave it to yum or dnf to install 32-bit packages; no: keep them out"),

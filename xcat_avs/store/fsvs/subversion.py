@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
 from xcat_avs.errors import AvsError, CommandError, DamageError, NoStoreError, NotFoundError
+from xcat_avs.identity import login_name
 from xcat_avs.system import command, masking, mounts
 from xcat_avs.system.runner import QUIET, Output, Runner
 from xcat_avs.system.scratch import own_directory
@@ -24,6 +25,7 @@ from xcat_avs.system.scratch import own_directory
 NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
 EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
 ERRORS = re.compile(r"\bE\d{6}\b")
+NO_RIGHT = re.compile(r"\bE0000(?:13|01)\b|Permission denied")
 NO_REVISION = re.compile(r"E160006\b")
 OUT_OF_DATE = re.compile(r"[E(](155011|160028|170004|160024)\b")  # FSVS has the number in brackets
 # Errors of damaged data: wrong checksums, damaged records and indexes, files that end too early.
@@ -67,9 +69,16 @@ class Subversion:
         return output
 
     def _unusable(self, stderr: str) -> AvsError:
+        if NO_RIGHT.search(stderr) and self._local() and os.geteuid() != 0:
+            return self._forbidden()
         lines = [line for line in stderr.splitlines() if line.strip()]
         kind = DamageError if CORRUPT.search(stderr) else AvsError
         return kind(f"the store {self.repository} cannot be used:", lines[-5:])
+
+    def _forbidden(self) -> AvsError:
+        return AvsError(
+            f"the store {self.repository} is not open to {login_name()}: as a rule only root may use it; use sudo"
+        )
 
     def _local(self) -> Optional[Path]:
         """The directory of a file:// repository, or None for one on a server."""
@@ -99,7 +108,10 @@ class Subversion:
     def _absent(self) -> bool:
         """Whether a file:// repository does not exist or is an empty directory, as the mount point of its disk is."""
         path = self._local()
-        return path is not None and (not path.exists() or (path.is_dir() and not any(path.iterdir())))
+        try:
+            return path is not None and (not path.exists() or (path.is_dir() and not any(path.iterdir())))
+        except PermissionError:
+            raise self._forbidden() from None
 
     def identity(self) -> str:
         path = self._local()
