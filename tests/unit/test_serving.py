@@ -16,7 +16,7 @@ from xcat_avs.serve import nodeset
 from xcat_avs.serve.nodeset import Outcome
 from xcat_avs.site import Site
 
-SITE = cast(Site, SimpleNamespace(definitions=None))
+SITE = cast(Site, SimpleNamespace(definitions=None, runner=lambda: None))
 IMAGE = OsImage("img.prod", {})
 
 
