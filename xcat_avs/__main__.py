@@ -6,12 +6,15 @@ import os
 import signal
 import sys
 
+SPARE = 1 << 20  # bytes, given back where memory ends: the words of the error need some
+
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is begun yet: Ctrl-C just ends it, without a traceback
 
 
 def main() -> None:
     """The command `avsimage`."""
+    spare = [bytearray(SPARE)]
     try:
         _take_bytes_as_they_are()
         from xcat_avs.cli import main as run
@@ -22,6 +25,7 @@ def main() -> None:
     except OSError as err:
         sys.exit(f"Error: avsimage cannot be started: {err}")
     except (ImportError, MemoryError, SystemError) as err:  # what Python does without memory
+        spare.clear()
         sys.exit(f"Error: there is not enough memory; is it limited (ulimit -v)? {err or ''}".rstrip())
 
 

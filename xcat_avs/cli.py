@@ -16,10 +16,10 @@ from typing import Any, Callable, Optional, Union
 
 from xcat_avs import __version__, modes, report
 from xcat_avs.errors import AvsError, Interrupted, SetupError, UsageError
-from xcat_avs.escape import is_text, printable_lines
+from xcat_avs.escape import is_text, masked, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
-from xcat_avs.request import OPTIONS, Request, placed
+from xcat_avs.request import OPTIONS, Request, completed, placed
 from xcat_avs.system import mounts
 from xcat_avs.system.progress import Progress
 
@@ -76,7 +76,7 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(add_help_option=False)(_command(typer, parsed.update))
-    words, pattern = current(argv)
+    words, pattern = current(completed(argv))
     try:
         app(args=words, standalone_mode=False)
     except Exception as err:
@@ -129,7 +129,7 @@ def _checked(name: str, value: str) -> str:
     value = value if path else _typed(value)
     if not is_text(value.translate(AS_BYTES) if path else value):
         raise UsageError(f"the value of {_flag(name)} is not UTF-8 text or holds control characters: {value!a}")
-    return value
+    return masked(value) if name == "message" else value  # it is stored, and other programs are given it
 
 
 def _flag(name: str) -> str:

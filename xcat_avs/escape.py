@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import re
+
 NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 SPACES = "\u00a0\u3000"  # no more than spaces, and common in some languages
+# A user and a password in a URL. The @REVISION of Subversion is none: a port and a slash are before it. A password with a
+# slash in it is no valid one, but a password.
+URL_PASSWORD = re.compile(r"(://[^\s/:@\"\[]*):(?:[^\s/\"]*@|(?!\d+/)[^\s\"]*@)")
+MASK = r"\1:***@"
+
+
+def masked(text: str) -> str:
+    """text with *** in place of each password of a URL; the user stays."""
+    return URL_PASSWORD.sub(MASK, text) if "://" in text else text
 
 
 def printable(text: str, keep: str = SPACES) -> str:
-    """text as one line that shows all there is in it and steers nothing.
+    """text as one line that shows all there is in it, but passwords of URLs, and steers nothing.
 
     What is not printable (controls, new lines, what changes the direction of writing or has no width) comes out as
     `\\n`, `\\x1b` or `\\u202e`, a byte of a name that is not UTF-8 as `\\xe9`. What is printable stays, and so does a
     text that came out of here before. keep: other characters that stay.
     """
+    text = masked(text)
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in keep else _escaped(char) for char in text)

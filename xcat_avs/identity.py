@@ -47,10 +47,6 @@ class Identity:
         """When it was asked, in local time, as a part of a name: `2026-11-23-04-05-06`."""
         return parse_utc(self.started).astimezone().strftime("%Y-%m-%d-%H-%M-%S")
 
-    def process(self) -> str:
-        """For the one who finds a lock taken."""
-        return f"{self.user} (process {self.pid} on {self.host}, since {self.started})"
-
     def real(self) -> str:
         """Who that is to the system."""
         sudo = f", through sudo from {self.sudo_user}" if self.sudo_user else ""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
-from xcat_avs.escape import printable, printable_lines
+from xcat_avs.escape import masked, printable, printable_lines
 
 RIGHT, LEFT = "right", "left"
 # A padded header is the only way to give a column a least width; tabulate strips spaces.
@@ -118,13 +118,22 @@ def _text(block: object, terminal: bool) -> str:
     if isinstance(block, Table):
         return render(block)
     if isinstance(block, Raw):
-        return printable_lines(block.text) if terminal else block.text
+        return printable_lines(block.text) if terminal else masked(block.text)
     return printable_lines(str(block))
 
 
 def to_json(report: Report) -> str:
     """The report for programs: one document."""
-    return json.dumps(report.document, indent=2, sort_keys=True, ensure_ascii=True) + "\n"
+    return json.dumps(_masked(report.document), indent=2, sort_keys=True, ensure_ascii=True) + "\n"
+
+
+def _masked(value: Any) -> Any:
+    """A document without the passwords of URLs."""
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, dict):
+        return {_masked(key): _masked(item) for key, item in value.items()}
+    return [_masked(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def mebibytes(size: int) -> str:

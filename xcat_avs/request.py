@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ class Option:
     """flags: how it is given, the first one in messages. value: what its value is called; empty for a switch.
 
     modes: those that take it; empty for all. path: its value names files, and so need not be UTF-8.
+    bare: its value where it is given without one; empty where it needs one.
     """
 
     flags: tuple[str, ...]
@@ -20,6 +21,7 @@ class Option:
     help: str = ""
     modes: tuple[str, ...] = ()
     path: bool = False
+    bare: str = ""
 
     @property
     def words(self) -> str:
@@ -27,10 +29,10 @@ class Option:
         return f"{'|'.join(self.flags)} {self.value}".rstrip()
 
 
-def _option(words: str, help: str, modes: str = "", path: bool = False) -> Any:
+def _option(words: str, help: str, modes: str = "", path: bool = False, bare: str = "") -> Any:
     """A field that is an option. words: its usage. modes: names parted by spaces."""
     flags, _, value = words.partition(" ")
-    found = Option(tuple(flags.split("|")), value, help, modes=tuple(modes.split()), path=path)
+    found = Option(tuple(flags.split("|")), value, help, modes=tuple(modes.split()), path=path, bare=bare)
     return dataclasses.field(default="" if value else False, metadata={"option": found})
 
 
@@ -47,6 +49,9 @@ class Request:
     tag: str = _option("-t TAG", "the tag", "tag show pack rollback verify diff files cat checkout logs")
     revision: str = _option("-r REV", "the revision (default: the newest)", "tag show diff files cat checkout logs")
     message: str = _option("-m MESSAGE", "why, for the history", "create tag rollback")
+    sign: str = _option(
+        "--sign [KEY]", "sign the tag (default: with [sign] key, or else gpg's own)", "create tag", bare="default"
+    )
     user: str = _option("-u USER", "who does it (default: who is logged in)", "create tag pack rollback")
     resume: bool = _option("-b", "resume a build that failed: repeat only what is not done, or changed", "create steps")
     source: str = _option(
@@ -98,3 +103,10 @@ def placed(parsed: Mapping[str, Any]) -> dict[str, Any]:
     words = list(parsed["image"] or [])
     images = 0 if parsed["profile"] and len(words) == 1 else 1
     return {**parsed, "image": words[:images], "argument": words[images:]}
+
+
+def completed(argv: Sequence[str]) -> list[str]:
+    """The words of a command line, with its value for each option that stands there without one: nothing follows, or an option."""
+    bare = {flag: f"{flag}={option.bare}" for option in OPTIONS.values() if option.bare for flag in option.flags}
+    following = [*argv[1:], "-"]
+    return [bare.get(word, word) if after.startswith("-") else word for word, after in zip(argv, following)]

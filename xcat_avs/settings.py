@@ -24,7 +24,19 @@ ETC_CONF = Path("/etc/xcat/avs.conf")
 WORD = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 LOCALE = r"[A-Za-z0-9_][A-Za-z0-9_.@-]*"
 SIZE = r"[0-9]+[kmgKMG]?"
+GLOB = r"[A-Za-z0-9_.+~*?\[\]!-]+"
 ARGUMENT = r"-[A-Za-z0-9_.,:=/+@%~*?-]+"
+# Kind, pattern of paths, reason, and who says so.
+AllowedSecret = tuple[str, str, str, str]
+# Keys that packages make when they are installed, of certificates that nothing trusts.
+MADE_BY_PACKAGES = tuple(
+    ("private-key", path, "of a self-signed certificate that nothing trusts", f"the default for the package {package}")
+    for path, package in (
+        ("/etc/ssl/private/ssl-cert-snakeoil.key", "ssl-cert"),
+        ("/etc/pki/tls/private/localhost.key", "mod_ssl"),
+        ("/etc/pki/tls/private/postfix.key", "postfix"),
+    )
+)
 
 
 def _setting(section: str, name: str, default: Any, help: str, choices: tuple[str, ...] = (), pattern: str = "") -> Any:
@@ -86,6 +98,9 @@ class Settings:
         "image", "filesystem_modules", (), "file systems in the initrd", pattern=WORD
     )
     root_size: str = _setting("image", "root_size", "", "most that the nodes' root file system may hold", pattern=SIZE)
+    refuse_stored_secrets: bool = _setting(
+        "image", "refuse_secrets", False, "commit no image with a secret that [secrets] does not allow"
+    )
     module_signing_key: str = _setting("image", "module_signing_key", "", "private key that signs kernel modules")
     module_signing_certificate: str = _setting("image", "module_signing_certificate", "", "certificate of that key")
     system_name: str = _setting("image", "system_name", "", "what the cluster is called", pattern=WORD)
@@ -106,6 +121,22 @@ class Settings:
         "its compression; auto: gzip, or packimage's own",
         ("auto", "gzip", "pigz", "zstd", "xz"),
     )
+    refuse_secrets: bool = _setting(
+        "pack", "refuse_secrets", True, "serve no image with a secret that [secrets] does not allow"
+    )
+    secrets: tuple[AllowedSecret, ...] = dataclasses.field(
+        default=MADE_BY_PACKAGES, metadata={"help": "[secrets]: which may be in an image, and why"}
+    )
+    require_signature: tuple[str, ...] = _setting(
+        "pack",
+        "require_signature",
+        (),
+        "osimages that serve nothing but tags with a good signature: patterns, or yes for all",
+        pattern=GLOB,
+    )
+    sign_key: str = _setting("sign", "key", "", "what signs each tag: a key of gpg, or the path of an ssh key")
+    allowed_signers: str = _setting("sign", "allowed_signers", "", "who may sign by ssh, and by which keys")
+    keyring: str = _setting("sign", "keyring", "", "the public keys of those who may sign by gpg")
     os_names: OsNames = dataclasses.field(
         default=(), metadata={"help": "[osvers]: a site's own names of distributions, and what those are like"}
     )
@@ -113,13 +144,13 @@ class Settings:
 
 FILES = ("rinse_packages", "module_signing_key", "module_signing_certificate")
 OPTIONAL_PATHS = (
-    "definitions", "installdir", "tftpdir", *FILES,
+    "definitions", "installdir", "tftpdir", "allowed_signers", "keyring", *FILES,
 )  # fmt: skip
 FIELDS = {
     (f.metadata["section"], f.metadata["name"]): f for f in dataclasses.fields(Settings) if "section" in f.metadata
 }
-OSVERS = "osvers"  # the one section whose names are the site's own
-SECTIONS = (*dict.fromkeys(section for section, _ in FIELDS), OSVERS)
+SECRETS, OSVERS = "secrets", "osvers"  # the sections whose names are the site's own
+SECTIONS = (*dict.fromkeys(section for section, _ in FIELDS), SECRETS, OSVERS)
 
 
 def read_ini(path: Path) -> configparser.ConfigParser:
@@ -170,6 +201,9 @@ def overlay_settings(settings: Settings, values: Mapping[str, Mapping[str, str]]
         if section == OSVERS:
             changes["os_names"] = _os_names(settings.os_names, items, origin)
             continue
+        if section == SECRETS:
+            changes["secrets"] = _secrets(settings.secrets, items, origin)
+            continue
         for name, text in items.items():
             field = FIELDS.get((section, name))
             if field is None:
@@ -209,6 +243,19 @@ def _os_names(names: OsNames, items: Mapping[str, str], origin: str) -> OsNames:
         except AvsError as err:
             raise err.prefixed(f"{origin}: [{OSVERS}] ") from None
     return tuple((name, like) for name, like in {**dict(names), **items}.items() if like)
+
+
+def _secrets(allowed: tuple[AllowedSecret, ...], items: Mapping[str, str], origin: str) -> tuple[AllowedSecret, ...]:
+    """What is allowed with what one file allows; an empty reason takes an entry away."""
+    entries = {item[:2]: item for item in allowed}
+    for name, reason in items.items():
+        words = name.split()
+        if len(words) != 2 or not words[1].startswith(("/", "**/")):
+            raise AvsError(f"{origin}: [{SECRETS}] has {name!r}; it takes lines KIND /PATH = REASON")
+        if not reason and (words[0], words[1]) not in entries:
+            raise AvsError(f"{origin}: [{SECRETS}] {name} has no reason, without which nothing is allowed")
+        entries[words[0], words[1]] = (words[0], words[1], " ".join(reason.split()), origin)
+    return tuple(item for item in entries.values() if item[2])
 
 
 def sections(parser: configparser.ConfigParser) -> dict[str, dict[str, str]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
@@ -21,11 +21,20 @@ from xcat_avs.request import Request
 from xcat_avs.serve import journal, place, sets
 from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.serve.sets import Target
-from xcat_avs.settings import Settings, load_settings, load_site_settings, overlay_settings, refuse_writable
-from xcat_avs.store import evidence
+from xcat_avs.settings import (
+    AllowedSecret,
+    Settings,
+    load_settings,
+    load_site_settings,
+    overlay_settings,
+    refuse_writable,
+)
+from xcat_avs.store import evidence, signatures
 from xcat_avs.store.fsvs.store import FsvsStore
 from xcat_avs.store.protocol import Store
+from xcat_avs.store.signatures import DEFAULT, Signing
 from xcat_avs.system import locks, scratch, trust
+from xcat_avs.system.locks import Holder
 from xcat_avs.system.progress import Progress
 from xcat_avs.system.runner import Runner
 from xcat_avs.xcat import private, programs
@@ -62,6 +71,11 @@ def _set_up() -> Iterator[None]:
         yield
     except AvsError as err:
         raise SetupError(err.text, err.tail, err.log) from None
+
+
+def _served_lock(rootimgdir: Path) -> Path:
+    """The lock of a served directory. It is beside it, for machines with a state directory each may share it."""
+    return rootimgdir.parent / f".{rootimgdir.name}.avs-lock"
 
 
 @dataclass(frozen=True)
@@ -159,6 +173,20 @@ class Site:
         self.refuse_writable(image, settings)
         return settings
 
+    def signing(self, request: Request) -> Signing:
+        """How tags are signed and checked. Of --sign counts the key; without one, or without --sign, that of the settings."""
+        chosen = self.settings
+        key = chosen.sign_key if request.sign in ("", DEFAULT) else request.sign
+        return Signing(
+            key=key or request.sign, allowed=chosen.allowed_signers, keyring=chosen.keyring,
+            work=chosen.state / "fsvs", runner=self.runner(),
+        )  # fmt: skip
+
+    def signature_required(self, image: OsImage) -> bool:
+        """Whether an osimage serves nothing but tags with a good signature."""
+        settings = recipe.image_settings(image, self.definitions.installdir, self.settings)
+        return signatures.required(settings.require_signature, image)
+
     def refuse_writable(self, image: OsImage, settings: Settings) -> None:
         """Refuse files that others may write, among those that the definition and the settings name."""
         refuse_writable(image, settings)
@@ -168,6 +196,16 @@ class Site:
             return recipe.load(image, self.definitions.installdir, self.settings)
         except AvsError as err:
             raise err.prefixed(f"{image.name}: ") from None
+
+    def declared_secrets(self, image: OsImage, steps: Iterable[str], addons: Iterable[str]) -> Sequence[AllowedSecret]:
+        """What may be in an image by its own recipe, and because procedures of these names put it there on purpose."""
+        installdir = self.definitions.installdir
+        own = recipe.image_settings(image, installdir, self.settings).secrets
+        names = ((steps, False), (addons, True))
+        return [
+            *own,
+            *(item for given, kind in names for item in recipe.declared_secrets(image, installdir, given, kind)),
+        ]
 
     def store(self, recognize: bool = True) -> Store:
         """The store; a warning where it is another one than before. recognize: look, which asks a server once more."""
@@ -214,8 +252,25 @@ class Site:
         past = {"build": "built", "pack": "packed"}[activity]
         self.private(self.settings.state)
         path = self.settings.state / "locks" / f"{image.name}.{activity}"
-        with locks.locked(path, f"{image.name} is being {past} by", self.identity.process()):
+        with locks.locked(path, f"{image.name} is being {past} by", self._holder()) as tell, self.progress.told(tell):
             yield
+
+    def _holder(self) -> Holder:
+        """This process, for the one who finds a lock taken."""
+        who = self.identity
+        return Holder(who.user, who.pid, who.host, since=who.started)
+
+    def running(self, image: OsImage) -> Mapping[str, Holder]:
+        """Who builds and who packs an osimage now: `build`, `pack` -> the holder of its lock.
+
+        A pack is that of another machine as well, where that serves from the same directory.
+        """
+        paths = [
+            (activity, self.settings.state / "locks" / f"{image.name}.{activity}") for activity in ("build", "pack")
+        ]
+        paths.append(("pack", _served_lock(self.target(image).rootimgdir)))
+        found = [(activity, locks.holder(path)) for activity, path in paths]
+        return {activity: holder for activity, holder in reversed(found) if holder}
 
     @contextmanager
     def checkout(self, image: OsImage) -> Iterator[Path]:
@@ -225,15 +280,23 @@ class Site:
         with ExitStack() as stack:
             try:
                 stack.enter_context(
-                    locks.locked(kept / "lock", f"the checkout of {image.name} is used", self.identity.process())
+                    locks.locked(kept / "lock", f"the checkout of {image.name} is used by", self._holder())
                 )
             except locks.Busy:
                 kept = stack.enter_context(scratch.own_directory(kept, OWN_CHECKOUT))
             yield kept / "tree"
 
-    def image_lock(self, rootimgdir: Path) -> AbstractContextManager[None]:
-        """xCAT's own lock on an image directory, where xCAT is."""
-        return private.image_lock(rootimgdir, self.identity.pid) if self.definitions.xcat else nullcontext()
+    @contextmanager
+    def image_lock(self, rootimgdir: Path) -> Iterator[None]:
+        """One pack or rollback at a time of a directory that is served, by whichever machine; and xCAT's own lock, where xCAT is."""
+        with ExitStack() as stack:
+            if rootimgdir.parent.is_dir():
+                what = f"{rootimgdir} is being changed by"
+                lock = locks.locked(_served_lock(rootimgdir), what, self._holder(), passing=True)
+                stack.enter_context(self.progress.told(stack.enter_context(lock)))
+            if self.definitions.xcat:
+                stack.enter_context(private.image_lock(rootimgdir, self.identity.pid))
+            yield
 
     def runner(self, log: Optional[Path] = None) -> Runner:
         """How programs are run here. log: takes what they say."""
@@ -264,13 +327,10 @@ class Site:
         own = [self.settings.state / name / image.name for name in ("builds", "checkouts", "staging")]
         return [*own, *sets.directories(rootimgdir, image.name)]
 
-    def running(self) -> dict[str, dict[str, str]]:
-        """Osimage -> `build` or `pack` where one runs -> who does it, since when."""
-        found: dict[str, dict[str, str]] = {}
-        for name, holder in locks.holders(self.settings.state / "locks").items():
-            image, _, activity = name.rpartition(".")
-            found.setdefault(image, {})[activity] = holder
-        return found
+    def all_running(self) -> dict[str, dict[str, str]]:
+        """Osimage -> `build` or `pack` where one runs -> who does it, since when, in words."""
+        found = {name: self.running(image) for name, image in self.definitions.osimages().items()}
+        return {name: {what: str(who) for what, who in holders.items()} for name, holders in found.items() if holders}
 
     def local_store(self) -> Optional[Path]:
         """The directory of the store, where it is on this machine."""

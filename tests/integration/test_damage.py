@@ -20,7 +20,7 @@ from integration.harness import (
     wait_until,
 )
 from xcat_avs.store.protocol import Version
-from xcat_avs.system.locks import locked
+from xcat_avs.system.locks import Holder, locked
 
 pytestmark = pytest.mark.slow
 
@@ -148,7 +148,7 @@ def test_flipped_bit_in_the_repository(
 def test_verifies_at_once_and_one_that_is_killed(installation: Installation, packed: dict[str, str]) -> None:
     """While the kept checkout is used, each has one of its own; what a killed one leaves goes with the next run."""
     kept = installation.kept.parent
-    with locked(kept / "lock", "used", "a test"):
+    with locked(kept / "lock", "used", Holder("a test", 1, "here", "then")):
         runs = [installation.start("verify", PROFILE, "-t", "t1") for _ in range(3)]
         runs.append(installation.start("pack", PROFILE, "-t", "t1", "--force"))
         results = [installation.finish(run) for run in runs]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from fakes.node import ManagementNode, osimage
 
-from xcat_avs.system.locks import locked
+from xcat_avs.system.locks import Holder, locked
 
 pytestmark = pytest.mark.slow
 PROD, TEST, INSTALL = osimage("example.prod"), osimage("example.test"), "rocky9.4-x86_64-install-compute"
@@ -71,7 +71,8 @@ def test_it_asks_no_more_for_many_than_for_one(node: ManagementNode) -> None:
 
 def test_who_builds(node: ManagementNode) -> None:
     (node.state / "locks").mkdir(exist_ok=True)
-    with locked(node.state / f"locks/{TEST}.build", "", "alice (process 7 on here, since now)"):
+    holder = Holder("alice", 7, "here", since="now")
+    with locked(node.state / f"locks/{TEST}.build", "", holder):
         image = node.run("images", "example.test", "--json").document["osimages"][0]
         assert image["running"] == {"build": "alice (process 7 on here, since now)"}
         assert "build by alice (process 7 on here, since now)" in node.run("images").stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -12,43 +13,47 @@ from pathlib import Path
 import pytest
 
 from xcat_avs.errors import AvsError
-from xcat_avs.system.locks import locked
+from xcat_avs.system.locks import Holder, locked
 
 TOP = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys
 from pathlib import Path
-from xcat_avs.system.locks import locked
-with locked(Path(sys.argv[1]), "it is held by", "first"):
+from xcat_avs.system.locks import Holder, locked
+with locked(Path(sys.argv[1]), "it is held by", Holder("first", 1, "here", "then")):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
+def by(user: str) -> Holder:
+    return Holder(user, 1, "here", "then")
+
+
 def test_the_second_is_told_who_and_the_third_gets_it(tmp_path: Path) -> None:
     path = tmp_path / "a/b/lock"
-    with locked(path, "x is being built by", "alice (process 1 on here, since then)"):
+    with locked(path, "x is being built by", by("alice")):
         told = r"^x is being built by alice \(process 1 on here, since then\); wait until"
-        with pytest.raises(AvsError, match=told), locked(path, "x is being built by", "bob"):
+        with pytest.raises(AvsError, match=told), locked(path, "x is being built by", by("bob")):
             pytest.fail("held twice")
-        with locked(tmp_path / "a/b/other", "y is being built by", "bob"):
+        with locked(tmp_path / "a/b/other", "y is being built by", by("bob")):
             pass
-    with locked(path, "x is being built by", "carol"):
-        assert path.read_text() == "carol"
+    with locked(path, "x is being built by", by("carol")):
+        assert json.loads(path.read_text())["user"] == "carol"
     assert path.read_text() == ""
 
 
 def test_an_error_within_frees_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with pytest.raises(RuntimeError, match="within"), locked(path, "x by", "a long name of the first one"):
+    with pytest.raises(RuntimeError, match="within"), locked(path, "x by", by("a long name of the first one")):
         raise RuntimeError("within")
-    with locked(path, "x by", "b"):
-        assert path.read_text() == "b"
+    with locked(path, "x by", by("b")):
+        assert json.loads(path.read_text())["user"] == "b"
 
 
 def test_nobody_else_reads_or_gets_it(tmp_path: Path) -> None:
     path = tmp_path / "locks/lock"
-    with locked(path, "x by", "a"):
+    with locked(path, "x by", by("a")):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         descriptors = [name for name in os.listdir("/proc/self/fd") if _is(name, path)]
@@ -70,23 +75,26 @@ def test_death_frees_it(tmp_path: Path, how: signal.Signals) -> None:
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=TOP) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(AvsError, match="it is held by first"), locked(path, "it is held by", "second"):
+        with pytest.raises(AvsError, match="it is held by first"), locked(path, "it is held by", by("second")):
             pytest.fail("held twice")
         holder.send_signal(how)
         holder.wait(5)
-        with locked(path, "it is held by", "second"):
+        with locked(path, "it is held by", by("second")):
             pass
 
 
 def test_odd_holders(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with locked(path, "x by", "ü\udcff"):
-        with pytest.raises(AvsError) as caught, locked(path, "x by", "b"):
+    with locked(path, "x by", by("ü\udcff")):
+        with pytest.raises(AvsError) as caught, locked(path, "x by", by("b")):
             pytest.fail("held twice")
         str(caught.value).encode("utf-8")
 
 
 def test_a_place_that_cannot_be_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises((OSError, AvsError), match=str(tmp_path / "file")), locked(tmp_path / "file/lock", "x by", "a"):
+    with (
+        pytest.raises((OSError, AvsError), match=str(tmp_path / "file")),
+        locked(tmp_path / "file/lock", "x by", by("a")),
+    ):
         pytest.fail("locked below a file")

@@ -15,17 +15,8 @@ from xcat_avs.serve import journal, sets
 from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.store.fsvs import answers
 from xcat_avs.store.protocol import Summary
-from xcat_avs.system import disk, locks
+from xcat_avs.system import disk
 from xcat_avs.system.runner import QUIET
-
-
-def test_who_holds_a_lock(tmp_path: Path) -> None:
-    assert locks.holders(tmp_path / "locks") == {}
-    (tmp_path / "locks").mkdir()
-    (tmp_path / "locks/killed.build").write_text("alice (process 1 on host, since then)")
-    with locks.locked(tmp_path / "locks/a.build", "a is being built by", "bob (process 2)"):
-        assert locks.holders(tmp_path / "locks") == {"a.build": "bob (process 2)"}
-    assert locks.holders(tmp_path / "locks") == {}
 
 
 def test_sizes_on_disk(tmp_path: Path) -> None:

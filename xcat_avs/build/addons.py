@@ -36,9 +36,9 @@ def run_addons(job: BuildJob, actions: Sequence[Action[AddonResult]], done: list
             mounts.remove_tree(old)
     before: list[PackageList] = []  # read when the first one is built
 
-    def work(action: Action[AddonResult]) -> AddonResult:
+    def work(action: Action[AddonResult], place: str) -> AddonResult:
         name, log = action.step.name, job.paths.addon_log(action.step.name)
-        with showing(job.progress, f"{ADDON} {name}"), failing(ADDON, name, log):
+        with showing(job.progress, f"{ADDON} {name}", place), failing(ADDON, name, log):
             if not before:
                 before.append(packages.examine(job.paths.root)[0])
             return _build(job, Running(action, log), before[0])

@@ -22,7 +22,7 @@ from xcat_avs.generate import Generator, Job, existing, lent
 from xcat_avs.recipes.procedure import Procedure
 from xcat_avs.recipes.recipe import Recipe
 from xcat_avs.settings import Settings
-from xcat_avs.system import mounts, trust
+from xcat_avs.system import masking, mounts, trust
 from xcat_avs.system.chroot import chroot_mounts
 from xcat_avs.system.progress import Progress
 from xcat_avs.system.runner import Runner
@@ -65,14 +65,14 @@ class BuildContext(ImageServices):
     def say(self, text: str) -> None:
         """A line for the step's log, and for the user with -V."""
         with open(self.log, "a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
+            stream.write(masking.text(text) + "\n")
         self.progress.verbose(f"{self.procedure.name}: {text}")
 
     def report(self, *lines: str) -> None:
         """Lines for the report of the create, below its table."""
         self.paths.results.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(self.paths.report(self.procedure.name), "a", encoding="utf-8") as stream:
-            stream.writelines(f"{line}\n" for line in lines)
+            stream.writelines(f"{masking.text(line)}\n" for line in lines)
         for line in lines:
             self.say(line)
 
@@ -282,7 +282,7 @@ def perform(ctx: BuildContext) -> None:
 def _apart(log: Path) -> Iterator[None]:
     """Run a procedure so that its prints go to its log, and that what it changes of this process is undone."""
     variables, directory, mask = dict(os.environ), os.getcwd(), os.umask(0o022)
-    with open(log, "a", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
+    with masking.appended(log), open(log, "a", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
         saved = os.dup(1)
         os.dup2(stream.fileno(), 1)  # for what it starts itself
         try:

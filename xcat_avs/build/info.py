@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
@@ -17,7 +16,7 @@ from xcat_avs.build.paths import BuildPaths
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.recipes.procedure import Procedure
 from xcat_avs.recipes.recipe import Recipe
-from xcat_avs.system import mounts
+from xcat_avs.system import masking, mounts
 from xcat_avs.tree import packages, scan
 
 
@@ -36,18 +35,18 @@ def write_build_info(job: BuildJob, built: Built, report: str, provenance: Mappi
     info = paths.tree / "build_info"
     mounts.remove_tree(info)
     (info / "logs").mkdir(parents=True)
-    (info / "report").write_text(report, encoding="utf-8")
+    masking.write(info / "report", report)
     for name, rows in (("steps.json", built.steps), ("addons.json", built.addons)):
         if rows or name == "steps.json":
             text = json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n"
-            (info / name).write_text(text, encoding="utf-8")
+            masking.write(info / name, text)
     installed, problem = packages.examine(paths.root)
     (paths.tree / packages.STORED).write_text(packages.dump(installed), encoding="utf-8")
     facts = {**provenance, "packages": len(installed), "bytes": scan.tree_size(str(paths.root))}
-    (info / "provenance.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    masking.write(info / "provenance.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
     for log in [*(step.log for step in built.steps), *(addon.log for addon in built.addons)]:
         if os.path.exists(log):
-            shutil.copyfile(log, info / "logs" / os.path.basename(log))
+            masking.copy(Path(log), info / "logs" / os.path.basename(log))
     _write_inputs(info / "inputs", built.image, job.recipe)
     return problem
 
@@ -55,17 +54,17 @@ def write_build_info(job: BuildJob, built: Built, report: str, provenance: Mappi
 def _write_inputs(inputs: Path, image: OsImage, recipe: Recipe) -> None:
     """What the version came from: recipe, procedures, definition, and the files that it names."""
     (inputs / "procedures").mkdir(parents=True)
-    (inputs / "recipe.conf").write_text(recipe.text(), encoding="utf-8")
-    (inputs / "osimage.stanza").write_text(image.stanza(), encoding="utf-8")
+    masking.write(inputs / "recipe.conf", recipe.text())
+    masking.write(inputs / "osimage.stanza", image.stanza())
     places = [("procedures", step) for step in recipe.steps] + [("addons", step) for step in recipe.addons]
     for place, step in places:
         layer: Optional[Procedure] = step.procedure
         while layer is not None:
             target = inputs / place / layer.layer.replace(" ", ".") / layer.path.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(layer.source)
+            target.write_bytes(masking.data(layer.source))
             layer = layer.overridden
     for path in sorted({*image.named_files(), *generate.lists(image)[0]}):
         target = inputs / "files" / str(path).lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        masking.copy(path, target)

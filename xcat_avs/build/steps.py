@@ -18,7 +18,7 @@ from xcat_avs.build.markers import Result, StepResult
 from xcat_avs.build.plan import SKIP, Action
 from xcat_avs.clock import utc_now
 from xcat_avs.errors import AvsError, CommandError
-from xcat_avs.system import command, mounts
+from xcat_avs.system import command, masking, mounts
 from xcat_avs.system.progress import Progress
 from xcat_avs.tree import packages, scan
 
@@ -47,13 +47,19 @@ class Running:
 
 
 def carry_out(
-    actions: Sequence[Action[Result]], work: Callable[[Action[Result]], Result], progress: Progress, done: list[Result]
+    actions: Sequence[Action[Result]],
+    work: Callable[[Action[Result], str], Result],
+    progress: Progress,
+    done: list[Result],
 ) -> None:
-    """Do what is not to be skipped, each whole before the next; the results, of those that are skipped as well, go to done."""
-    for action in actions:
+    """Do what is not to be skipped, each whole before the next; the results, of those that are skipped as well, go to done.
+
+    work: is told which one it is as well, `3 of 7`.
+    """
+    for number, action in enumerate(actions, 1):
         result = action.done
         if action.kind != SKIP or result is None:
-            result = work(action)
+            result = work(action, f"{number} of {len(actions)}")
             markers.write(action.marker, result)
         else:
             title, past = ("", "done") if isinstance(result, StepResult) else (f"{ADDON} ", "built")
@@ -64,10 +70,10 @@ def carry_out(
 def run_steps(job: BuildJob, actions: Sequence[Action[StepResult]], done: list[StepResult]) -> None:
     """Run the steps of a plan; their results go to done, one by one. Raises StepFailed."""
 
-    def work(action: Action[StepResult]) -> StepResult:
+    def work(action: Action[StepResult], place: str) -> StepResult:
         name, log = action.step.name, job.paths.step_log(action.step.name)
         markers.begin(job.paths, name)
-        with showing(job.progress, name), failing(STEP, name, log):
+        with showing(job.progress, name, f"{STEP} {place}"), failing(STEP, name, log):
             return _run_step(job.context(action.step, log), Running(action, log))
 
     carry_out(actions, work, job.progress, done)
@@ -99,9 +105,9 @@ def measure(root: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def showing(progress: Progress, activity: str) -> Iterator[None]:
+def showing(progress: Progress, activity: str, place: str = "") -> Iterator[None]:
     """Show what is done for the length of a block."""
-    progress.begin(activity)
+    progress.begin(activity, place)
     try:
         yield
     finally:
@@ -120,7 +126,7 @@ def failing(kind: str, name: str, log: Path) -> Iterator[None]:
         text = f"{type(err).__name__}: {err} ({frame.filename}, line {frame.lineno})"
         failed = _failed(kind, name, AvsError(text), log)
         with open(log, "a", encoding="utf-8") as stream:
-            traceback.print_exc(file=stream)
+            stream.write(masking.text(traceback.format_exc()))
         raise failed from err
 
 

@@ -161,6 +161,8 @@ class Tag:
     author: str
     message: str
     real: str = ""  # the user, uid and host that the system knows
+    # What is signed, with the signature; "" for none. Not in repr(), by which tags without a manifest are known.
+    signature: str = field(default="", repr=False)
 
 
 def check_tag_name(name: str) -> str:

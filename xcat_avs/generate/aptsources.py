@@ -9,7 +9,7 @@ from pathlib import Path
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.generate import directories
-from xcat_avs.system import command
+from xcat_avs.system import command, masking
 from xcat_avs.system.runner import capture
 
 CODENAMES = {
@@ -71,7 +71,10 @@ def sources(image: OsImage, work: Path) -> list[str]:
         # xCAT sets otherpkgdir for every image, mostly to a directory that does not exist.
         if "://" in item or (Path(item) / "Packages").exists() or (Path(item) / "Packages.gz").exists():
             lines.append(_line(item, suite, components, image.name))
-    return lines
+    secret = [line for line in lines if masking.text(line) != line]
+    if secret:  # in a file, for everybody sees the arguments of a program
+        (work / "avs.list").write_text("".join(f"{line}\n" for line in secret), encoding="utf-8")
+    return [*(line for line in lines if line not in secret), *([str(work / "avs.list")] if secret else [])]
 
 
 def line(image: OsImage, item: str) -> str:

@@ -70,7 +70,7 @@ class Mmdebstrap:
             argv += [f"--aptopt={line}" for line in self._apt_options(image.name)]
             if packages.include:
                 argv.append(f"--include={','.join(packages.include)}")
-            argv += [*_hooks(), *_for_the_build(packages)]
+            argv += [*_hooks(), *_for_the_build(packages, work)]
             argv += [aptsources.codename(image), str(job.root), *aptsources.sources(image, work)]
             env = {**packages.environment, **APT, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, "TMPDIR": str(work)}
             try:
@@ -180,8 +180,11 @@ def _hooks() -> list[str]:
     return argv
 
 
-def _for_the_build(packages: PackageSet) -> list[str]:
-    """Settings of apt that hold while packages are installed, and are not there afterwards."""
+def _for_the_build(packages: PackageSet, work: Path) -> list[str]:
+    """Settings of apt that hold while packages are installed, and are not there afterwards.
+
+    They come from files in work: there may be the password of a proxy among them, and everybody sees arguments.
+    """
     argv: list[str] = []
     temporary = {
         "etc/apt/apt.conf.d/00avs": "\n".join(aptsources.network_settings()),
@@ -189,7 +192,9 @@ def _for_the_build(packages: PackageSet) -> list[str]:
     }
     for path, text in temporary.items():
         if text:
-            argv += _hook("setup", f'printf "%s\\n" {shlex.quote(text)} > "$1/{path}"')
+            file = work / path.replace("/", ".")
+            file.write_text(text + "\n", encoding="utf-8")
+            argv += _hook("setup", f'cat {shlex.quote(str(file))} > "$1/{path}"')
             argv += _hook("customize", f'rm -f "$1/{path}"')
     return argv
 

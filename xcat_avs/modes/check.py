@@ -46,7 +46,7 @@ def run(request: Request, site: Site) -> Report:
         "image": _of_image(site, image, table) if image else [],
         "store": [lambda: _store(site, image)],
         "space": [lambda: _space(site, image)],
-        "left-overs": [lambda: _left(site), lambda: builds.kept(_images(site), site.settings, site.running())],
+        "left-overs": [lambda: _left(site), lambda: builds.kept(_images(site), site.settings, site.all_running())],
         "clock": [lambda: machine.clock(_latest(site))],
     }
     found = [(area, finding) for area, each in looks.items() for look in each for finding in tried(area, look)]

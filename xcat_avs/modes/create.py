@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,15 +15,18 @@ from xcat_avs.definitions.osimage import OsImage, check_tag_name
 from xcat_avs.errors import AvsError, UsageError
 from xcat_avs.modes import Mode
 from xcat_avs.pack.job import prepare, programs_of
+from xcat_avs.pack.packing import Tagged
 from xcat_avs.pack.serving import ServedError, publish_tag
+from xcat_avs.pack.signed import make_signed, said_of
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Request
 from xcat_avs.site import Site
 from xcat_avs.store.protocol import Revision, Store
-from xcat_avs.store.tags import default_name, make_tag
+from xcat_avs.store.tags import default_name, new_tag
 from xcat_avs.store.trees import commit_tree
 from xcat_avs.system import command
-from xcat_avs.tree import kernels
+from xcat_avs.tree import gate, kernels, secrets
+from xcat_avs.tree.secrets import Finding
 from xcat_avs.xcat import fitness, programs
 
 STORE_PROGRAMS = ("fsvs", "svn", "svnmucc")
@@ -56,6 +60,7 @@ def run(request: Request, site: Site) -> Report:
     if request.base:
         recipe = replace(recipe, addons=())
     job = BuildJob.of(image, recipe, site.definitions, request.source, site.progress)
+    gate.check(recipe.secrets())
     message = _message(request, site, job)
     target = _checked(request, site, job)
     with site.lock(image, "build"):
@@ -90,7 +95,8 @@ def _message(request: Request, site: Site, job: BuildJob) -> str:
 
 def _checked(request: Request, site: Site, job: BuildJob) -> OsImage:
     """What it is packed as, if it is; refuses before any work what would fail after it."""
-    with_finish = {"-x": request.masquerade, "--method": request.method, "--compress": request.compress, "--nodeset": request.nodeset}  # fmt: skip
+    with_finish = {"-x": request.masquerade, "--method": request.method, "--compress": request.compress,
+                   "--nodeset": request.nodeset, "--sign": request.sign}  # fmt: skip
     for flag, given in with_finish.items():
         if given and not request.finish:
             raise UsageError(f"{flag} says how -f packs the image; give -f as well, or pack a tag later with -c pack")
@@ -99,7 +105,10 @@ def _checked(request: Request, site: Site, job: BuildJob) -> OsImage:
     command.need(*needed, *(programs_of(request, site, target) if request.finish else ()))
     if request.finish:
         check_tag_name(default_name(job.image, site.identity))
-        prepare(request, site, target)  # only to refuse; what counts is read anew after the build
+        packing = prepare(request, site, target)  # only to refuse; what counts is read anew after the build
+        if packing.signature_required and not site.signing(request).key:
+            raise AvsError(f"{target.name} serves nothing but signed tags ([pack] require_signature), and -f would make one without; "
+                           "give --sign, or set [sign] key")  # fmt: skip
     return target
 
 
@@ -129,19 +138,42 @@ def _commit(site: Site, job: BuildJob, built: Built, store: Store, facts: dict[s
         kernels.check_modules(tree)
     except AvsError as err:
         raise err.prefixed(f"{name}: ", "; nothing was committed") from None
+    found = _secrets(site, job)
     changes = writeback.changes(job.image, image, site.progress)
     completed, message = clock.utc_now(), facts["message"]
     facts = {**facts, "completed": completed, "definition": image.origin}
     said = info.step_reports(job.paths, job.recipe)
-    blocks = tables.report_blocks(built, completed, message, said)
+    blocks = tables.report_blocks(built, completed, message, {**said, **_told(found)})
     problem = info.write_build_info(job, built, report.to_text(Report(blocks)), facts)
     if problem:
         site.progress.warn(f"{name}: {problem}; its packages are neither counted nor compared")
     log_message = f"{site.identity.user}; Image rebuild completed at {clock.ctime(completed)}\n{message}"
     with steps.showing(site.progress, "committing"):
         revision, changed = commit_tree(store, image, tree, site.identity.user, log_message, site.progress.warn)
-    document = {**facts, **built.document(), "said": said, "definition_changes": changes}
+    document = {
+        **facts,
+        **built.document(),
+        "said": said,
+        "definition_changes": changes,
+        "secrets": gate.document(found),
+    }
     return Stored(image, revision, changed, blocks=blocks, document=document)
+
+
+def _secrets(site: Site, job: BuildJob) -> list[Finding]:
+    """The secrets in what was built, judged; a warning for each kind that is not allowed, or an error where the site wants that."""
+    name = job.image.name
+    with steps.showing(site.progress, "looking for secrets"):
+        found = gate.judge(secrets.find_in_version(job.paths.tree, (site.identity.host,)), job.recipe.secrets())
+    if job.recipe.settings.refuse_stored_secrets and gate.refused(found):
+        raise gate.refusal(found, f"{name}: the image", "nothing was committed")
+    for text in gate.warnings(found):
+        site.progress.warn(f"{name}: {text}")
+    return found
+
+
+def _told(found: Sequence[Finding]) -> dict[str, list[str]]:
+    return {"Secrets in the image": gate.lines(found)} if found else {}
 
 
 def _again(request: Request) -> str:
@@ -173,22 +205,38 @@ def _finish(request: Request, site: Site, target: OsImage, store: Store, stored:
     if not request.finish:
         lines.append(f"Next: avsimage -c tag {request.image or image.name}")
         return Report([*stored.blocks, report.as_lines(lines)], document)
-    tag = make_tag(store, image, default_name(image, site.identity), revision, site.identity, "")
-    document["tag"] = tag.name
-    blocks = [*stored.blocks, report.as_lines([*lines, f"Tagged {tag.name}"])]
+    store_words = ["-s", request.store] if request.store else []
     try:
-        packed = publish_tag(request, site, store, image, tag, target)
+        new = new_tag(default_name(image, site.identity), revision, site.identity, "")
+        tag, signed = make_signed(request, site, store, image, new)
+    except AvsError as err:
+        todo = shlex.join(["avsimage", "-c", "tag", image.name, "-r", str(revision.number), *store_words])
+        done = Report([*stored.blocks, report.as_lines(lines)], document)
+        text = f"{err.text}; the image is stored: tag it with `{todo}`"
+        raise CreateFailed(text, err, done, kind="tag", next=todo) from None
+    document["tag"] = tag.name
+    lines += [f"Tagged {tag.name}", *said_of(signed)]
+    return _packed(
+        request, site, Tagged(store, image, tag), target, Report([*stored.blocks, report.as_lines(lines)], document)
+    )
+
+
+def _packed(request: Request, site: Site, tagged: Tagged, target: OsImage, done: Report) -> Report:
+    """Pack the tag that -f has made. done: what was done before. Raises CreateFailed."""
+    image, tag = tagged.image, tagged.tag
+    try:
+        packed = publish_tag(request, site, tagged, target)
     except ServedError as err:
-        done = Report([*blocks, *err.report.blocks], {**document, "packed": err.report.document})
+        done = Report([*done.blocks, *err.report.blocks], {**done.document, "packed": err.report.document})
         raise CreateFailed(err.text, err, done, kind="pack", next=err.next) from None
     except AvsError as err:
         store_words = ["-s", request.store] if request.store else []
         todo = shlex.join(["avsimage", "-c", "pack", image.name, "-t", tag.name, *store_words])
         text = f"{err.text}; the image is stored and tagged: pack it with `{todo}`"
-        raise CreateFailed(text, err, Report(blocks, document), kind="pack", next=todo) from None
-    document["packed"] = packed.document
-    lines += [f"Tagged {tag.name}", *(line for block in packed.blocks for line in str(block).split("\n"))]
-    return Report([*stored.blocks, report.as_lines(lines)], document, packed.code)
+        raise CreateFailed(text, err, done, kind="pack", next=todo) from None
+    *blocks, last = done.blocks  # what is said of the pack goes on with what is said of the tag
+    lines = [line for block in (last, *packed.blocks) for line in str(block).split("\n")]
+    return Report([*blocks, report.as_lines(lines)], {**done.document, "packed": packed.document}, packed.code)
 
 
 MODE = Mode(

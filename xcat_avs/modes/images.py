@@ -29,7 +29,7 @@ def run(request: Request, site: Site) -> Report:
     usable = stored_images(images)
     stored = _stored(usable, site)
     places = {image.name: site.places(image) for image in usable}
-    nodes, running = counts(site.definitions.nodes()), site.running()
+    nodes, running = counts(site.definitions.nodes()), site.all_running()
     local_store = site.local_store()
     used = disk.used(site.runner(), {**places, "": [local_store] if local_store else []})
     documents = [

@@ -49,7 +49,7 @@ def run(request: Request, site: Site) -> Report:
 
 def _here(image: OsImage, site: Site) -> Optional[Source]:
     """Those on this machine, where there are any."""
-    running = site.running().get(image.name, {}).get("build", "")
+    running = str(site.running(image).get("build", ""))
     paths = BuildPaths.of(image, site.settings)
     found = {str(log.path): log for log in logs.found(paths, bool(running))}
     if not found:

@@ -14,7 +14,9 @@ from xcat_avs.report import LEFT, Report, Table, as_lines
 from xcat_avs.request import Request
 from xcat_avs.serve.sets import packed_as
 from xcat_avs.site import Site
+from xcat_avs.store import signatures
 from xcat_avs.store.protocol import Revision, Store, Version
+from xcat_avs.store.signatures import Signed
 from xcat_avs.store.tags import find_revision, find_tag
 from xcat_avs.store.trees import INPUTS, stored_manifest
 from xcat_avs.system import records
@@ -30,8 +32,12 @@ def run(request: Request, site: Site) -> Report:
     if request.tag:
         tag = find_tag(request.tag, store, image)
         version, revision = Version(tag=tag.name), store.revision(image, tag.source)
-        document.update(_tag_document(tag, image, site))
+        signed = site.signing(request).check(
+            image, tag, signatures.digest(store, image, version) if tag.signature else ""
+        )
+        document.update(_tag_document(tag, image, site, signed))
         facts += _tag_facts(tag, document)
+        facts += [("Signature:", signed.words(local(signed.date)))] if tag.signature else []
     else:
         revision = find_revision(request.revision, store, image)
         version = Version(revision=revision.number)
@@ -55,11 +61,11 @@ def run(request: Request, site: Site) -> Report:
     return Report(blocks, document)
 
 
-def _tag_document(tag: Tag, image: OsImage, site: Site) -> dict[str, Any]:
+def _tag_document(tag: Tag, image: OsImage, site: Site, signed: Signed) -> dict[str, Any]:
     """The tag, where it is served, and where and when it was."""
     served = packed_as(image, site.targets()).get(tag.name, [])
     history = [asdict(entry) for entry in site.journals() if (entry.source, entry.tag) == (image.name, tag.name)]
-    return {"tag": {**asdict(tag), "packed": served}, "history": history}
+    return {"tag": {**signatures.document(tag, signed), "packed": served}, "history": history}
 
 
 def _tag_facts(tag: Tag, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ HEADERS = ("OSIMAGE", "TAG", "PACKED", "BY", "PREVIOUS", "COHERENT", "NODES", "N
 
 def run(request: Request, site: Site) -> Report:
     images = [site.image(request)] if request.image or request.profile else _managed(request, site)
+    working = _running([*images] if request.image or request.profile else site.definitions.osimages().values(), site)
+    busy = [as_lines(_working(item) for item in working)] if working else []
     if not images:
-        return Report(["(no osimage has been packed yet)"], {"osimages": []})
+        return Report(["(no osimage has been packed yet)", *busy], {"osimages": [], "running": working})
     table = site.definitions.nodes()
     installdir, tftpdir = site.definitions.installdir, site.definitions.tftpdir
     states = [nodes.look(image, installdir, tftpdir, table) for image in images]
@@ -37,7 +40,23 @@ def run(request: Request, site: Site) -> Report:
         notes += _notes(state, document)
     align = [LEFT, LEFT, LEFT, LEFT, LEFT, LEFT, RIGHT, LEFT, LEFT, LEFT]
     overview = Table(HEADERS, [_row(state, document) for state, document in zip(states, documents)], align)
-    return Report([overview, *([as_lines(notes)] if notes else [])], {"osimages": documents})
+    return Report([overview, *([as_lines(notes)] if notes else []), *busy], {"osimages": documents, "running": working})
+
+
+def _running(images: Iterable[OsImage], site: Site) -> list[dict[str, Any]]:
+    """The builds and packs that are going on, as far as who asks may see them."""
+    return [
+        {"osimage": image.name, "activity": activity, **asdict(holder)}
+        for image in sorted(images, key=lambda image: image.name)
+        for activity, holder in site.running(image).items()
+    ]
+
+
+def _working(item: Mapping[str, Any]) -> str:
+    """The same in words."""
+    past = {"build": "built", "pack": "packed"}[item["activity"]]
+    who = f"{item['osimage']} is being {past} by {item['user']} (process {item['pid']} on {item['host']}) since {local(item['since'])}"
+    return f"{who}: {item['doing']}, since {local(item['doing_since'])}" if item["doing"] else who
 
 
 def _managed(request: Request, site: Site) -> list[OsImage]:

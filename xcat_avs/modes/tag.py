@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from xcat_avs.definitions.osimage import check_tag_name
 from xcat_avs.modes import Mode
-from xcat_avs.report import Report
+from xcat_avs.pack.signed import make_signed, said_of
+from xcat_avs.report import Report, as_lines
 from xcat_avs.request import Request
 from xcat_avs.site import Site
-from xcat_avs.store.tags import default_name, find_revision, make_tag
+from xcat_avs.store import signatures
+from xcat_avs.store.tags import default_name, find_revision, new_tag
 
 
 def run(request: Request, site: Site) -> Report:
@@ -17,10 +17,9 @@ def run(request: Request, site: Site) -> Report:
     name = check_tag_name(request.tag or default_name(image, site.identity))
     store = site.store()
     revision = find_revision(request.revision, store, image)
-    tag = make_tag(store, image, name, revision, site.identity, request.message)
-    return Report(
-        [f"Tagged revision {tag.source} of {image.name} as {tag.name}"], {"osimage": image.name, **asdict(tag)}
-    )
+    tag, signed = make_signed(request, site, store, image, new_tag(name, revision, site.identity, request.message))
+    lines = [f"Tagged revision {tag.source} of {image.name} as {tag.name}", *said_of(signed)]
+    return Report([as_lines(lines)], {"osimage": image.name, **signatures.document(tag, signed)})
 
 
 MODE = Mode(

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Optional
 
-from xcat_avs.clock import utc_now
+from xcat_avs.clock import local, utc_now
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.modes import Mode
@@ -17,8 +17,10 @@ from xcat_avs.request import Request
 from xcat_avs.serve import sets
 from xcat_avs.serve.sets import PackedSet, Target
 from xcat_avs.site import Site
+from xcat_avs.store import signatures
 from xcat_avs.store.checks import note_verified
 from xcat_avs.store.protocol import MANIFEST, Store, Version
+from xcat_avs.store.signatures import GOOD, TAMPERED
 from xcat_avs.store.tags import find_revision, find_tag
 from xcat_avs.store.trees import checkout_tree, stored_manifest
 from xcat_avs.system.findings import FAIL, OK, WARN, Finding
@@ -32,7 +34,11 @@ def run(request: Request, site: Site) -> Report:
     image = site.image(request)
     store = site.store()
     version = _version(request, site, store, image)
-    findings = [_tree(version, site, store, image), *_published(site, store, image)]
+    findings = [
+        _tree(version, site, store, image),
+        *_signature(version, request, site, store, image),
+        *_published(site, store, image),
+    ]
     if request.deep:
         findings.append(_store(site, store))
     failed = any(finding.result == FAIL for finding in findings)
@@ -82,6 +88,18 @@ def _tree(version: Version, site: Site, store: Store, image: OsImage) -> Finding
     return Finding(
         WARN if warnings else OK, f"{what}: all {len(found)} paths are what its manifest says", tuple(warnings)
     )
+
+
+def _signature(version: Version, request: Request, site: Site, store: Store, image: OsImage) -> Iterator[Finding]:
+    """Who has signed a tag; nothing of one that is not signed, and need not be."""
+    tag = find_tag(version.tag, store, image) if version.tag else None
+    needed = site.signature_required(image)
+    if tag is None or not (tag.signature or needed):
+        return
+    what = f"{image.name} {version}"
+    signed = site.signing(request).check(image, tag, signatures.digest(store, image, version))
+    wrong = FAIL if needed or signed.result == TAMPERED else WARN
+    yield Finding(OK if signed.result == GOOD else wrong, f"{what} is {signed.words(local(signed.date))}")
 
 
 def _published(site: Site, store: Store, image: OsImage) -> Iterator[Finding]:

@@ -16,9 +16,13 @@ from xcat_avs.request import Request
 from xcat_avs.serve import nodeset
 from xcat_avs.serve.sets import Target
 from xcat_avs.site import Site
+from xcat_avs.store import signatures
+from xcat_avs.store.signatures import Signing
 from xcat_avs.system import command
 from xcat_avs.system.progress import Progress
 from xcat_avs.system.runner import Runner
+from xcat_avs.tree import gate
+from xcat_avs.tree.gate import Allowed
 from xcat_avs.xcat import fitness, programs
 
 
@@ -30,6 +34,8 @@ class PackJob:
     excluded, included: the patterns of the exlist. xcat: whether nodes boot by xCAT's initrd; else the kernel unpacks
     the archive. staging: a private directory, on disk and not served, that is emptied before and removed after.
     log: a file for what the programs say. runner: how they are run. user: who packs.
+    secrets: which may be in it; refuse_secrets: whether others end the pack.
+    signing: how the signature of a tag is checked; signature_required: whether it has to be a good one.
     """
 
     target: Target
@@ -44,6 +50,10 @@ class PackJob:
     runner: Runner
     user: str
     progress: Progress
+    signing: Signing
+    signature_required: bool
+    secrets: Sequence[Allowed] = ()
+    refuse_secrets: bool = True
 
     @cached_property
     def inputs(self) -> str:
@@ -66,6 +76,7 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
     wanted = site.pack_settings(image, request)
     packer = packer_of(site, wanted.packer)
     _refuse(target, packer, wanted.method, wanted.compress)
+    gate.check(wanted.secrets)
     # packimage puts no variables into the names of lists.
     variables = {} if packer == "packimage" else includes.variables(image)
     try:
@@ -79,6 +90,8 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
         target=target, packer=packer, method=wanted.method, compress=wanted.compress, excluded=excluded, included=included,
         xcat=site.definitions.xcat, staging=site.settings.state / "staging" / image.name,
         log=log, runner=site.runner(log), user=site.identity.user, progress=site.progress,
+        secrets=wanted.secrets, refuse_secrets=wanted.refuse_secrets,
+        signing=site.signing(request), signature_required=signatures.required(wanted.require_signature, image),
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.pack import additions, addon_archives, archive, forms, packimage, proof
 from xcat_avs.pack.archive import Form
 from xcat_avs.pack.job import PackJob
+from xcat_avs.pack.secrets import Gate
 from xcat_avs.serve import contents, sets
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.store.protocol import MANIFEST, Store, Version
@@ -47,6 +48,14 @@ class Tagged:
             text = repr(self.tag).encode()  # of avs_image_mgr: who made it, and when, to the microsecond
         return hashlib.sha256(text).hexdigest()
 
+    def refuse_other(self, checkout: Path) -> None:
+        """Raise AvsError where what was checked out since is not what `version`, and with it a signature, is about."""
+        manifest = checkout / MANIFEST
+        if manifest.is_file() and hashlib.sha256(manifest.read_bytes()).hexdigest() != self.version:
+            raise AvsError(
+                f"{self.image.name}: tag {self.tag.name} was changed in the store meanwhile; nothing was packed"
+            )
+
 
 class Archived(NamedTuple):
     """The name of an archive, and the paths that packimage changed by design, with the reason."""
@@ -62,6 +71,7 @@ class Packing:
     job: PackJob
     tagged: Tagged
     checkout: Path
+    gate: Gate
 
     def served_already(self) -> Optional[PackedSet]:
         """The record of what is served, where that is just this, and all of it is still there."""
@@ -95,12 +105,15 @@ class Packing:
         job.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         job.log.write_bytes(b"")
         try:
-            job.progress.begin(f"checking out {self.tagged.tag.name}")
+            job.progress.begin(f"checking out {self.tagged.tag.name}", "step 1 of 3")
             version = Version(tag=self.tagged.tag.name)
             stored = checkout_tree(self.tagged.store, self.tagged.image, version, self.checkout, job.progress.warn)
+            self.tagged.refuse_other(self.checkout)
+            job.progress.begin("looking for secrets")
+            self.gate.look(self.checkout)
             # What packing changes in a tree, the checkout does not see.
             with self._changeable(stored) as tree:
-                job.progress.begin(f"packing {self.tagged.tag.name}")
+                job.progress.begin(f"packing {self.tagged.tag.name}", "step 2 of 3")
                 archived = self._archive(tree, stored, new)
                 self._kernel(tree, new)
                 self._addons(tree, new)
@@ -156,7 +169,7 @@ class Packing:
             added = self._xattrs_at_boot(root, rich) if form.method == "cpio" else []
         wanted, _ = proof.look_again(wanted, root, added)
         archive.write(root, new / form.filename, form, self.job.runner)
-        self.job.progress.begin(f"proving {form.filename}")
+        self.job.progress.begin(f"proving {form.filename}", "step 3 of 3")
         try:
             proof.prove(new / form.filename, form, wanted, self.job.runner)
         except AvsError as err:
@@ -168,8 +181,9 @@ class Packing:
         job = self.job
         method = "" if job.method == "auto" and form.method == "cpio" else form.method  # its own default
         made = packimage.write(tree, job, method, self.facts())
-        job.progress.begin(f"proving {made.name}")
+        job.progress.begin(f"proving {made.name}", "step 3 of 3")
         by_design = packimage.check(made, self.checkout / "rootimg", wanted, job)
+        self.gate.put_by_packimage(by_design)
         for path, why in by_design.items():
             job.progress.verbose(f"packimage changed {path!a}: {why}")
         shutil.move(str(made), str(new / made.name))

@@ -7,18 +7,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from xcat_avs.definitions.osimage import OsImage, Tag
+from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.pack import addon_archives, forms
 from xcat_avs.pack.job import PackJob, prepare
 from xcat_avs.pack.packing import Packing, Tagged
+from xcat_avs.pack.secrets import Gate
+from xcat_avs.pack.signed import refuse_unsigned, said_of
 from xcat_avs.report import Report, as_lines, short_size
 from xcat_avs.request import Request
 from xcat_avs.serve import journal, nodeset, publish, sets
 from xcat_avs.serve.journal import Change
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.site import Site
-from xcat_avs.store.protocol import Store
+from xcat_avs.tree.gate import document as secret_document
+from xcat_avs.tree.gate import lines as secret_words
+from xcat_avs.tree.secrets import Finding
 
 
 class ServedError(AvsError):
@@ -57,17 +61,20 @@ def conclude(request: Request, site: Site, result: Result) -> Report:
     raise failed from None
 
 
-def publish_tag(request: Request, site: Site, store: Store, image: OsImage, tag: Tag, target: OsImage) -> Report:
-    """Pack a tag of image and serve it as target. Raises ServedError where it is served, and something failed since."""
-    return serve(request, site, prepare(request, site, target), Tagged(store, image, tag))
+def publish_tag(request: Request, site: Site, tagged: Tagged, target: OsImage) -> Report:
+    """Pack a tag and serve it as target. Raises ServedError where it is served, and something failed since."""
+    return serve(request, site, prepare(request, site, target), tagged)
 
 
 def serve(request: Request, site: Site, job: PackJob, tagged: Tagged) -> Report:
     """Pack a tag as a job says, and serve it; nothing is done where just that is served already."""
     target, source, tag = job.target, tagged.image, tagged.tag
     said = f"{target.image.name} tag {tag.name} is published"
+    signed = refuse_unsigned(site, job, tagged)
+    publish.make_parent(target.rootimgdir)
     with site.lock(target.image, "pack"), site.image_lock(target.rootimgdir), site.checkout(source) as checkout:
-        packing = Packing(job, tagged, checkout)
+        gate = Gate(job, source, site.declared_secrets)
+        packing = Packing(job, tagged, checkout, gate)
         publish.warn_altered(target, site.progress.warn)
         finished = publish.finish_interrupted(target.rootimgdir)
         site.check_place(target)  # again, for a build may have come between
@@ -85,12 +92,18 @@ def serve(request: Request, site: Site, job: PackJob, tagged: Tagged) -> Report:
             change = Change(target.image.name, "pack", name, moved or before, record=record)
             why = tag.message.partition("\n")[2]
             problem = journal.record(site.journal_file(target.image), site.identity, change, why)
-    lines = [*_packed_lines(record, moved, target.rootimgdir)]
+    lines = [*_packed_lines(record, moved, target.rootimgdir), *said_of(signed), *_secret_lines(gate.found)]
     if not job.xcat:
         lines.append(forms.how_to_boot(target.rootimgdir, record.archive))
-    facts = {**asdict(record), "previous": sets.previous(target.rootimgdir)}
+    facts = {**asdict(record), "previous": sets.previous(target.rootimgdir), "secrets": secret_document(gate.found),
+             "signature": asdict(signed)}  # fmt: skip
     with publish.served(site.progress.say, said):
         return conclude(request, site, Result(target.image, lines, facts, problem=problem))
+
+
+def _secret_lines(found: Sequence[Finding]) -> list[str]:
+    """What is told of the secrets that are served."""
+    return ["Secrets in it:", *(f"  {line}" for line in secret_words(found))] if found else []
 
 
 def _packed_lines(published: PackedSet, moved: str, rootimgdir: Path) -> Iterator[str]:

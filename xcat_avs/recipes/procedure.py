@@ -15,7 +15,11 @@ from xcat_avs.system import trust
 
 STEP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 # A declared option of an executable: `# OPTION name=default   help`, or `# OPTION name=default  (default|other) help`
+SHELL_SECRET = re.compile(r"#\s*SECRET\s+(\S+)\s+(\S+)\s+(.+)")  # `# SECRET kind /path  reason`
 SHELL_OPTION = re.compile(r"#\s*OPTION\s+([a-z_][a-z0-9_]*)=(\S*)\s*(?:\(([^\s()|]*(?:\|[^\s()|]*)+)\)\s*)?(.*)")
+
+
+Secret = tuple[str, str, str]  # that a procedure declares: kind, pattern of paths, reason
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,12 @@ class Procedure:
     options: Mapping[str, Option]
     source: bytes
     overridden: Any = None
+    secrets: tuple[Secret, ...] = ()
+
+    def declared_secrets(self) -> list[tuple[str, str, str, str]]:
+        """What it puts into an image on purpose, as settings.AllowedSecret has it; with what the one that it overrides does."""
+        below = self.overridden.declared_secrets() if self.overridden is not None else []
+        return [*below, *((*secret, f"procedure {self.name}") for secret in self.secrets)]
 
     @property
     def executable(self) -> bool:
@@ -75,45 +85,62 @@ def load(path: Path, layer: Layer, overridden: Any = None) -> Procedure:
         trust.refuse(path)
     source = path.read_bytes()
     if path.suffix == ".py":
-        doc, options = _read_python(path, source)
+        doc, options, secrets = _read_python(path, source)
     else:
         if not os.access(path, os.X_OK):
             raise AvsError(f"{path} is not executable; chmod 755 {path}")
-        doc, options = _read_executable(source)
+        doc, options, secrets = _read_executable(source)
     if overridden is not None:
         own = {name: option.over(overridden.options.get(name)) for name, option in options.items()}
         options = {**overridden.options, **own}  # it may call the one it overrides
     for option in options.values():
         if not option.fits():
             raise AvsError(f"{path}: the default of the option {option.name} is none of its choices")
-    return Procedure(path.stem, path, layer.name, doc, options=options, source=source, overridden=overridden)
+    return Procedure(
+        path.stem, path, layer.name, doc, options=options, source=source, overridden=overridden, secrets=secrets
+    )
 
 
-def _read_python(path: Path, source: bytes) -> tuple[str, dict[str, Option]]:
+def _read_python(path: Path, source: bytes) -> tuple[str, dict[str, Option], tuple[Secret, ...]]:
     try:
         module = ast.parse(source, str(path))
     except (SyntaxError, ValueError) as err:
         raise AvsError(f"{path} is no Python procedure: {err}") from None
     doc = (ast.get_docstring(module) or "").strip().split("\n")[0]
-    options: dict[str, Option] = {}
     functions = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
     if "run" not in functions:
         raise AvsError(f"{path} has no function run(ctx)")
-    for node in module.body:
+    try:
+        options = {name: _option(name, *fields) for name, fields in _constant(module, "OPTIONS", {}).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise AvsError(
+            f'{path}: OPTIONS must be a plain {{"name": (default, "help")}}, a default a truth value, a whole number, a text or a list of '
+            'texts; with choices, of which the default is one, {"name": (default, "help", ("a", "b"))}'
+        ) from None
+    try:
+        secrets = tuple(_secret(*fields) for fields in _constant(module, "SECRETS", ()))
+    except (ValueError, TypeError, AttributeError):
+        raise AvsError(f'{path}: SECRETS must be a plain list of ("kind", "/path", "reason")') from None
+    return doc, options, secrets
+
+
+def _constant(module: ast.Module, name: str, default: Any) -> Any:
+    """The plain value that a module gives to a name. Raises ValueError for what is none."""
+    for node in reversed(module.body):
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
-        if [ast.unparse(target) for target in targets] == ["OPTIONS"]:
+        if [ast.unparse(target) for target in targets] == [name]:
             assert isinstance(node, (ast.Assign, ast.AnnAssign))
-            try:
-                table = ast.literal_eval(node.value or ast.Constant(None))
-                options = {name: _option(name, *fields) for name, fields in table.items()}
-            except (ValueError, TypeError, AttributeError):
-                raise AvsError(
-                    f'{path}: OPTIONS must be a plain {{"name": (default, "help")}}, a default a truth value, a whole number, a text or a list of '
-                    'texts; with choices, of which the default is one, {"name": (default, "help", ("a", "b"))}'
-                ) from None
-    return doc, options
+            return ast.literal_eval(node.value or ast.Constant(None))
+    return default
+
+
+def _secret(kind: str, path: str, reason: str) -> Secret:
+    """A secret as SECRETS declares it. Raises TypeError."""
+    if not all(isinstance(item, str) and item for item in (kind, path, reason)):
+        raise TypeError
+    return kind, path, reason
 
 
 def _option(name: str, default: Any, text: str, choices: Sequence[str] = ()) -> Option:
@@ -124,17 +151,22 @@ def _option(name: str, default: Any, text: str, choices: Sequence[str] = ()) -> 
     return option
 
 
-def _read_executable(source: bytes) -> tuple[str, dict[str, Option]]:
+def _read_executable(source: bytes) -> tuple[str, dict[str, Option], tuple[Secret, ...]]:
     doc = ""
     options: dict[str, Option] = {}
+    secrets: list[Secret] = []
     for line in source.decode("utf-8", "replace").split("\n")[:100]:
+        declared = SHELL_SECRET.fullmatch(line.strip())
+        if declared:
+            secrets.append((declared.group(1), declared.group(2), declared.group(3)))
+            continue
         match = SHELL_OPTION.fullmatch(line.strip())
         if match:
             name, default, choices, text = match.groups()
             options[name] = Option(name, default, text, choices=tuple(choices.split("|")) if choices else ())
         elif line.startswith("#") and not line.startswith("#!") and not doc:
             doc = line.lstrip("# ").strip()
-    return doc, options
+    return doc, options, tuple(secrets)
 
 
 def candidates(layer: Layer, name: str) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -14,7 +15,7 @@ from xcat_avs.errors import AvsError, NotFoundError, nearest
 from xcat_avs.recipes import procedure
 from xcat_avs.recipes.files import RecipeFile, recipe_files
 from xcat_avs.recipes.procedure import Layer, Option, Procedure
-from xcat_avs.settings import Settings, overlay_settings
+from xcat_avs.settings import AllowedSecret, Settings, overlay_settings
 
 KEYS = ("base", "steps", "steps_remove", "steps_add", "addons")
 PLACE = re.compile(r"(\S+)\s+(after|before)\s+(\S+)")
@@ -29,7 +30,7 @@ ADDON_OPTIONS = {
         "patterns, as those of ctx.glob: files that match, or are below what matches, are left out",
     )
 }  # fmt: skip
-CHANGEABLE = ("image", "pack")  # the sections of avs.conf that a recipe may change
+CHANGEABLE = ("image", "pack", "secrets")  # the sections of avs.conf that a recipe may change
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Recipe:
     settings: Settings
     files: tuple[Path, ...] = field(default=())
     addons: tuple[Step, ...] = field(default=())
+
+    def secrets(self) -> tuple[AllowedSecret, ...]:
+        """What may be in the image: by avs.conf and the recipes, and what its procedures put there on purpose."""
+        own = [item for step in (*self.steps, *self.addons) for item in step.procedure.declared_secrets()]
+        return (*self.settings.secrets, *own)
 
     def text(self) -> str:
         """The recipe as it came out of all layers, as one ini file."""
@@ -80,6 +86,15 @@ def procedure_layers(image: OsImage, installdir: Path, addons: bool = False) -> 
     layers += [Layer(f"site {name}", site / kind / name) for name in chain]
     own = site / "images" / image.profile
     return [*layers, Layer(f"image {image.profile}", own / "addons" if addons else own)]
+
+
+def declared_secrets(image: OsImage, installdir: Path, names: Iterable[str], addons: bool) -> list[AllowedSecret]:
+    """What steps, or add-ons, of these names put into an image on purpose; one that is not there any more says nothing."""
+    found: list[AllowedSecret] = []
+    for name in names:
+        with suppress(AvsError):
+            found += procedure.find(name, procedure_layers(image, installdir, addons)).declared_secrets()
+    return found
 
 
 def image_settings(image: OsImage, installdir: Path, base: Settings) -> Settings:

@@ -13,7 +13,7 @@ from typing import Optional
 
 from xcat_avs.identity import Identity
 from xcat_avs.serve.sets import PackedSet
-from xcat_avs.system import records
+from xcat_avs.system import masking, records
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def record(path: Path, identity: Identity, change: Change, message: str) -> str:
     source = (change.record.source, change.record.tag, change.record.revision) if change.record else ("", "", 0)
     entry = JournalEntry(
         osimage=change.osimage, action=change.action, date=_now(), user=identity.user, real=identity.real(),
-        source=source[0], tag=source[1], revision=source[2], directory=change.directory, before=change.before, message=message,
+        source=source[0], tag=source[1], revision=source[2], directory=change.directory, before=change.before,
+        message=masking.text(message),
     )  # fmt: skip
     try:
         append(path, entry)

@@ -54,14 +54,19 @@ def served(say: Warn, text: str) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def new_set(rootimgdir: Path) -> Iterator[Path]:
-    """An empty private directory on the file system of rootimgdir; what is left of it at the end is removed."""
-    staging = rootimgdir.with_name(f".{rootimgdir.name}.avs-new")
+def make_parent(rootimgdir: Path) -> None:
+    """Have the directory that a set is to be served in."""
     try:
         rootimgdir.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     except OSError as err:
         raise AvsError(f"cannot make {err.filename or rootimgdir.parent}: {err.strerror}") from None
+
+
+@contextmanager
+def new_set(rootimgdir: Path) -> Iterator[Path]:
+    """An empty private directory on the file system of rootimgdir; what is left of it at the end is removed."""
+    staging = rootimgdir.with_name(f".{rootimgdir.name}.avs-new")
+    make_parent(rootimgdir)
     mounts.remove_tree(staging)  # of a run that was killed
     staging.mkdir(mode=0o700)
     try:

@@ -69,6 +69,21 @@ class Content:
     aside: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class NewTag:
+    """A tag that is to be made. source: the revision of trunk. real: who makes it, as the system knows them.
+
+    signature: goes into the store with the tag, in the same step, and is never changed; "" for none.
+    """
+
+    name: str
+    source: int
+    author: str
+    message: str
+    real: str
+    signature: str = ""
+
+
 class Store(Protocol):
     """Keeps versions of the trees of images. Every method raises AvsError when the store fails.
 
@@ -102,8 +117,8 @@ class Store(Protocol):
     def export(self, image: OsImage, version: Version, target: Path) -> None:
         """Write a version into the empty directory target. Raises DamageError where the store is found damaged."""
 
-    def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
-        """Make an immutable tag of trunk at a revision. real: who makes it, as the system knows them.
+    def tag(self, image: OsImage, new: NewTag) -> None:
+        """Make an immutable tag of trunk at a revision, with all that is said of it or not at all.
 
         Raises AvsError if the name is taken.
         """

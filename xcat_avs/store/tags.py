@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from xcat_avs.definitions.osimage import OsImage, Tag, check_tag_name
 from xcat_avs.errors import AvsError, NotFoundError, UsageError, nearest
 from xcat_avs.identity import Identity
-from xcat_avs.store.protocol import Revision, Store, Version
+from xcat_avs.store.protocol import NewTag, Revision, Store, Version
 
 LONGEST = 18  # digits of a revision number
 
@@ -62,11 +62,18 @@ def find_tags(names: Sequence[str], store: Store, image: OsImage) -> list[Tag]:
     return [tags[name] for name in names]
 
 
-def make_tag(store: Store, image: OsImage, name: str, revision: Revision, identity: Identity, message: str) -> Tag:
-    """Make the tag and return it as the store has it."""
+def new_tag(name: str, revision: Revision, identity: Identity, message: str) -> NewTag:
+    """A tag of a revision that somebody makes. message: why, or ""."""
     first = f"{identity.user}; Tag of revision {revision.number}"
-    store.tag(image, name, revision.number, identity.user, f"{first}\n{message}".rstrip(), identity.real())
+    return NewTag(
+        name, revision.number, author=identity.user, message=f"{first}\n{message}".rstrip(), real=identity.real()
+    )
+
+
+def make_tag(store: Store, image: OsImage, new: NewTag) -> Tag:
+    """Make the tag and return it as the store has it."""
+    store.tag(image, new)
     for tag in store.tags(image):
-        if tag.name == name:
+        if tag.name == new.name:
             return tag
-    raise AvsError(f"{image.name}: the store took the tag {name} and does not list it")
+    raise AvsError(f"{image.name}: the store took the tag {new.name} and does not list it")

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, Any, Optional, Protocol, Union
 
 from xcat_avs.errors import CommandError, MissingError
-from xcat_avs.system import provides
+from xcat_avs.system import masking, provides
 from xcat_avs.system.terminal import stdout_is, uninterrupted
 
 TAIL_LINES = 12
@@ -166,8 +166,8 @@ class Group:
 
     def log(self, line: str) -> IO[bytes]:
         """The log, with a line that says what is run."""
-        stream = self.open(self._terms.log or os.devnull, "ab")
-        stream.write(f"+ {line}\n".encode("utf-8", "surrogateescape"))
+        stream = self._files.enter_context(masking.opened(self._terms.log or Path(os.devnull)))
+        stream.write(f"+ {masking.text(line)}\n".encode("utf-8", "surrogateescape"))
         stream.flush()
         return stream
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional, TextIO
 
 from xcat_avs.escape import printable
 from xcat_avs.system import command
+from xcat_avs.system.locks import Tell
 
 INTERVAL = 0.5
 
@@ -24,6 +26,7 @@ class Progress:
         self._started = 0.0
         self._shown = 0.0
         self._drawn = False
+        self._told: list[Tell] = []
 
     def say(self, text: str) -> None:
         """Print a line for the user on stderr."""
@@ -38,8 +41,19 @@ class Progress:
         if self._verbose:
             self.say(text)
 
-    def begin(self, activity: str) -> None:
-        """Set the activity that is shown on a terminal, and printed with -V."""
+    @contextmanager
+    def told(self, tell: Tell) -> Iterator[None]:
+        """Tell somebody else as well, for the length of a block, what is done."""
+        self._told.append(tell)
+        try:
+            yield
+        finally:
+            self._told.remove(tell)
+
+    def begin(self, activity: str, place: str = "") -> None:
+        """Set the activity that is shown on a terminal, and printed with -V. place: among others, `step 3 of 7`."""
+        for tell in self._told:
+            tell(f"{activity} ({place})" if place else activity)
         self._activity, self._started, self._shown = activity, time.monotonic(), 0.0
         self.verbose(activity)
         self.tick(None)

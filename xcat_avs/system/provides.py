@@ -24,10 +24,15 @@ PACKAGES = {
 OWN = {
     "debian": {
         "apt-get": "apt", "apt-config": "apt", "rinse": "rinse", "rpm2cpio": "rpm2cpio", "xz": "xz-utils", "mount": "mount",
+        "gpg": "gnupg", "ssh-keygen": "openssh-client",
     },
-    "el": {"apt-get": "apt", "apt-config": "apt", "rpm2cpio": "rpm", "xz": "xz", "mount": "util-linux"},
+    "el": {
+        "apt-get": "apt", "apt-config": "apt", "rpm2cpio": "rpm", "xz": "xz", "mount": "util-linux",
+        "gpg": "gnupg2", "ssh-keygen": "openssh",
+    },
     "sles": {
         "rpm2cpio": "rpm", "xz": "xz", "mount": "util-linux", "mksquashfs": "squashfs", "unsquashfs": "squashfs",
+        "gpg": "gpg2", "ssh-keygen": "openssh-common",
     },
 }  # fmt: skip
 # Family -> what installs packages.

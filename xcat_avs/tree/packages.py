@@ -6,12 +6,14 @@ name, epoch (0 where there is none), version, release (may be empty with deb), a
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from xcat_avs.errors import AvsError, CommandError
+from xcat_avs.system.descent import read_file
 from xcat_avs.system.runner import capture
 from xcat_avs.tree.inside import inside
 
@@ -120,6 +122,13 @@ def _place(root: Path, path: str) -> Path:
         return inside(root, path, follow=True)
     except AvsError:
         return root
+
+
+def shipped(root: Path, path: str, data: bytes) -> bool:
+    """Whether a file is, byte for byte, as a deb brought it, and so known to everyone. Of an rpm that is not found out."""
+    line = f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}  {path}\n".encode("utf-8", "surrogateescape")
+    sums = _place(root, "var/lib/dpkg/info").glob("*.md5sums")
+    return any(line in (read_file(str(sum.parent), sum.name) or b"") for sum in sums)
 
 
 def parse_status(text: str) -> PackageList:

@@ -5,6 +5,9 @@ from pathlib import Path
 OPTIONS = {
     "directory": ("/etc/xcat/hostkeys", "where they are on this machine: ssh_host_*_key and ssh_host_*_key.pub"),
 }
+SECRETS = [
+    ("ssh-host-key", "/etc/ssh/ssh_host_*_key", "all nodes share them, so that a node that boots is still known")
+]
 
 
 def run(ctx):

@@ -19,7 +19,8 @@ from xcat_avs.store.protocol import PROVENANCE, Revision, Summary, Version
 MANY = 500  # targets in one command line
 DIRECTORY, _, NAME = PROVENANCE.rpartition("/")
 LISTED = ("", "/trunk", "/tags", f"/trunk/{DIRECTORY}")  # what summaries lists of an image
-REAL = "avs:real"  # revision property: who made it, as the system knows them
+# Revision properties: who made it, as the system knows them; and of a tag, what is signed, with the signature.
+REAL, SIGNATURE = "avs:real", "avs:signature"
 USER = re.compile(r"([^\s;]+); ")  # how messages begin
 
 
@@ -77,8 +78,9 @@ class Reading(Subversion):
                     made = _revision(entry)
                     source = int(path.get("copyfrom-rev") or made.number)
                     found[name] = Tag(
-                        name, made.number, source, made.date, author=made.author, message=made.message, real=made.real
-                    )
+                        name, made.number, source, made.date, author=made.author, message=made.message, real=made.real,
+                        signature=entry.findtext(f"revprops/property[@name='{SIGNATURE}']", ""),
+                    )  # fmt: skip
         return sorted(found.values(), key=lambda tag: tag.revision)
 
     def newest_tags(self, images: Sequence[OsImage]) -> dict[str, str]:

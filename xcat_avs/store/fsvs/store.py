@@ -12,9 +12,9 @@ from typing import Optional
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.store.fsvs.changes import actions, uploads
-from xcat_avs.store.fsvs.reading import REAL, Reading
+from xcat_avs.store.fsvs.reading import REAL, SIGNATURE, Reading
 from xcat_avs.store.fsvs.subversion import CORRUPT, EXISTS, NO_PATH, OUT_OF_DATE, open_files, quote
-from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, Revision, Version
+from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, NewTag, Revision, Version
 from xcat_avs.system import command, mounts
 from xcat_avs.system.descent import link_tree
 from xcat_avs.system.scratch import own_directory
@@ -82,6 +82,9 @@ class FsvsStore(Reading):
             if self._local():  # a server takes the author from its own login
                 options += ["-o", "author=$AVS_AUTHOR"]  # by the environment: FSVS expands a $ in the value
             for words in (["initialize", self.url(image, Version())], ["sync-repos"], [*options, "ci", "-m", message]):
+                if "ci" in words and self.head(image) is not None:
+                    # FSVS would store what it sees of the difference. What comes in from now on it is told by Subversion.
+                    raise AvsError("E160024: trunk was empty when this commit began")
                 self.runner.to(log).run(["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author})
             number = COMMITTED.findall(log.read_text(encoding="utf-8", errors="replace"))
         if not number:
@@ -209,16 +212,18 @@ class FsvsStore(Reading):
                     (state / name).mkdir(mode=0o700)
                 yield {"FSVS_CONF": str(state / "conf"), "FSVS_WAA": str(state / "waa")}, scratch / "log"
 
-    def tag(self, image: OsImage, name: str, revision: int, author: str, message: str, real: str) -> None:
-        target = self.url(image, Version(tag=name))
+    def tag(self, image: OsImage, new: NewTag) -> None:
+        target = self.url(image, Version(tag=new.name))
+        properties = {REAL: new.real, **({SIGNATURE: new.signature} if new.signature else {})}
+        options = [word for name, value in properties.items() for word in ("--with-revprop", f"{name}={value}")]
         # svnmucc fails where the tag exists; `svn cp` would copy trunk into it.
         try:
-            words = ["cp", str(revision), self.url(image, Version()), target]
-            self._mucc(words, ["--with-revprop", f"{REAL}={real}"], author, message)
+            words = ["cp", str(new.source), self.url(image, Version()), target]
+            self._mucc(words, options, new.author, new.message)
         except AvsError as err:
-            if EXISTS.search(str(err)) or name in {tag.name for tag in self.tags(image)}:
+            if EXISTS.search(str(err)) or new.name in {tag.name for tag in self.tags(image)}:
                 raise AvsError(
-                    f"{image.name}: tag {name} exists already, and tags are never changed; take another name"
+                    f"{image.name}: tag {new.name} exists already, and tags are never changed; take another name"
                 ) from None
             raise
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
 from xcat_avs.errors import AvsError, CommandError, DamageError, NoStoreError, NotFoundError
-from xcat_avs.system import command, mounts
+from xcat_avs.system import command, masking, mounts
 from xcat_avs.system.runner import QUIET, Output, Runner
 from xcat_avs.system.scratch import own_directory
 
@@ -25,7 +25,7 @@ NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
 EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
 ERRORS = re.compile(r"\bE\d{6}\b")
 NO_REVISION = re.compile(r"E160006\b")
-OUT_OF_DATE = re.compile(r"E(155011|160028|170004|160024)\b")
+OUT_OF_DATE = re.compile(r"[E(](155011|160028|170004|160024)\b")  # FSVS has the number in brackets
 # Errors of damaged data: wrong checksums, damaged records and indexes, files that end too early.
 CORRUPT = re.compile(r"E(160004|160009|160051|16005[4-8]|16006[1245]|200014|200002|140001|18500\d|070014)\b", re.ASCII)
 TRANSACTION = 12288  # bytes of memory for each path of a transaction
@@ -74,6 +74,12 @@ class Subversion:
     def _local(self) -> Optional[Path]:
         """The directory of a file:// repository, or None for one on a server."""
         parts = urlsplit(self.repository)
+        shown = masking.text(self.repository)
+        if shown != self.repository:
+            raise AvsError(
+                f"the store {shown} has a password in its URL, where every user of this machine sees it; leave it out, and have Subversion "
+                f"keep it: type `svn info {shown.replace(':***@', '@').replace('://@', '://')}` once, as root, and answer"
+            )
         known = parts.scheme in ("file", "svn", "svn+ssh", "http", "https") and "://" in self.repository
         elsewhere = parts.scheme == "file" and parts.netloc not in ("", "localhost")
         if not known or elsewhere or not parts.path.strip("/"):

@@ -1,0 +1,58 @@
+"""Keep the passwords of URLs out of files: logs, and what a version says of how it was built."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from xcat_avs import escape
+
+URL_PASSWORD = re.compile(escape.URL_PASSWORD.pattern.encode())
+
+
+def text(value: str) -> str:
+    """value with *** in place of each password of a URL."""
+    return escape.masked(value)
+
+
+def data(value: bytes) -> bytes:
+    """The same of a file's content, of any encoding."""
+    return URL_PASSWORD.sub(escape.MASK.encode(), value) if b"://" in value else value
+
+
+def write(path: Path, content: str) -> None:
+    path.write_text(text(content), encoding="utf-8")
+
+
+def copy(source: Path, target: Path) -> None:
+    """Write what source holds to target; what is no text as it is."""
+    content = source.read_bytes()
+    target.write_bytes(content if b"\0" in content else data(content))
+
+
+@contextmanager
+def appended(path: Path) -> Iterator[None]:
+    """Whatever programs append to a file in the block has no password of a URL after it."""
+    start = path.stat().st_size if path.exists() else 0
+    try:
+        yield
+    finally:
+        with suppress(OSError), open(path, "r+b") as stream:
+            stream.seek(start)
+            said = stream.read()
+            shown = data(said)
+            if shown != said and os.path.isfile(path):
+                stream.seek(start)
+                stream.write(shown)
+                stream.truncate()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """A file to append to, by programs too, that has no password of a URL after the block."""
+    with appended(path), open(path, "ab") as stream:
+        yield stream
