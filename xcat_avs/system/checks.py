@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -58,6 +57,8 @@ def _versions(names: Sequence[str]) -> dict[str, str]:
 
 def python() -> Iterator[Finding]:
     """Python and the libraries."""
+    import importlib.metadata
+
     where = f"Python {platform.python_version()} ({sys.executable})"
     versions, missing = [], []
     for name in LIBRARIES:
