@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 import rpmrepo
+from harness import mounts_below
 
-from integration.harness import Installation, copy, look, mounts_below, output
+from integration.harness import Installation, copy, look, output
 
 pytestmark = pytest.mark.slow
 
