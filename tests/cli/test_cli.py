@@ -78,16 +78,14 @@ def test_help_costs_little(avs: Installation) -> None:
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(avs.top / "compiled")}
+    ours, theirs = list[float](), list[float]()
     least = "import typer; app = typer.Typer(); app.command()(lambda: None); app(args=[], standalone_mode=False)"
-    pairs = [
-        (
-            seconds(lambda: avs("-h", prefix=["env"], env=compiled)),  # a prefix: Python is started as well
-            seconds(lambda: subprocess.run([sys.executable, "-c", least], check=True)),
-        )
-        for _ in range(5)
-    ]
-    ours, theirs = (min(costs) for costs in zip(*pairs))
-    assert ours <= 3 * theirs
+    for _ in range(5):  # the best of them: what else the machine does comes on top
+        ours.append(seconds(lambda: avs("-h", prefix=["env"], env=compiled)))  # a prefix: Python is started as well
+        theirs.append(seconds(lambda: subprocess.run([sys.executable, "-c", least], check=True)))
+        if len(ours) > 1 and min(ours) <= 3 * min(theirs):
+            break
+    assert min(ours) <= 3 * min(theirs)
 
 
 def test_help_imports_nothing_that_it_does_not_need(avs: Installation) -> None:
