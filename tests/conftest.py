@@ -5,10 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Tests are compiled once and not by every worker of every run, also where the environment wants nothing beside sources.
+sys.pycache_prefix = str(Path(sys.prefix, "pycache"))
+sys.dont_write_bytecode = False
 
 # A run in the background (`nohup ./runtests &`) ignores these, and so would all that it starts; tests send them.
 # A handler that does nothing keeps the run itself alive, and is no more in what is started. Workers are started.

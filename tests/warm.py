@@ -18,7 +18,6 @@ import select
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -95,23 +94,9 @@ def popen(
     return Process(argv, pid)
 
 
-def run(
-    words: Sequence[str], *, env: Mapping[str, str], cwd: Union[str, Path] = "/", timeout: float = 60
-) -> subprocess.CompletedProcess[bytes]:
-    """Run `avsimage WORDS…` to its end."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = popen([*MODULE, *words], env=env, cwd=cwd, out=out, err=err)
-        try:
-            process.wait(timeout)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        texts = []
-        for stream in (out, err):
-            stream.seek(0)
-            texts.append(stream.read())
-    return subprocess.CompletedProcess(process.args, process.returncode, *texts)
+def is_fake(argv: Sequence[str]) -> bool:
+    """Whether a program is one of xCAT's, as the tests have them."""
+    return os.path.realpath(argv[0]).startswith(FAKES)
 
 
 def _umask() -> int:
@@ -207,7 +192,7 @@ def _become(job: tuple[list[str], dict[str, str], str, bool, int], descriptors: 
     os.chdir(cwd)
     os.umask(mask)
     _show_as(argv)
-    sys.argv = list(argv) if _fake(argv) else [str(TOP / "xcat_avs/__main__.py"), *argv[len(MODULE) :]]
+    sys.argv = list(argv) if is_fake(argv) else [str(TOP / "xcat_avs/__main__.py"), *argv[len(MODULE) :]]
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         old = getattr(sys, name)
         stream = open(descriptor, "w", encoding=old.encoding, errors=old.errors, closefd=False)  # noqa: SIM115
@@ -215,10 +200,6 @@ def _become(job: tuple[list[str], dict[str, str], str, bool, int], descriptors: 
             stream.reconfigure(line_buffering=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-
-
-def _fake(argv: Sequence[str]) -> bool:
-    return os.path.realpath(argv[0]).startswith(FAKES)
 
 
 def _show_as(argv: Sequence[str]) -> None:
@@ -243,6 +224,6 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()
     _serve(socket.socket(fileno=int(sys.argv[1])))
-    if _fake(sys.argv):
+    if is_fake(sys.argv):
         sys.exit(xcat.main())
     command.main()

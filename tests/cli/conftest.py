@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
-import subprocess
+import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
+from unittest.mock import patch
 
 import pytest
 import warm
+from harness import TOP, Node, Result
 
-TOP = Path(__file__).resolve().parents[2]
+from xcat_avs import cli
+from xcat_avs.system import mounts
+
 PROD, TEST = "debian12-x86_64-netboot-example.prod", "debian12-x86_64-netboot-example.test"
 STANZA = """# <xCAT data object stanza file>
 
@@ -63,13 +68,16 @@ tftpdir = TOP/tftpboot
 """
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Result):
     """What a command said."""
 
-    code: int
-    out: str
-    err: str
+    @property
+    def out(self) -> str:
+        return self.stdout
+
+    @property
+    def err(self) -> str:
+        return self.stderr
 
     @property
     def error(self) -> str:
@@ -81,11 +89,8 @@ class Answer:
         return " ".join(text.split())
 
 
-@dataclass(frozen=True)
-class Installation:
+class Installation(Node):
     """A standalone installation below top: avs.conf, stanza file, install, store."""
-
-    top: Path
 
     @classmethod
     def make(cls, top: Path) -> Installation:
@@ -99,10 +104,6 @@ class Installation:
     @property
     def install(self) -> Path:
         return self.top / "install"
-
-    @property
-    def conf(self) -> Path:
-        return self.top / "avs.conf"
 
     def put(self, name: str, text: str, mode: int = 0o644) -> Path:
         """A file below top."""
@@ -137,20 +138,34 @@ class Installation:
     def __call__(self, *argv: str, env: Optional[Mapping[str, str]] = None, prefix: Sequence[str] = ()) -> Answer:
         """Run avsimage. prefix: what runs it, such as setpriv."""
         # Another directory than the checkout: nothing may depend on where the user stands.
-        if prefix:
-            line = [*prefix, *warm.MODULE, *argv]
-            done = subprocess.run(
-                line,
-                cwd="/",
-                env=self.environment(env),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=60,
-                check=False,
-            )
-        else:
-            done = warm.run(argv, env=self.environment(env))
-        return Answer(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+        done = self.finish(self.launch([*warm.MODULE, *argv], self.environment(env), prefix, cwd="/"))
+        return Answer(done.code, done.stdout, done.stderr, done.seconds)
+
+    def here(self, *argv: str) -> Answer:
+        """Run avsimage in this process, which takes a tenth of the time: for what ends before anything is mounted."""
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+        handlers, mask, here = (
+            {number: signal.getsignal(number) for number in (*cli.SIGNALS, signal.SIGTSTP)},
+            os.umask(0o022),
+            os.getcwd(),
+        )
+        never = AssertionError("only a process of its own may have mounts of its own")
+        with patch.dict(os.environ, self.environment(), clear=True), patch.multiple(sys, stdout=out, stderr=err), patch.object(
+            mounts, "enter_private_namespace", side_effect=never
+        ):  # fmt: skip
+            try:
+                os.chdir("/")
+                code = cli.run(argv)
+            finally:
+                os.chdir(here)
+                os.umask(mask)
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+        texts = []
+        for stream in (out, err):
+            stream.flush()
+            texts.append(stream.buffer.getvalue().decode("utf-8", "replace"))  # type: ignore[attr-defined]
+        return Answer(code, texts[0], texts[1])
 
     def tree(self, name: str = "source") -> Path:
         """A small tree laid out like a rootimgdir, with fixed times."""

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import others
 import pytest
+from harness import TOP
 
-from .conftest import PROD, TOP, Answer, Installation
+from .conftest import PROD, Answer, Installation
 
 GOLDEN = Path(__file__).resolve().parent / "golden_check"
 NOBODY = others.by_uid(65534)

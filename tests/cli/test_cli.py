@@ -16,10 +16,11 @@ from pathlib import Path
 
 import others
 import pytest
+from harness import TOP
 
 from xcat_avs.definitions import osimage
 
-from .conftest import PROD, TEST, TOP, Answer, Installation
+from .conftest import PROD, TEST, Answer, Installation
 
 MODES = (
     "create", "tag", "list-tags", "pack", "rollback", "status", "show", "log", "diff", "steps", "env",
@@ -50,11 +51,11 @@ def test_help(avs: Installation, argv: list[str]) -> None:
 
 @pytest.mark.parametrize("mode", [*MODES, "list_tags"])
 def test_help_of_a_mode(avs: Installation, mode: str) -> None:
-    answer = avs("-c", mode, "-h")
+    answer = avs.here("-c", mode, "-h")
     assert (answer.code, answer.err) == (0, "")
     image_word = "[IMAGE]" if mode in ("status", "journal", "images") else "IMAGE"
     assert f"avsimage -c {mode.replace('_', '-')} {image_word}" in answer.out
-    assert avs("-h", "-c", mode).out == answer.out
+    assert avs.here("-h", "-c", mode).out == answer.out
 
 
 def test_help_needs_no_configuration(avs: Installation) -> None:
@@ -79,16 +80,15 @@ def test_help_costs_little(avs: Installation) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
+    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(avs.top / "compiled")}
+    ours, theirs = list[float](), list[float]()
     least = "import typer; app = typer.Typer(); app.command()(lambda: None); app(args=[], standalone_mode=False)"
-    pairs = [
-        (
-            seconds(lambda: avs("-h", prefix=["env"])),  # a prefix: Python is started as well
-            seconds(lambda: subprocess.run([sys.executable, "-c", least], check=True)),
-        )
-        for _ in range(5)
-    ]
-    ours, theirs = (min(costs) for costs in zip(*pairs))
-    assert ours <= 3 * theirs
+    for _ in range(5):  # the best of them: what else the machine does comes on top
+        ours.append(seconds(lambda: avs("-h", prefix=["env"], env=compiled)))  # a prefix: Python is started as well
+        theirs.append(seconds(lambda: subprocess.run([sys.executable, "-c", least], check=True)))
+        if len(ours) > 1 and min(ours) <= 3 * min(theirs):
+            break
+    assert min(ours) <= 3 * min(theirs)
 
 
 def test_help_imports_nothing_that_it_does_not_need(avs: Installation) -> None:
@@ -138,14 +138,14 @@ def test_help_imports_nothing_that_it_does_not_need(avs: Installation) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_usage_errors(avs: Installation, argv: list[str], words: list[str]) -> None:
-    refused(avs(*argv), *words, usage=True)
+    refused(avs.here(*argv), *words, usage=True)
 
 
 @pytest.mark.parametrize(
     ("name", "flag"), [("source", "--from"), ("revision", "-r"), ("masquerade", "-x"), ("message", "-m")]
 )
 def test_an_empty_value_is_called_by_its_flag(avs: Installation, name: str, flag: str) -> None:
-    answer = avs("-c", "create" if name != "revision" else "tag", "a", flag, "")
+    answer = avs.here("-c", "create" if name != "revision" else "tag", "a", flag, "")
     refused(answer, "empty value", flag, usage=True)
 
 
@@ -172,7 +172,7 @@ def test_an_error_with_json(avs: Installation, argv: list[str], words: str, imag
 
 
 def test_a_value_is_no_json(avs: Installation) -> None:
-    answer = avs("-c", "tag", "example.prod", "-m", "--json", "-t", "a b")
+    answer = avs.here("-c", "tag", "example.prod", "-m", "--json", "-t", "a b")
     refused(answer, "tag name 'a b'")
 
 
@@ -190,14 +190,17 @@ def test_unknown_image(avs: Installation) -> None:
 
 
 def test_ambiguous_image(avs: Installation) -> None:
-    answer = avs("-c", "env", "twin")
+    answer = avs.here("-c", "env", "twin")
     refused(answer, "means 2 osimages", "-o debian12 -a x86_64 debian12-x86_64-netboot-twin", "-o debian13 -a x86_64")
     assert len(answer.err.strip().split("\n")) == 3
-    assert avs("-c", "env", "twin", "-o", "debian13").code == 0
+    assert avs.here("-c", "env", "twin", "-o", "debian13").code == 0
 
 
 def test_the_old_way_to_name_an_image(avs: Installation) -> None:
-    assert avs("-c", "env", "-p", "example.prod", "-o", "debian12", "-a", "x86_64").out == avs("-c", "env", PROD).out
+    assert (
+        avs.here("-c", "env", "-p", "example.prod", "-o", "debian12", "-a", "x86_64").out
+        == avs.here("-c", "env", PROD).out
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,19 +213,19 @@ def test_the_old_way_to_name_an_image(avs: Installation) -> None:
 )
 def test_bad_stanza(avs: Installation, text: str, line: int, words: str) -> None:
     path = avs.put("images.stanza", text)
-    refused(avs("-c", "env", "example.prod"), f"{path}, line {line}: ", words)
+    refused(avs.here("-c", "env", "example.prod"), f"{path}, line {line}: ", words)
 
 
 def test_missing_stanza(avs: Installation) -> None:
     (avs.top / "images.stanza").unlink()
-    refused(avs("-c", "env", "example.prod"), str(avs.top / "images.stanza"), "No such file")
+    refused(avs.here("-c", "env", "example.prod"), str(avs.top / "images.stanza"), "No such file")
     avs.setting("xcat", "definitions =")
-    refused(avs("-c", "env", "example.prod"), "no osimage definitions")
+    refused(avs.here("-c", "env", "example.prod"), "no osimage definitions")
 
 
 def test_an_osvers_of_no_known_distribution(avs: Installation) -> None:
     avs.put("images.stanza", "x:\n    objtype=osimage\n    osvers=plan9\n    osarch=x86_64\n    profile=p\n")
-    refused(avs("-c", "steps", "p"), "x: osvers 'plan9' is of no distribution known here")
+    refused(avs.here("-c", "steps", "p"), "x: osvers 'plan9' is of no distribution known here")
 
 
 # Settings and recipes.
@@ -239,7 +242,7 @@ def test_an_osvers_of_no_known_distribution(avs: Installation) -> None:
 )
 def test_bad_avs_conf(avs: Installation, text: str, words: list[str]) -> None:
     avs.conf.write_text(text)
-    refused(avs("-c", "env", "example.prod"), str(avs.conf), *words)
+    refused(avs.here("-c", "env", "example.prod"), str(avs.conf), *words)
 
 
 def test_avs_conf_that_is_not_there(avs: Installation) -> None:
@@ -501,12 +504,12 @@ BAD_TAGS = ["a/b", "a@b", "a:b", "-x", ".x", "a b", "a	b", "x" * 201]  # more of
 
 @pytest.mark.parametrize("tag", BAD_TAGS, ids=ascii)
 def test_bad_tag_names(avs: Installation, tag: str) -> None:
-    refused(avs("-c", "tag", "example.prod", "-t", tag), "tag name", "take letters, digits")
+    refused(avs.here("-c", "tag", "example.prod", "-t", tag), "tag name", "take letters, digits")
 
 
 @pytest.mark.parametrize("tag", ["a\x01b", "a\x7fb", "\x1b[31m"], ids=ascii)
 def test_tag_names_with_control_characters(avs: Installation, tag: str) -> None:
-    refused(avs("-c", "tag", "example.prod", "-t", tag), "control characters", usage=True)
+    refused(avs.here("-c", "tag", "example.prod", "-t", tag), "control characters", usage=True)
 
 
 @pytest.mark.slow
@@ -700,7 +703,7 @@ def test_verify_where_the_record_of_what_is_served_cannot_be_trusted(built: Inst
 )
 def test_a_store_that_is_no_url(avs: Installation, url: str) -> None:
     wrong = f"the store {url!r} is no URL of a Subversion repository"
-    refused(avs("-c", "list-tags", "example.prod", "-s", url), wrong)
+    refused(avs.here("-c", "list-tags", "example.prod", "-s", url), wrong)
     if url == "nonsense":
         refused(avs.create("-s", url), wrong)
 
@@ -1043,9 +1046,9 @@ def test_env_can_be_read_by_a_shell(avs: Installation) -> None:
 
 
 def test_verbose_says_where_the_definitions_come_from(avs: Installation) -> None:
-    answer = avs("-c", "env", "example.prod", "-V")
+    answer = avs.here("-c", "env", "example.prod", "-V")
     assert "definitions: " in answer.err
-    assert answer.out == avs("-c", "env", "example.prod").out
+    assert answer.out == avs.here("-c", "env", "example.prod").out
 
 
 @pytest.mark.slow

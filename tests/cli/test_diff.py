@@ -349,21 +349,21 @@ def test_content_of_what_is_no_text_or_the_same_or_nowhere(two: Installation) ->
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_usage_errors(avs: Installation, argv: list[str], words: list[str]) -> None:
-    answer = avs("-c", "diff", "example.prod", *argv)
+    answer = avs.here("-c", "diff", "example.prod", *argv)
     refused(answer, *words, "; see avsimage -c diff -h")
     assert answer.out == ""
 
 
 def test_other_modes_take_no_option_of_diff(avs: Installation) -> None:
     for flag in (["--files"], ["--files", "x"], ["--match", "x"], ["--packages"], ["--content", "x"]):
-        refused(avs("-c", "show", "example.prod", *flag), f"mode show takes no {flag[0]}")
-    refused(avs("-c", "log", "example.prod", "-r", "1"), "mode log takes no -r")
+        refused(avs.here("-c", "show", "example.prod", *flag), f"mode show takes no {flag[0]}")
+    refused(avs.here("-c", "log", "example.prod", "-r", "1"), "mode log takes no -r")
     # The value of another option is no option.
-    refused(avs("-c", "tag", "example.prod", "-m", "--files", "-t", "a b"), "tag name 'a b'")
+    refused(avs.here("-c", "tag", "example.prod", "-m", "--files", "-t", "a b"), "tag name 'a b'")
 
 
 def test_usage(avs: Installation) -> None:
-    out = good(avs("-c", "diff", "-h"))
+    out = good(avs.here("-c", "diff", "-h"))
     for words in (
         "\n  -t|--tag OLD:[NEW]       two tags",
         "\n  -r|--revision OLD:[NEW]  ",

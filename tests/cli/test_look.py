@@ -99,8 +99,9 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 @pytest.mark.slow
 def test_cat_byte_by_byte(looked: Installation) -> None:
     for path in ("/etc/binary", "/etc/link"):
-        done = warm.run(["-c", "cat", "example.prod", "-t", "v1", path], env=looked.environment())
-        assert (done.returncode, done.stdout, done.stderr) == (0, BINARY, b"")
+        argv = [*warm.MODULE, "-c", "cat", "example.prod", "-t", "v1", path]
+        done = subprocess.run(argv, env=looked.environment(), cwd="/", capture_output=True, check=True, timeout=60)
+        assert (done.stdout, done.stderr) == (BINARY, b"")
     found = json.loads(looked("-c", "cat", "example.prod", "/etc/link", "--json").out)
     assert (found["path"], found["content"], base64.b64decode(found["base64"])) == ("/etc/binary", None, BINARY)
     assert (found["size"], found["sha256"]) == (len(BINARY), hashlib.sha256(BINARY).hexdigest())

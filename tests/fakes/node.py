@@ -7,60 +7,29 @@ import hashlib
 import json
 import lzma
 import os
-import signal
 import subprocess
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 import warm
+from harness import TOP, Node, Result
 
 from fakes import xcat
 
-TOP = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(__file__).with_name("bin")
 OSVERS, ARCH = "rocky9.4", "x86_64"
-SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Result:
-    """One run of a program."""
-
-    code: int
-    stdout: str
-    stderr: str
-    seconds: float
-
-    def __str__(self) -> str:
-        return f"exit code {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
-
-    @property
-    def document(self) -> dict[str, Any]:
-        found = json.loads(self.stdout)
-        assert isinstance(found, dict)
-        return found
-
-    @property
-    def error(self) -> str:
-        """The error of a run that failed as it should: one `Error:`, no traceback."""
-        assert self.code == 1, str(self)
-        assert "Error: " in self.stderr, str(self)
-        assert "Traceback" not in self.stderr, str(self)
-        return self.stderr[self.stderr.index("Error: ") :]
 
 
 def osimage(profile: str) -> str:
     return f"{OSVERS}-{ARCH}-netboot-{profile}"
 
 
-class ManagementNode:
+class ManagementNode(Node):
     """top: an empty directory, for everything. Changes of tables and knobs count from the next program on."""
 
     def __init__(self, top: Path) -> None:
-        self.top = top
+        super().__init__(top)
         self.root = top / "xcat"
         self.installdir, self.tftpdir = top / "install", top / "tftpboot"
         self.state, self.logs, self.repository = top / "state", top / "logs", top / "store/repo"
@@ -95,7 +64,6 @@ class ManagementNode:
             "HOME": str(top), "TERM": "dumb", "TMPDIR": str(top / "tmp"), "XCATROOT": str(self.root), "TZ": "UTC",
             "AVS_CONF": str(top / "avs.conf"), "PYTHONPATH": str(TOP),
         }  # fmt: skip
-        self.running: list[subprocess.Popen[bytes]] = []
         self.save()
         self.configure("xcat", use="auto")
 
@@ -202,37 +170,13 @@ class ManagementNode:
 
     # runs
 
-    def start(self, argv: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
-        """Start a program in a session of its own, its output in files."""
-        number = len(self.running)
-        env = {**self.environment, **environment}
-        with open(self.top / f"tmp/out.{number}", "wb") as out, open(self.top / f"tmp/err.{number}", "wb") as err:
-            if argv[: len(warm.MODULE)] == warm.MODULE or os.path.realpath(argv[0]).startswith(warm.FAKES):
-                process = warm.popen(argv, env=env, cwd=TOP, out=out, err=err, session=True)
-            else:
-                process = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=TOP, env=env, start_new_session=True
-                )
-        self.running.append(process)
-        return process
+    def start(self, argv: Sequence[str], **environment: str) -> subprocess.Popen[Any]:
+        """Start a program in a session of its own."""
+        return self.launch(argv, {**self.environment, **environment}, cwd=TOP)
 
-    def avsimage(self, *words: str, **environment: str) -> subprocess.Popen[bytes]:
+    def avsimage(self, *words: str, **environment: str) -> subprocess.Popen[Any]:
         """Start `avsimage -c WORDS…`."""
         return self.start([*warm.MODULE, "-c", *words], **environment)
-
-    def finish(self, process: subprocess.Popen[bytes], seconds: float = SECONDS) -> Result:
-        started = time.monotonic()
-        number = self.running.index(process)
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-        out, err = (
-            (self.top / f"tmp/{name}.{number}").read_bytes().decode("utf-8", "replace") for name in ("out", "err")
-        )
-        return Result(process.returncode, out, err, time.monotonic() - started)
 
     def run(self, *words: str, code: Optional[int] = 0, **environment: str) -> Result:
         """Run `avsimage -c WORDS…`; its exit code must be code (None: any)."""
@@ -246,33 +190,10 @@ class ManagementNode:
         return self.finish(self.start([str(path), *words], **environment))
 
     def close(self) -> list[str]:
-        """End what still runs; returns what a test has left behind: processes and mounts."""
-        left = []
-        for process in self.running:
-            if process.poll() is None:
-                left.append(f"process {process.args!r}")
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        deadline = time.monotonic() + 5
-        while (stray := list(strays(self.top))) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        left += stray
-        with open("/proc/self/mounts", encoding="utf-8") as stream:
-            left += [line.strip() for line in stream if f" {self.top}" in line]
+        left = super().close()
         for lock in xcat.LOCKS.glob(f"{str(self.top).replace('/', '.')}*") if xcat.LOCKS.is_dir() else ():
             lock.unlink()
         return left
-
-
-def strays(top: Path) -> Iterator[str]:
-    """Processes that work below top."""
-    for proc in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (proc / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-        except OSError:
-            continue
-        if int(proc.name) != os.getpid() and any(word.startswith(f"{top}/") for word in words):
-            yield f"process {proc.name}: {' '.join(words)}"
 
 
 def contents(*tops: Path) -> dict[str, str]:

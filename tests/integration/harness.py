@@ -1,23 +1,19 @@
-"""What integration tests share: a temporary installation, runs of the command, independent looks at trees."""
+"""An installation whose definitions and settings are values, and independent looks at trees."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import shutil
-import signal
 import stat
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import warm
+from harness import SECONDS, TOP, Node, Result
 
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.store.fsvs.store import FsvsStore
@@ -25,64 +21,30 @@ from xcat_avs.store.protocol import Version
 from xcat_avs.store.trees import checkout_tree
 from xcat_avs.system.runner import Runner
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 PROFILE = "example.prod"
 OSVERS, ARCH = "rocky9.4", "x86_64"
 # What a pack adds to the tree of the tag, so that a node can say what it runs.
 ADDED = {"etc/avs-release"}
-RUN_SECONDS = 90  # no run of the command takes longer, however slow the machine
-
-
-@dataclass(frozen=True)
-class Result:
-    """One run of the command."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    def __str__(self) -> str:
-        return f"exit code {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The answer of a run with --json."""
-        found = json.loads(self.stdout)
-        assert isinstance(found, dict)
-        return found
-
-    @property
-    def error(self) -> str:
-        """All from `Error: ` on."""
-        assert "Error: " in self.stderr, str(self)
-        assert "this is a defect of avsimage" not in self.stderr, str(self)
-        return self.stderr[self.stderr.index("Error: ") :]
 
 
 def osimage_name(profile: str, osvers: str = OSVERS) -> str:
     return f"{osvers}-{ARCH}-netboot-{profile}"
 
 
-@dataclass
-class Installation:
+class Installation(Node):
     """avs.conf, definitions and every directory of an installation, all below top."""
 
-    top: Path
-    state: Path = field(init=False)
-    logs: Path = field(init=False)
-    repository: Path = field(init=False)
-    installdir: Path = field(init=False)
-    home: Path = field(init=False)
-    definitions: dict[str, dict[str, str]] = field(default_factory=dict)
-    settings: dict[str, dict[str, str]] = field(default_factory=dict)
-    started: list[subprocess.Popen[str]] = field(default_factory=list)
-    extra: dict[str, str] = field(default_factory=dict)  # variables of the command's environment
-    server: str = ""  # the URL of the store where it is not the repository itself
+    errors = "strict"
 
-    def __post_init__(self) -> None:
-        self.state, self.logs, self.home = self.top / "state", self.top / "logs", self.top / "home"
-        self.repository, self.installdir = self.top / "store/repo", self.top / "install"
-        for directory in (self.installdir, self.home, self.top / "tmp"):
+    def __init__(self, top: Path) -> None:
+        super().__init__(top)
+        self.state, self.logs, self.home = top / "state", top / "logs", top / "home"
+        self.repository, self.installdir = top / "store/repo", top / "install"
+        self.definitions: dict[str, dict[str, str]] = {}
+        self.settings: dict[str, dict[str, str]] = {}
+        self.extra: dict[str, str] = {}  # variables of the command's environment
+        self.server = ""  # the URL of the store where it is not the repository itself
+        for directory in (self.installdir, self.home, top / "tmp"):
             directory.mkdir(parents=True)
         self.define(PROFILE)
         self.define("example.test")
@@ -123,10 +85,6 @@ class Installation:
         return name
 
     @property
-    def conf(self) -> Path:
-        return self.top / "avs.conf"
-
-    @property
     def url(self) -> str:
         return self.server or f"file://{self.repository}"
 
@@ -139,7 +97,7 @@ class Installation:
     def environment(self) -> dict[str, str]:
         env = {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "HOME": str(self.home)}
         env.update({"AVS_CONF": str(self.conf), "TMPDIR": str(self.top / "tmp"), "LANG": "C.UTF-8"})
-        env["PYTHONPATH"] = str(CHECKOUT)  # the code beside these tests, whatever is installed
+        env["PYTHONPATH"] = str(TOP)  # the code beside these tests, whatever is installed
         env.update(self.extra)
         return env
 
@@ -171,37 +129,9 @@ class Installation:
         """Give an image its own recipe: these steps and more sections."""
         self.site_file(f"images/{profile}/recipe.conf", f"[recipe]\nsteps = {', '.join(steps)}\n{more}")
 
-    def command(self, *argv: str) -> list[str]:
-        return [sys.executable, "-m", "xcat_avs", *argv]
-
-    def start(self, *argv: str, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
+    def start(self, *argv: str, prefix: Sequence[str] = ()) -> subprocess.Popen[Any]:
         """Start the command `avsimage -c ARGV...` in a session of its own."""
-        # Files below the top stand for a terminal; a pipe that a killed grandchild kept open would hang the test.
-        number = len(self.started)
-        out, err = self.top / f"tmp/out.{number}", self.top / f"tmp/err.{number}"
-        with open(out, "w", encoding="utf-8") as stdout, open(err, "w", encoding="utf-8") as stderr:
-            if prefix:
-                process = subprocess.Popen(
-                    [*prefix, *self.command("-c", *argv)], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
-                    env=self.environment, cwd=self.top, start_new_session=True, text=True,
-                )  # fmt: skip
-            else:
-                process = warm.popen(
-                    self.command("-c", *argv), env=self.environment, cwd=self.top, out=stdout, err=stderr, session=True
-                )
-        self.started.append(process)
-        return process
-
-    def finish(self, process: subprocess.Popen[str], seconds: float = RUN_SECONDS) -> Result:
-        """Wait for a started command."""
-        number = self.started.index(process)
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            kill(process)
-            raise
-        texts = [(self.top / f"tmp/{name}.{number}").read_text(encoding="utf-8") for name in ("out", "err")]
-        return Result(process.returncode, *texts)
+        return self.launch([*warm.MODULE, "-c", *argv], self.environment, prefix)
 
     def run(self, *argv: str, code: int | None = 0, prefix: Sequence[str] = ()) -> Result:
         """Run `avsimage -c ARGV...`; its exit code must be code (None: any)."""
@@ -215,7 +145,7 @@ class Installation:
 
     def store(self) -> FsvsStore:
         self.state.mkdir(exist_ok=True)
-        return FsvsStore(self.url, self.state / "fsvs", Runner(timeout=RUN_SECONDS))
+        return FsvsStore(self.url, self.state / "fsvs", Runner(timeout=SECONDS))
 
     def image(self, profile: str = PROFILE, osvers: str = OSVERS) -> OsImage:
         name = osimage_name(profile, osvers)
@@ -235,82 +165,17 @@ class Installation:
     def verify_repository(self) -> None:
         output(["svnadmin", "verify", "-q", str(self.repository)])
 
-    def leftovers(self) -> list[str]:
-        """Mounts and processes below the top."""
-        return [*mounts_below(self.top), *(f"{pid}: {text}" for pid, text in processes_below(self.top).items())]
-
-    def assert_clean(self, seconds: float = 5) -> None:
-        """Nothing is left mounted or running; the kernel may take a moment for what it kills."""
-        wait_until(lambda: not self.leftovers(), seconds, lambda: f"left behind: {self.leftovers()}")
-
-    def close(self) -> list[str]:
-        """End and unmount all; returns what a test left."""
-        for process in self.started:
-            if process.poll() is None:
-                kill(process)
-        left = self.leftovers()
-        for pid in processes_below(self.top):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        for point in sorted(mounts_below(self.top), reverse=True):
-            subprocess.run(["umount", point], check=False, timeout=30)
-        return left
-
 
 def refuse_warning(text: str) -> None:
     raise AssertionError(f"unexpected warning: {text}")
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.wait(30)
-
-
 def output(argv: Sequence[str], stdin: bytes = b"") -> str:
     """What a program prints; it must succeed."""
     env = {**os.environ, "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=RUN_SECONDS, env=env)
+    done = subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=SECONDS, env=env)
     assert done.returncode == 0, f"{argv}: {done.stderr.decode(errors='replace')}"
     return done.stdout.decode("utf-8", "surrogateescape")
-
-
-def wait_until(
-    true: Callable[[], object], seconds: float = 30, text: Callable[[], str] = lambda: "never happened"
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, text()
-        time.sleep(0.01)
-
-
-def mounts_below(top: Path) -> list[str]:
-    """Mount points below a directory in the namespace of the tests."""
-    points = []
-    for line in Path("/proc/self/mounts").read_bytes().splitlines():
-        escaped = line.split(b" ")[1]
-        point = os.fsdecode(escaped.replace(b"\\040", b" ").replace(b"\\011", b"\t").replace(b"\\134", b"\\"))
-        if point.startswith(f"{top}/"):
-            points.append(point)
-    return points
-
-
-def processes_below(top: Path) -> dict[int, str]:
-    """Living processes that name, or are in, a directory below top."""
-    found = {}
-    for proc in Path("/proc").glob("[0-9]*"):
-        if int(proc.name) == os.getpid():
-            continue
-        try:
-            state = (proc / "stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()[0]
-            if state in "ZX":
-                continue
-            seen = (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-            links = [os.readlink(proc / name) for name in ("cwd", "root", "exe")]
-        except OSError:
-            continue
-        if str(top) in seen or any(f"{top}/" in f"{link}/" for link in links):
-            found[int(proc.name)] = f"{seen.strip()} in {links[0]}"
-    return found
 
 
 Look = dict[str, tuple[object, ...]]
@@ -331,28 +196,29 @@ def digest(path: str, status: os.stat_result) -> str:
 
 def look(top: Path, times: bool = True, skip: Sequence[str] = ()) -> Look:
     """A tree as lstat and read see it: type, mode, owner, content, link target, device, mtime in microseconds."""
-    found: Look = {}
-
-    def add(path: str, relative: str) -> None:
-        status = os.lstat(path)
-        kind = stat.S_IFMT(status.st_mode)
-        what: object = None
-        if stat.S_ISREG(status.st_mode):
-            what = digest(path, status)
-        elif stat.S_ISLNK(status.st_mode):
-            what = os.readlink(path)
-        elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
-            what = status.st_rdev
-        record: list[object] = [kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, what]
-        found[relative] = (*record, status.st_mtime_ns // 1000) if times else tuple(record)
-
-    add(str(top), ".")
+    start = len(str(top)) + 1
+    found = {".": _seen(str(top), times)}
     for directory, names, files in os.walk(top):
-        names[:] = [name for name in names if os.path.relpath(os.path.join(directory, name), top) not in skip]
-        for name in [*names, *files]:
-            path = os.path.join(directory, name)
-            add(path, os.path.relpath(path, top))
+        if skip:
+            names[:] = [name for name in names if f"{directory}/{name}"[start:] not in skip]
+        for name in (*names, *files):
+            path = f"{directory}/{name}"
+            found[path[start:]] = _seen(path, times)
     return found
+
+
+def _seen(path: str, times: bool) -> tuple[object, ...]:
+    status = os.lstat(path)
+    kind = stat.S_IFMT(status.st_mode)
+    what: object = None
+    if kind == stat.S_IFREG:
+        what = digest(path, status)
+    elif kind == stat.S_IFLNK:
+        what = os.readlink(path)
+    elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+        what = status.st_rdev
+    seen = (kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, what)
+    return (*seen, status.st_mtime_ns // 1000) if times else seen
 
 
 def marks(top: Path) -> Look:
@@ -398,11 +264,11 @@ def unpack_cpio(archive: Path, target: Path) -> None:
     """Unpack an archive in the manner of a node."""
     target.mkdir(parents=True)
     script = 'gunzip -c "$1" | cpio --quiet -idm'
-    subprocess.run(["sh", "-c", script, "sh", str(archive)], cwd=target, check=True, timeout=RUN_SECONDS)
+    subprocess.run(["sh", "-c", script, "sh", str(archive)], cwd=target, check=True, timeout=SECONDS)
 
 
 def copy(source: Path, target: Path) -> Path:
-    subprocess.run(["cp", "-a", str(source), str(target)], check=True, timeout=RUN_SECONDS)
+    subprocess.run(["cp", "-a", str(source), str(target)], check=True, timeout=SECONDS)
     return target
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import debrepo
 import pytest
 import rpmrepo
+from harness import mounts_below
 
-from integration.harness import copy, difference, marks, mounts_below
+from integration.harness import copy, difference, marks
 from xcat_avs.build import addons
 from xcat_avs.build.context import BuildContext
 from xcat_avs.build.job import BuildJob

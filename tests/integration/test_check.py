@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.node import ManagementNode, Result, osimage
+from fakes.node import ManagementNode, osimage
+from harness import Result
 
 PROD = osimage("example.prod")
 

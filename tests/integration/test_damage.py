@@ -10,15 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from harness import Result, wait_until
 
-from integration.harness import (
-    PROFILE,
-    Installation,
-    Result,
-    output,
-    served_set,
-    wait_until,
-)
+from integration.harness import PROFILE, Installation, output, served_set
 from xcat_avs.store.protocol import Version
 from xcat_avs.system.locks import Holder, locked
 

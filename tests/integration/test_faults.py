@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from harness import wait_until
 
 from integration.harness import (
     PROFILE,
@@ -26,7 +27,6 @@ from integration.harness import (
     output,
     remove,
     served_set,
-    wait_until,
 )
 
 pytestmark = pytest.mark.slow

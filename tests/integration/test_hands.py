@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from harness import Result, kill, wait_until
 
-from integration.harness import PROFILE, Installation, Result, kill, osimage_name, refuse_warning, wait_until
+from integration.harness import PROFILE, Installation, osimage_name, refuse_warning
 from xcat_avs.store.protocol import MANIFEST, Version
 from xcat_avs.store.trees import checkout_tree
 

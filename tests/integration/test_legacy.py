@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from harness import SECONDS
 
 from integration.conftest import make_source
 from integration.harness import (
@@ -16,7 +17,6 @@ from integration.harness import (
     ARCH,
     OSVERS,
     PROFILE,
-    RUN_SECONDS,
     Installation,
     copy,
     difference,
@@ -51,7 +51,7 @@ class Classic:
     def run(self, *argv: str, cwd: Path | None = None, stdin: str = "") -> str:
         env = {**os.environ, "LC_ALL": "C.UTF-8", "FSVS_CONF": f"{self.work}/conf", "FSVS_WAA": f"{self.work}/waa"}
         done = subprocess.run(
-            argv, cwd=cwd, input=stdin, env=env, capture_output=True, text=True, check=False, timeout=RUN_SECONDS
+            argv, cwd=cwd, input=stdin, env=env, capture_output=True, text=True, check=False, timeout=SECONDS
         )
         assert done.returncode == 0, f"{argv}: {done.stdout} {done.stderr}"
         return done.stdout

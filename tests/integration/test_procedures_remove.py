@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 import rpmrepo
+from harness import mounts_below
 
-from integration.harness import PROFILE, Installation, Look, copy, difference, look, marks, mounts_below, output
+from integration.harness import PROFILE, Installation, Look, copy, difference, look, marks, output
 from integration.test_procedures import add_programs
 from xcat_avs.build.context import BuildContext, perform
 from xcat_avs.build.paths import BuildPaths
@@ -100,9 +101,9 @@ def write(path: Path, text: str | bytes = "x\n", mode: int = 0o644) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def _machine_is_left_alone(_can_build: None) -> Iterator[None]:
-    """Whatever a procedure does, /etc of this machine stays as it is."""
+@pytest.fixture(scope="module", autouse=True)
+def _machine_is_left_alone() -> Iterator[None]:
+    """Whatever procedures do, /etc of this machine stays as it is."""
     before = marks(Path("/etc"))
     yield
     assert difference(before, marks(Path("/etc"))) == {}

@@ -16,8 +16,9 @@ from typing import Any
 import debrepo
 import pytest
 import rpmrepo
+from harness import mounts_below
 
-from integration.harness import PROFILE, Installation, copy, difference, mounts_below
+from integration.harness import PROFILE, Installation, copy, difference
 from integration.test_procedures import add_programs
 from xcat_avs.build.context import BuildContext, perform
 from xcat_avs.build.paths import BuildPaths

@@ -14,18 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from harness import Result, wait_until
 
-from integration.harness import (
-    ARCH,
-    OSVERS,
-    PROFILE,
-    Installation,
-    Result,
-    difference,
-    look,
-    output,
-    wait_until,
-)
+from integration.harness import ARCH, OSVERS, PROFILE, Installation, difference, look, output
 
 pytestmark = pytest.mark.slow
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import http.server
+import importlib.util
+import io
+import marshal
 import os
 import re
 import shutil
 import subprocess
 import threading
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,8 +19,9 @@ from typing import Any
 
 import pytest
 import rpmrepo
+from harness import mounts_below
 
-from integration.harness import Installation, copy, look, mounts_below, output
+from integration.harness import Installation, copy, look, output
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +39,12 @@ def libraries(paths: set[Path]) -> set[Path]:
     return {Path(name) for name in re.findall(r"(/\S+\.so[.\d]*) \(0x", done.stdout)}
 
 
+def bytecode(path: Path) -> bytes:
+    """A module compiled by the Python that runs it, which is that of these tests; valid whatever its time."""
+    code = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(path.read_bytes())
+    return code + marshal.dumps(compile(path.read_bytes(), str(path), "exec", dont_inherit=True))
+
+
 def yum_package() -> rpmrepo.Package:
     """The host's dnf, rpm and Python as one package with /usr/bin/yum."""
     found = {Path("/usr/bin/rpm"), Path("/usr/bin/python3.11"), Path("/bin/sh")}
@@ -48,14 +59,22 @@ def yum_package() -> rpmrepo.Package:
     found |= libraries({path for path in found if ".so" in path.name or path.parent.name == "bin"})
     entries: dict[str, bytes | str | None] = {}
     attrs = {}
-    for path in sorted(found):
-        name = str(path)
-        for directory in ("bin", "lib", "lib64"):  # merged into /usr, as in the image
-            if name.startswith(f"/{directory}/"):
-                name = f"/usr{name}"
-        entries[name] = path.read_bytes()
-        if path.name.startswith("ld-linux") or os.access(path, os.X_OK):
-            attrs[name] = "%attr(0755, root, root)"
+    compiled = io.BytesIO()  # as Python looks for it; a hundredth of the files, and no run compiles them again
+    with zipfile.ZipFile(compiled, "w") as archive:
+        for path in sorted(found):
+            name = str(path)
+            for directory in ("bin", "lib", "lib64"):  # merged into /usr, as in the image
+                if name.startswith(f"/{directory}/"):
+                    name = f"/usr{name}"
+            if path.suffix == ".py" and stdlib in path.parents:
+                archive.writestr(f"{path.relative_to(stdlib)}c", bytecode(path))
+            elif path.suffix == ".py":
+                entries[f"{name}c"] = bytecode(path)
+            else:
+                entries[name] = path.read_bytes()
+            if path.name.startswith("ld-linux") or os.access(path, os.X_OK):
+                attrs[name] = "%attr(0755, root, root)"
+    entries["/usr/lib/python311.zip"] = compiled.getvalue()
     entries["/usr/bin/yum"] = (
         b"#!/bin/sh\nexec /usr/bin/python3.11 -c 'import sys, dnf.cli.main as m; m.user_main(sys.argv[1:], exit_code=True)' \"$@\"\n"
     )

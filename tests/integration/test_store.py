@@ -15,6 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from harness import wait_until
 
 from integration.conftest import GID, UID, make_source
 from integration.harness import (
@@ -30,7 +31,6 @@ from integration.harness import (
     refuse_warning,
     remove,
     served_set,
-    wait_until,
 )
 from xcat_avs.store.trees import commit_tree
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.node import ManagementNode, osimage, strays
+from fakes.node import ManagementNode, osimage
+from harness import processes_below
 
 pytestmark = pytest.mark.slow
 
@@ -141,9 +142,9 @@ def test_whoever_boots_gets_a_whole_image(node: ManagementNode, tmp_path: Path) 
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             deadline = time.monotonic() + 5
-            while any(True for _ in strays(node.root)) and time.monotonic() < deadline:
+            while processes_below(node.root) and time.monotonic() < deadline:
                 time.sleep(0.01)
-            assert list(strays(node.root)) == []
+            assert processes_below(node.root) == {}
         for tag in ("v2", "v1"):
             node.run("pack", "example.prod", "-t", tag, "--force")
         node.run("rollback", "example.prod", "-t", "v2")

@@ -20,7 +20,8 @@ from typing import Any, Optional
 import pytest
 from fakes import xcat
 from fakes.counted import counting, counts
-from fakes.node import TOP, ManagementNode, Result, contents, facts, osimage, unpack
+from fakes.node import ManagementNode, contents, facts, osimage, unpack
+from harness import TOP, Result
 
 pytestmark = pytest.mark.slow
 

@@ -86,7 +86,8 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def our_modules(path: Path) -> set[str]:
+@cache
+def our_modules(path: Path) -> frozenset[str]:
     """The modules of ours that a file imports, by their name below xcat_avs."""
     found = set()
     for name in imported(path):
@@ -95,7 +96,7 @@ def our_modules(path: Path) -> set[str]:
             while rest and rest not in SOURCES:
                 rest = rest.rpartition(".")[0]
             found.add(rest)
-    return found
+    return frozenset(found)
 
 
 def covers(pattern: str, name: str) -> bool:
@@ -170,7 +171,7 @@ def test_no_procedure_imports_anything_of_ours() -> None:
 @pytest.mark.parametrize("path", PROCEDURES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_procedure_says_what_is_wrong(path: Path) -> None:
     """By ctx.fail: with any other error stand its class, and the line that raised it."""
-    assert [node.lineno for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Raise)] == []
+    assert [node.lineno for node in nodes(path) if isinstance(node, ast.Raise)] == []
 
 
 def test_there_are_procedures() -> None:

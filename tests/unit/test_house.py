@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from unit.test_architecture import PACKAGE, SOURCES, our_modules
+from unit.test_architecture import PACKAGE, SOURCES, nodes, our_modules
 
 ROOMS, FLOORS, ARROWS = 26, 11, 95
 MODULE, FUNCTION, PARAMETERS, POSITIONAL = 300, 40, 6, 4  # lines, lines, parameters, fields
@@ -44,7 +44,7 @@ def floors() -> int:
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
     for name, path in SOURCES.items():
-        for node in ast.walk(ast.parse(path.read_bytes())):
+        for node in nodes(path):
             if isinstance(node, ast.FunctionDef):
                 yield f"{name}.{node.name}", node
 
@@ -54,18 +54,19 @@ def parameters(node: ast.FunctionDef) -> int:
     return sum(argument.arg not in ("self", "cls") for argument in found)
 
 
+@cache
 def positional() -> dict[str, int]:
     """Where a dataclass or a named tuple is built -> by how many fields without a name."""
     kinds = set()
     for path in SOURCES.values():
-        for node in ast.walk(ast.parse(path.read_bytes())):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef):
                 marks = [ast.unparse(item) for item in (*node.decorator_list, *node.bases)]
                 if any("dataclass" in mark for mark in marks):
                     kinds.add(node.name)
     found = {}
     for name, path in SOURCES.items():
-        for node in ast.walk(ast.parse(path.read_bytes())):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds:
                 found[f"{name}, line {node.lineno}: {node.func.id}"] = len(node.args)
     return found
