@@ -164,7 +164,7 @@ class Installation(Node):
         texts = []
         for stream in (out, err):
             stream.flush()
-            texts.append(stream.buffer.getvalue().decode("utf-8", "replace"))  # type: ignore[attr-defined]
+            texts.append(stream.buffer.getvalue().decode("utf-8", "replace"))
         return Answer(code, texts[0], texts[1])
 
     def tree(self, name: str = "source") -> Path:
