@@ -108,19 +108,11 @@ class Settings:
         "pack", "packer", "auto", "what packs: packimage (where xCAT is), or own", ("auto", "packimage", "own")
     )
     method: str = _setting(
-        "pack",
-        "method",
-        "auto",
-        "form of the root image archive; auto: cpio, or tar for xattrs",
-        ("auto", "cpio", "tar", "squashfs"),
-    )
+        "pack", "method", "auto", "form of the root image archive; auto: cpio, or tar for xattrs", ("auto", "cpio", "tar", "squashfs")
+    )  # fmt: skip
     compress: str = _setting(
-        "pack",
-        "compress",
-        "auto",
-        "its compression; auto: gzip, or packimage's own",
-        ("auto", "gzip", "pigz", "zstd", "xz"),
-    )
+        "pack", "compress", "auto", "its compression; auto: gzip, or packimage's own", ("auto", "gzip", "pigz", "zstd", "xz")
+    )  # fmt: skip
     refuse_secrets: bool = _setting(
         "pack", "refuse_secrets", True, "serve no image with a secret that [secrets] does not allow"
     )
@@ -128,12 +120,8 @@ class Settings:
         default=MADE_BY_PACKAGES, metadata={"help": "[secrets]: which may be in an image, and why"}
     )
     require_signature: tuple[str, ...] = _setting(
-        "pack",
-        "require_signature",
-        (),
-        "osimages that serve nothing but tags with a good signature: patterns, or yes for all",
-        pattern=GLOB,
-    )
+        "pack", "require_signature", (), "osimages that serve nothing but tags with a good signature: patterns, or yes for all", pattern=GLOB
+    )  # fmt: skip
     sign_key: str = _setting("sign", "key", "", "what signs each tag: a key of gpg, or the path of an ssh key")
     allowed_signers: str = _setting("sign", "allowed_signers", "", "who may sign by ssh, and by which keys")
     keyring: str = _setting("sign", "keyring", "", "the public keys of those who may sign by gpg")

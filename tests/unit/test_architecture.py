@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
         "build.*", "clock", "definitions.*", "errors", "generate.*", "recipes.*", "report", "settings",
         "system.*", "tree.*",
     },
-    "cli": {"", "errors", "escape", "modes.*", "report", "request", "site", "system.*"},
+    "cli": {"", "errors", "escape", "modes.*", "report", "request", "site.*", "system.*"},
     "clock": set(),
     "definitions.*": {"definitions.*", "errors", "system.*"},
     "diff.*": {"clock", "diff.*", "escape", "report", "tree.*"},
@@ -31,11 +31,11 @@ ALLOWED: dict[str, set[str]] = {
     "image": {"definitions.*"},
     "modes.*": {
         "", "build.*", "clock", "definitions.*", "diff.*", "errors", "modes.*", "pack.*",
-        "recipes.*", "report", "request", "serve.*", "site", "store.*", "system.*", "tree.*",
+        "recipes.*", "report", "request", "serve.*", "site.*", "store.*", "system.*", "tree.*",
         "xcat.*",
     },
     "pack.*": {
-        "clock", "definitions.*", "errors", "pack.*", "report", "request", "serve.*", "site",
+        "clock", "definitions.*", "errors", "pack.*", "report", "request", "serve.*", "site.*",
         "store.*", "system.*", "tree.*", "xcat.*",
     },
     "recipes.*": {"definitions.*", "errors", "recipes.*", "settings", "system.*"},
@@ -43,8 +43,8 @@ ALLOWED: dict[str, set[str]] = {
     "request": set(),
     "serve.*": {"definitions.*", "errors", "identity", "serve.*", "system.*", "tree.*", "xcat.*"},
     "settings": {"definitions.*", "errors", "system.*"},
-    "site": {
-        "definitions.*", "errors", "identity", "recipes.*", "request", "serve.*", "settings", "store.*",
+    "site.*": {
+        "definitions.*", "errors", "identity", "recipes.*", "request", "serve.*", "settings", "site.*", "store.*",
         "system.*", "xcat.*",
     },
     "store.*": {"definitions.*", "errors", "identity", "store.*", "system.*", "tree.*"},

@@ -16,7 +16,7 @@ from xcat_avs.definitions.stanza import StanzaDefinitions
 from xcat_avs.errors import AvsError
 from xcat_avs.recipes import files
 from xcat_avs.settings import Settings, load_settings
-from xcat_avs.site import DIRECTORIES
+from xcat_avs.site.opening import DIRECTORIES
 from xcat_avs.system import trust
 
 STANZA = "debian12-x86_64-netboot-p:\n    objtype=osimage\n    pkglist={}\n"

@@ -24,7 +24,8 @@ from xcat_avs.recipes import origins
 from xcat_avs.report import Report, as_lines
 from xcat_avs.request import Request
 from xcat_avs.serve import nodes
-from xcat_avs.site import DIRECTORIES, OWN_CHECKOUT, Site
+from xcat_avs.site import OWN_CHECKOUT, Site
+from xcat_avs.site.opening import DIRECTORIES
 from xcat_avs.store import checks as stores
 from xcat_avs.system import checks as machine
 from xcat_avs.system.findings import FAIL, OK, WARN, Finding, tried

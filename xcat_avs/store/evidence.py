@@ -29,6 +29,22 @@ def note(state: Path, url: str, uuid: str) -> None:
         write_atomic(state / NOTE, json.dumps({**noted(state), url: uuid}, indent=1, sort_keys=True) + "\n")
 
 
+def recognize(state: Path, url: str, now: str) -> str:
+    """What to say of a store that is not the one that was used at this URL before; that one is noted at its first use.
+
+    now: the UUID of the store that is there.
+    """
+    before = noted(state).get(url, "")
+    if now and not before and state.is_dir():
+        note(state, url, now)
+    if not (now and before) or now == before:
+        return ""
+    return (
+        f"the store at {url} is another one than was used here before: its UUID is {now}, and was {before}. Is the right disk mounted? "
+        "Where it was restored or replaced on purpose, create with --new-store takes it from now on"
+    )
+
+
 def of_a_store(state: Path, *others: Iterable[str]) -> str:
     """What says that there was a store, in words; "" where nothing does. others: what else says so, each a kind of its own."""
     return " and ".join(islice(_found(state, others), SHOWN))

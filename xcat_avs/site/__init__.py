@@ -4,73 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 from urllib.parse import unquote
 
 from xcat_avs.definitions.osimage import OsImage, resolve, same_trunk
-from xcat_avs.definitions.protocol import Definitions, NamedDefinitions, Unread, chdef
-from xcat_avs.definitions.stanza import StanzaDefinitions
-from xcat_avs.definitions.tables import XcatDefinitions
-from xcat_avs.errors import AvsError, SetupError
+from xcat_avs.definitions.protocol import Definitions, chdef
+from xcat_avs.errors import AvsError
 from xcat_avs.identity import Identity
-from xcat_avs.recipes import origins, recipe
+from xcat_avs.recipes import recipe
 from xcat_avs.recipes.recipe import Recipe
 from xcat_avs.request import Request
 from xcat_avs.serve import journal, place, sets
 from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.serve.sets import Target
-from xcat_avs.settings import (
-    AllowedSecret,
-    Settings,
-    load_settings,
-    load_site_settings,
-    overlay_settings,
-    refuse_writable,
-)
+from xcat_avs.settings import AllowedSecret, Settings, overlay_settings, refuse_writable
+from xcat_avs.site import opening
 from xcat_avs.store import evidence, signatures
 from xcat_avs.store.fsvs.store import FsvsStore
 from xcat_avs.store.protocol import Store
 from xcat_avs.store.signatures import DEFAULT, Signing
-from xcat_avs.system import locks, scratch, trust
+from xcat_avs.system import locks, scratch
 from xcat_avs.system.locks import Holder
 from xcat_avs.system.progress import Progress
 from xcat_avs.system.runner import Runner
-from xcat_avs.xcat import private, programs
+from xcat_avs.xcat import private
 
 SCHEME = "file://"
-PATIENCE = 60  # seconds for what check asks, where no timeout is set
 OWN_CHECKOUT = "own."  # how the directory of a checkout that is not kept begins
-DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
-
-
-def _definitions(settings: Settings, nodes: bool, progress: Progress) -> Definitions:
-    """The source of definitions. A broken or unusable xCAT is an error, never a silent fall-back.
-
-    nodes: whether the nodes will be asked for as well.
-    """
-    if settings.xcat == "yes" or (settings.xcat == "auto" and programs.program("lsdef")):
-        tables = ("osimage", "site", *(["node"] if nodes else []))
-        return XcatDefinitions(
-            programs.need("lsdef"), settings.installdir, settings.tftpdir, tables, runner=Runner(progress=progress)
-        )
-    if not settings.definitions:
-        raise AvsError(
-            "no osimage definitions: xCAT is not used here, and [xcat] definitions is not set in avs.conf; name a stanza file there"
-        )
-    return StanzaDefinitions(
-        Path(settings.definitions), Path(settings.installdir or "/install"), Path(settings.tftpdir or "/tftpboot")
-    )
-
-
-@contextmanager
-def _set_up() -> Iterator[None]:
-    """Any error is one of the installation."""
-    try:
-        yield
-    except AvsError as err:
-        raise SetupError(err.text, err.tail, err.log) from None
 
 
 def _served_lock(rootimgdir: Path) -> Path:
@@ -89,35 +51,14 @@ class Site:
 
     @classmethod
     def open(cls, request: Request, progress: Progress) -> Site:
-        with _set_up():
-            settings = load_settings()
-            definitions = _definitions(settings, request.mode in ("status", "images"), progress)
-            settings = load_site_settings(settings, definitions.installdir)
-            trust.refuse_foreign(settings.state, DIRECTORIES)
-            trust.refuse_foreign(settings.logs)
-        if request.store:
-            settings = overlay_settings(settings, {"paths": {"store": request.store}}, "-s")
-        if settings.os_names:
-            definitions = NamedDefinitions(definitions, settings.os_names)
-        progress.verbose(f"definitions: {definitions.describe()}")
-        return cls(settings, definitions, Identity.of(request.user), progress)
+        opened = opening.read(request, progress)
+        return cls(opened.settings, opened.definitions, Identity.of(request.user), progress)
 
     @classmethod
     def as_it_is(cls, request: Request, progress: Progress) -> Site:
         """As much of it as can be read, for check: definitions that cannot be read are an error for whoever asks for them."""
-        settings = origins.read().settings
-        found: Definitions
-        try:
-            found = _definitions(settings, True, progress)
-            settings = origins.read(found.installdir).settings
-            if settings.os_names:
-                found = NamedDefinitions(found, settings.os_names)
-        except AvsError as err:
-            xcat = settings.xcat == "yes" or (settings.xcat == "auto" and programs.program("lsdef") is not None)
-            installdir, tftpdir = Path(settings.installdir or "/install"), Path(settings.tftpdir or "/tftpboot")
-            found = Unread(err, installdir, tftpdir, xcat=xcat)
-        settings = replace(settings, store=request.store or settings.store, timeout=settings.timeout or PATIENCE)
-        return cls(settings, found, Identity.of(request.user), progress)
+        opened = opening.as_it_is(request, progress)
+        return cls(opened.settings, opened.definitions, Identity.of(request.user), progress)
 
     def image(self, request: Request) -> OsImage:
         """The osimage the command line names, to be read: a warning where another one has the same trunk."""
@@ -235,16 +176,7 @@ class Site:
 
     def recognize(self, store: Store) -> str:
         """What to say of a store that is not the one that was used at this URL before; that one is noted at its first use."""
-        url, state, now = self.settings.store, self.settings.state, store.identity()
-        before = evidence.noted(state).get(url, "")
-        if now and not before and state.is_dir():
-            evidence.note(state, url, now)
-        if not (now and before) or now == before:
-            return ""
-        return (
-            f"the store at {url} is another one than was used here before: its UUID is {now}, and was {before}. Is the right disk mounted? "
-            "Where it was restored or replaced on purpose, create with --new-store takes it from now on"
-        )
+        return evidence.recognize(self.settings.state, self.settings.store, store.identity())
 
     @contextmanager
     def lock(self, image: OsImage, activity: str) -> Iterator[None]:
