@@ -6,16 +6,42 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Callable, Optional
+from importlib import import_module
+from typing import TYPE_CHECKING, Callable, Optional
 
 from xcat_avs import __version__
-from xcat_avs.definitions.osimage import ARCHES
 from xcat_avs.errors import AvsError, SetupError, UsageError, nearest
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Option, Request
-from xcat_avs.site import Site
-from xcat_avs.system.progress import Progress
 
+if TYPE_CHECKING:
+    from xcat_avs.site import Site
+    from xcat_avs.system.progress import Progress
+
+# Each mode, whose module has its name, and what it does; in the order of the usage.
+MODES = {
+    "check": "whether all is there that the other modes need, and the command that fixes what is not",
+    "create": "build an image by its procedures, report, commit",
+    "shell": "a shell in the build that failed, with the environment of the step that did",
+    "tag": "make an immutable tag of the newest, or of any, revision",
+    "list-tags": "list the tags: date, author, revision, what is served where",
+    "pack": "check a tag out, verify it, pack it, and serve it in one step",
+    "rollback": "serve the set that was served before again, in seconds",
+    "status": "show what every osimage serves, and whether nodeset is due",
+    "show": "show one tag or revision: who, when, why, from what, its report",
+    "log": "list the revisions: date, author, packages, size, tags, message",
+    "logs": "what the steps of a build said: the last one, those that failed before it, or a stored one",
+    "diff": "show what changed between two tags or revisions",
+    "verify": "compare a tag, and what is published of it, with its manifest",
+    "steps": "list the procedures and add-ons that a create would run",
+    "env": "print the image's settings as `export NAME=value` lines",
+    "files": "list the paths of a tag or revision: type, mode, owner, size",
+    "cat": "print one file of a tag or revision: /etc/passwd, kernel, build_info/report",
+    "checkout": "check a tag or revision out into an empty directory, proven by its manifest",
+    "journal": "list who had what served, from when to when, and why",
+    "images": "list every osimage: newest revision, tags, sizes, what is served, what runs",
+}
+ALIASES = {"list_tags": "list-tags"}
 CHECK = "check"  # the mode that looks at the installation
 
 
@@ -25,20 +51,29 @@ class Mode:
 
     needs: the fields that must be given.
     private: builds or mounts, so it runs as root in a private namespace.
-    open: what makes the Site that run is given.
+    as_it_is: it is given as much of the installation as can be read.
     """
 
     name: str
-    summary: str
     run: Callable[[Request, Site], Report]
     words: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
-    alias: str = ""
     private: bool = False
     image: bool = True  # whether IMAGE must be given
     values: Mapping[str, str] = field(default_factory=dict)
     argument: str = ""  # how the word after IMAGE is called, in brackets where it may be left out; "" for none
-    open: Callable[[Request, Progress], Site] = Site.open
+    as_it_is: bool = False
+
+    @property
+    def summary(self) -> str:
+        """What it does."""
+        return MODES[self.name]
+
+    def open(self, request: Request, progress: Progress) -> Site:
+        """The installation that run is given. What that needs is most of what there is, and is imported now."""
+        from xcat_avs.site import Site
+
+        return Site.as_it_is(request, progress) if self.as_it_is else Site.open(request, progress)
 
     @property
     def takes(self) -> dict[str, Option]:
@@ -52,39 +87,20 @@ class Mode:
 
 def table() -> dict[str, Mode]:
     """All modes by name, in the order of the usage."""
-    from xcat_avs.modes import (
-        cat,
-        check,
-        checkout,
-        create,
-        diff,
-        env,
-        files,
-        images,
-        journal,
-        list_tags,
-        log,
-        logs,
-        pack,
-        rollback,
-        shell,
-        show,
-        status,
-        steps,
-        tag,
-        verify,
-    )
+    return {name: _load(name) for name in MODES}
 
-    modules = (check, create, shell, tag, list_tags, pack, rollback, status, show, log, logs, diff, verify, steps, env)
-    looking = (files, cat, checkout, journal, images)
-    return {module.MODE.name: module.MODE for module in (*modules, *looking)}
+
+def _load(name: str) -> Mode:
+    """A mode, whose module is imported now: what it needs is most of what there is."""
+    mode: Mode = import_module(f"{__name__}.{name.replace('-', '_')}").MODE
+    return mode
 
 
 def usage(mode: Optional[Mode] = None) -> str:
     """The usage of the command, or of one mode."""
-    every, width = table(), 16
+    width = 16
     if mode is None:
-        longest = max(len(name) for name in every)
+        longest = max(map(len, MODES))
         lines = [
             "Usage:",
             "  avsimage -c MODE IMAGE [options]",
@@ -93,7 +109,7 @@ def usage(mode: Optional[Mode] = None) -> str:
             "  avsimage [-h|--help|-v|--version]",
             "",
         ]
-        lines += ["Modes:", *(f"  {name.ljust(longest)}  {item.summary}" for name, item in every.items()), ""]
+        lines += ["Modes:", *(f"  {name.ljust(longest)}  {summary}" for name, summary in MODES.items()), ""]
     else:
         takes = mode.takes
         needs = [takes[name].short for name in mode.needs]
@@ -137,19 +153,22 @@ The manual: man avsimage; how an image is built: man avs-procedures.
 
 def named(name: str) -> Optional[Mode]:
     """The mode of that name or old name."""
-    return next((mode for mode in table().values() if name and name in (mode.name, mode.alias)), None)
+    name = ALIASES.get(name, name)
+    return _load(name) if name in MODES else None
 
 
 def find(name: str) -> Mode:
     """The same. Raises UsageError with the nearest."""
     mode = named(name)
     if mode is None:
-        raise UsageError(f"unknown mode {name!r}{nearest(name, table())}")
+        raise UsageError(f"unknown mode {name!r}{nearest(name, MODES)}")
     return mode
 
 
 def classic(osvers: Sequence[str], arches: Sequence[str]) -> tuple[list[str], list[str]]:
     """What -o and -a are given, as avs_image_mgr's README had it: an architecture after -o is that of -a."""
+    from xcat_avs.definitions.osimage import ARCHES
+
     found = [word for word in osvers if re.fullmatch(ARCHES, word)]
     return [word for word in osvers if word not in found], list(dict.fromkeys([*arches, *found])) if found else [
         *arches

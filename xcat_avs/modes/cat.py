@@ -40,7 +40,7 @@ def _text(data: bytes) -> Optional[str]:
 
 
 MODE = Mode(
-    "cat", "print one file of a tag or revision: /etc/passwd, kernel, build_info/report", run,
+    "cat", run,
     {"tag": "the tag to look into", "revision": "the revision to look into (default: the newest)"},
     argument="PATH",
 )  # fmt: skip

@@ -218,6 +218,6 @@ def _latest(site: Site) -> dict[str, float]:
 
 
 MODE = Mode(
-    CHECK, "whether all is there that the other modes need, and the command that fixes what is not", run,
-    image=False, open=Site.as_it_is,
+    CHECK, run,
+    image=False, as_it_is=True,
 )  # fmt: skip

@@ -34,7 +34,7 @@ def run(request: Request, site: Site) -> Report:
 
 
 MODE = Mode(
-    "checkout", "check a tag or revision out into an empty directory, proven by its manifest", run,
+    "checkout", run,
     {"tag": "the tag to check out", "revision": "the revision to check out (default: the newest)"},
     private=True, argument="DIR",
 )  # fmt: skip

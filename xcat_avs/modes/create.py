@@ -253,7 +253,7 @@ def _packed(request: Request, site: Site, tagged: Tagged, target: OsImage, done:
 
 
 MODE = Mode(
-    "create", "build an image by its procedures, report, commit", run,
+    "create", run,
     {
         "message": "why it is built, for the history", "user": "who builds it (default: who is logged in)",
         "masquerade": "with -f: pack it as another osimage", "method": "with -f: cpio, tar or squashfs",

@@ -233,7 +233,7 @@ def _lines(text: str) -> list[str]:
 
 
 MODE = Mode(
-    "diff", "show what changed between two tags or revisions", run,
+    "diff", run,
     {"tag": "two tags; without NEW: the tag and trunk", "revision": "two revisions; without NEW: that one and the newest"},
     values={"tag": "OLD:[NEW]", "revision": "OLD:[NEW]"},
 )  # fmt: skip

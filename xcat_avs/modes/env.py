@@ -31,4 +31,4 @@ def run(request: Request, site: Site) -> Report:
     return Report([Raw("\n".join(lines))], values)
 
 
-MODE = Mode("env", "print the image's settings as `export NAME=value` lines", run)
+MODE = Mode("env", run)

@@ -46,7 +46,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 
 MODE = Mode(
-    "files", "list the paths of a tag or revision: type, mode, owner, size", run,
+    "files", run,
     {"tag": "the tag to look into", "revision": "the revision to look into (default: the newest)"},
     argument="[PATTERN]",
 )  # fmt: skip

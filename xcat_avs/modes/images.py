@@ -77,4 +77,4 @@ def _size(size: Optional[int]) -> str:
     return short_size(size) if size else ""
 
 
-MODE = Mode("images", "list every osimage: newest revision, tags, sizes, what is served, what runs", run, image=False)
+MODE = Mode("images", run, image=False)

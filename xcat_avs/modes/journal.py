@@ -39,4 +39,4 @@ def _what(entry: JournalEntry) -> str:
     return entry.tag if entry.source == entry.osimage else f"{entry.tag} of {entry.source}"
 
 
-MODE = Mode("journal", "list who had what served, from when to when, and why", run, image=False)
+MODE = Mode("journal", run, image=False)

@@ -32,4 +32,4 @@ def run(request: Request, site: Site) -> Report:
     return Report([block], {"osimage": image.name, "tags": documents})
 
 
-MODE = Mode("list-tags", "list the tags: date, author, revision, what is served where", run, alias="list_tags")
+MODE = Mode("list-tags", run)

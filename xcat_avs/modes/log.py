@@ -71,4 +71,4 @@ def _or_dash(value: Optional[int]) -> str:
     return "-" if value is None else str(value)
 
 
-MODE = Mode("log", "list the revisions: date, author, packages, size, tags, message", run)
+MODE = Mode("log", run)

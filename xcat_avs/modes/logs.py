@@ -108,7 +108,7 @@ def _listing(image: OsImage, source: Source) -> list[object]:
 
 
 MODE = Mode(
-    "logs", "what the steps of a build said: the last one, those that failed before it, or a stored one", run,
+    "logs", run,
     {"tag": "of the build that is stored as this tag", "revision": "of the build that is stored as this revision"},
     argument="[STEP]",
 )  # fmt: skip

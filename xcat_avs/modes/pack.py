@@ -20,6 +20,6 @@ def run(request: Request, site: Site) -> Report:
 
 
 MODE = Mode(
-    "pack", "check a tag out, verify it, pack it, and serve it in one step", run,
+    "pack", run,
     {"tag": "the tag to pack", "user": "who packs it (default: who is logged in)"}, needs=("tag",), private=True,
 )  # fmt: skip

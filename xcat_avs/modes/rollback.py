@@ -103,6 +103,6 @@ def _refuse_damaged(target: Target, wanted: str, fast: bool) -> None:
 
 
 MODE = Mode(
-    "rollback", "serve the set that was served before again, in seconds", run,
+    "rollback", run,
     {"tag": "another tag whose set is still kept", "message": "why, for the journal"},
 )  # fmt: skip

@@ -23,4 +23,4 @@ def run(request: Request, site: Site) -> Report:
     return Report([as_lines([f"Next: {again}"])], document)
 
 
-MODE = Mode("shell", "a shell in the build that failed, with the environment of the step that did", run, private=True)
+MODE = Mode("shell", run, private=True)

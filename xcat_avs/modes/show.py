@@ -120,6 +120,6 @@ def _inputs(store: Store, image: OsImage, version: Version) -> list[str]:
 
 
 MODE = Mode(
-    "show", "show one tag or revision: who, when, why, from what, its report", run,
+    "show", run,
     {"tag": "the tag to show", "revision": "the revision to show (default: the newest)"},
 )  # fmt: skip

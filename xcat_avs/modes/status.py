@@ -137,4 +137,4 @@ def _altered(state: Served, rootimgdir: Path, history: Sequence[JournalEntry]) -
     return sets.altered(rootimgdir)
 
 
-MODE = Mode("status", "show what every osimage serves, and whether nodeset is due", run, image=False)
+MODE = Mode("status", run, image=False)

@@ -96,7 +96,7 @@ def _document(step: Step) -> dict[str, Any]:
 
 
 MODE = Mode(
-    "steps", "list the procedures and add-ons that a create would run", run,
+    "steps", run,
     {
         "resume": "what create -b would skip and run again, and why", "source": "with -b: the DIR that create is given",
     },

@@ -24,7 +24,7 @@ def run(request: Request, site: Site) -> Report:
 
 
 MODE = Mode(
-    "tag", "make an immutable tag of the newest, or of any, revision", run,
+    "tag", run,
     {
         "tag": "its name (default: YYYY-MM-DD-HH-MM-SS-OSVERS-by-USER)", "revision": "the revision to tag (default: the newest)",
         "user": "who tags it (default: who is logged in)",

@@ -187,6 +187,6 @@ def _store(site: Site, store: Store) -> Finding:
 
 
 MODE = Mode(
-    "verify", "compare a tag, and what is published of it, with its manifest", run,
+    "verify", run,
     {"tag": "the tag (default: the one that is served, or the newest)"}, private=True,
 )  # fmt: skip
