@@ -29,7 +29,8 @@ for number in (signal.SIGINT, signal.SIGHUP):
 
 # The files that take longest come first, so that no worker is left with one at the end.
 LONGEST = ("quickstart", "procedures_remove", "store", "faults", "procedures_setup", "xcat", "addon_library", "dnf", "damage",
-           "procedures", "window", "torture", "mmdebstrap", "addons", "remote", "benchmark", "hostile", "cli", "diff")  # fmt: skip
+           "procedures", "mmdebstrap", "rinse", "hostile", "remote", "window", "torture", "benchmark", "large", "install", "addons",
+           "cli", "diff", "fakes", "xcat_definitions", "avsaddons", "archive", "start", "proof", "command")  # fmt: skip
 # Of these not even that is enough: workers share them, a function's cases going to the same one. What their tests
 # have in common is cheap. Any other file stays with one worker, for what its tests share is made once.
 PARTS = {"integration/test_xcat.py": 3, "integration/test_store.py": 2, "integration/test_faults.py": 2, "integration/test_dnf.py": 2,

@@ -96,13 +96,14 @@ class Node:
         except BaseException:
             kill(process)
             raise
-        texts = []
-        for stream in self._outputs.pop(process.pid):
-            with stream:
-                stream.seek(0)
-                texts.append(stream.read().decode("utf-8", self.errors))
+        out, err = (self._read(stream) for stream in self._outputs.pop(process.pid))
         self.started.remove(process)
-        return Result(process.returncode, texts[0], texts[1], time.monotonic() - began)
+        return Result(process.returncode, out, err, time.monotonic() - began)
+
+    def _read(self, stream: IO[bytes]) -> str:
+        with stream:
+            stream.seek(0)
+            return stream.read().decode("utf-8", self.errors)
 
     def leftovers(self) -> list[str]:
         """Mounts and processes below the top."""
