@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report, as_lines
 from xcat_avs.request import Request
-from xcat_avs.serve import sets
+from xcat_avs.serve import judging, sets
 from xcat_avs.serve.sets import PackedSet, Target
 from xcat_avs.site import Site
 from xcat_avs.store import signatures
@@ -118,13 +117,14 @@ def _published(site: Site, store: Store, image: OsImage) -> Iterator[Finding]:
 
 def _set(record: Optional[PackedSet], other: Target, site: Site, store: Store, image: OsImage) -> Optional[Finding]:
     """What is served of an osimage, where that is something of the image."""
-    doubt, name, directory = _doubt(record, other, site, image), other.image.name, other.rootimgdir
+    name, directory = other.image.name, other.rootimgdir
+    doubt = judging.doubt(record, other, site.journal(other.image), image)
     if doubt:
         return Finding(FAIL, f"{name}: {doubt}; pack it again with --force")
     if record is None or (record.source, record.osimage) != (image.name, name):
         return None
     site.progress.begin(f"reading {directory}")
-    wrong = tuple(_wrong(record, sets.describe_files(directory), _manifest(store, image, record.tag)))
+    wrong = tuple(judging.deviations(record, directory, _manifest(store, image, record.tag)))
     site.progress.end()
     what = f"{name} serves tag {record.tag} in {directory}"
     if wrong:
@@ -133,43 +133,11 @@ def _set(record: Optional[PackedSet], other: Target, site: Site, store: Store, i
     return Finding(OK, f"{what}: {len(record.files)} files are as they were packed")
 
 
-def _doubt(record: Optional[PackedSet], other: Target, site: Site, image: OsImage) -> str:
-    """Why it cannot be said what an osimage serves, where it should be something of the image; else ""."""
-    history, directory = site.journal(other.image), other.rootimgdir
-    last = history[-1] if history and history[-1].tag else None
-    ours = last is not None and last.source == image.name
-    if record is None:
-        damaged = os.path.lexists(directory / sets.RECORD)
-        if not ours and not (damaged and other.image.name == image.name):
-            return ""
-        what = f"the record {directory / sets.RECORD} of what was packed is {'damaged' if damaged else 'gone'}"
-        return what + (f"; by the journal it is tag {last.tag}" if last else "")
-    # Another management node may have packed since: its journal is another one, and so is the set.
-    if last is None or last.directory != sets.current(directory):
-        return ""
-    told, known = (record.osimage, record.source, record.tag), (last.osimage, last.source, last.tag)
-    if told == known or image.name not in (record.source, last.source):
-        return ""
-    return f"{directory / sets.RECORD} says {' '.join(told)}, and the journal {' '.join(known)}"
-
-
 def _manifest(store: Store, image: OsImage, tag: str) -> Optional[Manifest]:
     try:
         return stored_manifest(store, image, Version(tag=tag))
     except AvsError:
         return None  # said of the tag itself
-
-
-def _wrong(record: PackedSet, present: dict[str, dict[str, object]], manifest: Optional[Manifest]) -> Iterator[str]:
-    for name, facts in record.files.items():
-        if name not in present:
-            yield f"{name}: is gone"
-        elif present[name] != facts:
-            yield f"{name}: changed since"
-        elif manifest and name in manifest and manifest[name].sha256 != facts["sha256"]:
-            yield f"{name}: is not the one of the tag"
-    for name in sorted(present.keys() - record.files.keys() - {sets.RECORD}):
-        yield f"{name}: was not packed, and is served all the same"
 
 
 def _store(site: Site, store: Store) -> Finding:
