@@ -212,6 +212,15 @@ def _show_as(argv: Sequence[str]) -> None:
         memory.write(data[: end - start].ljust(end - start, b"\0"))
 
 
+def _end(code: Union[str, int, None]) -> None:
+    """As sys.exit does it; but nothing is taken down, which would copy all the memory that both sides share."""
+    if isinstance(code, str):
+        sys.stderr.write(f"{code}\n")
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 if __name__ == "__main__":
     # As the command begins: see xcat_avs/__main__.py.
     sys.path.pop(0)
@@ -224,6 +233,9 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()
     _serve(socket.socket(fileno=int(sys.argv[1])))
-    if is_fake(sys.argv):
-        sys.exit(xcat.main())
-    command.main()
+    try:
+        if is_fake(sys.argv):
+            sys.exit(xcat.main())
+        command.main()
+    except SystemExit as end:
+        _end(end.code)
