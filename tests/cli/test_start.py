@@ -60,7 +60,7 @@ def test_a_message_typed_in_latin_1(latin1: dict[str, str], tmp_path: Path) -> N
 
 def test_ctrl_c_before_anything_is_begun(tmp_path: Path) -> None:
     """While modules are loaded: no traceback."""
-    (tmp_path / "configparser.py").write_text(
+    (tmp_path / "shlex.py").write_text(
         "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
     )
     done = start(AVSIMAGE, [b"-c", b"env", b"x"], PYTHONPATH=str(tmp_path))
@@ -68,9 +68,11 @@ def test_ctrl_c_before_anything_is_begun(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", ["MemoryError", "ImportError('libx.so: failed to map segment')", "SystemError('x')"])
-def test_too_little_memory_to_begin(tmp_path: Path, error: str) -> None:
-    (tmp_path / "configparser.py").write_text(f"raise {error}\n")
-    done = start(AVSIMAGE, [b"-v"], PYTHONPATH=str(tmp_path))
+@pytest.mark.parametrize(("module", "words"), [("shlex", [b"-v"]), ("configparser", [b"-c", b"env", b"x"])])
+def test_too_little_memory_to_begin(tmp_path: Path, error: str, module: str, words: list[bytes]) -> None:
+    """While the command line is loaded, and while a mode is."""
+    (tmp_path / f"{module}.py").write_text(f"raise {error}\n")
+    done = start(AVSIMAGE, words, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith(b"Error: there is not enough memory; is it limited (ulimit -v)?")
     assert done.stderr.count(b"\n") == 1

@@ -17,10 +17,11 @@ from xcat_avs.system import suspend
 JOB = """
 import os, sys
 from pathlib import Path
-from xcat_avs.system import command, suspend
+from xcat_avs.system import suspend
+from xcat_avs.system.runner import Runner
 os.setpgrp()
 suspend.follow_terminal()
-command.run(["sh", "-c", "while :; do echo x; sleep 0.02; done"], log=Path(sys.argv[1]), timeout=60)
+Runner(Path(sys.argv[1]), 60).run(["sh", "-c", "while :; do echo x; sleep 0.02; done"])
 """
 
 

@@ -48,9 +48,9 @@ def test_a_classic_line(line: str, wanted: dict[str, Any], before: str, image: s
 @pytest.mark.parametrize("mode", [mode.name for mode in modes.table().values()])
 def test_a_user_is_taken_by_every_mode(mode: str) -> None:
     found = request(f"{mode} example.prod -u larry -t v1")
-    said = modes.refuse_unfit(
-        Request(mode=mode, image="a", user="larry", tag="v1" if mode == "pack" else ""), modes.find(mode)
-    )
+    argument = "a" if mode in ("cat", "checkout") else ""
+    wanted = Request(mode=mode, image="a", argument=argument, user="larry", tag="v1" if mode == "pack" else "")
+    said = modes.refuse_unfit(wanted, modes.find(mode))
     assert found.user == "larry"
     taken = mode in OPTIONS["user"].modes
     assert said == ([] if taken else [f"-u USER means nothing to mode {mode}, and is ignored"])
