@@ -60,9 +60,7 @@ def test_a_message_typed_in_latin_1(latin1: dict[str, str], tmp_path: Path) -> N
 
 def test_ctrl_c_before_anything_is_begun(tmp_path: Path) -> None:
     """While modules are loaded: no traceback."""
-    (tmp_path / "shlex.py").write_text(
-        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
-    )
+    (tmp_path / "shlex.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
     done = start(AVSIMAGE, [b"-c", b"env", b"x"], PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 

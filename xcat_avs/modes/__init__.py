@@ -146,8 +146,8 @@ avsimage {__version__}: build, version and serve the netboot images of an xCAT c
   avsimage rollback IMAGE            have them boot what was served before
   avsimage status                    what is served, and what nodes will boot
 
-All modes: avsimage -h. Options of one: avsimage MODE -h. The manual: man avsimage.
-What is missing here: avsimage check. How an image is built: man avs-procedures.
+All modes: avsimage -h. Options of one: avsimage MODE -h. Manual: man avsimage.
+What is missing: avsimage check. How an image is built: man avs-procedures.
 """
 
 
