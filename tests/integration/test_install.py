@@ -69,7 +69,7 @@ def test_the_libraries_of_debian_12_are_new_enough(definitions: dict[str, str]) 
     assert (none.returncode, none.stdout) == (1, "")
     assert "there is no store yet" in none.stderr
     wrong = run("/usr/bin/python3", "-m", "xcat_avs", "--nosuch", PYTHONPATH=str(TOP), **definitions)
-    assert (wrong.returncode, wrong.stderr) == (1, "Error: No such option: --nosuch\n")
+    assert (wrong.returncode, wrong.stderr) == (1, "Error: there is no option --nosuch; see avsimage -h\n")
 
 
 @pytest.fixture
