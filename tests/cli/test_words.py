@@ -128,6 +128,22 @@ def test_a_tag_that_was_served_says_from_when_to_when(built: Installation) -> No
     assert f"as {PROD} since " in built("-c", "show", "example.prod", "-t", "v2").out
 
 
+@pytest.mark.slow
+def test_what_to_do_next_is_said(avs: Installation) -> None:
+    """Each step of the runbook names the one after it, and nothing that cannot be done."""
+    (avs.tree() / "kernel").unlink()
+    assert avs.create("-m", "first").out.endswith("Next: avsimage -c tag example.prod\n")
+    assert avs("tag", "example.prod", "-t", "v1").out.endswith("Next: avsimage -c pack example.prod -t v1\n")
+    packed = avs("pack", "example.prod", "-t", "v1")
+    assert "holds no kernel; nodes cannot boot this image" in packed.err
+    assert "Boot: " not in packed.out
+    refused(avs("rollback", "example.prod"), "no set was served before", "; no other is kept; pack another tag")
+    refused(avs("shell", "example.prod"), f"`avsimage -c checkout {PROD} DIR`")
+    assert avs("tag", "example.prod", "-t", "v2").code == avs("pack", "example.prod", "-t", "v2").code == 0
+    (avs.install / "netboot/debian12/x86_64/.example.prod.avs-previous").unlink()
+    refused(avs("rollback", "example.prod"), "; choose one with -t: v1")
+
+
 FAILS_ONCE = """\"\"\"Write much, and fail the first time\"\"\"
 
 

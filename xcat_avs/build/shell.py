@@ -40,7 +40,10 @@ class Scene:
         paths = BuildPaths.of(image, recipe.settings)
         failed = failure.last(paths)
         if failed is None:
-            raise AvsError(f"{image.name}: no step of its last build here failed, so there is no place for a shell")
+            raise AvsError(
+                f"{image.name}: no step of its last build here failed, so there is no place for a shell; "
+                f"`avsimage -c checkout {image.name} DIR` writes out what is stored, to be looked into"
+            )
         steps = recipe.addons if failed.kind == ADDON else recipe.steps
         found = [step for step in steps if step.name == failed.name]
         if not found:

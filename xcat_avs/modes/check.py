@@ -52,7 +52,7 @@ def run(request: Request, site: Site) -> Report:
     }
     found = [(area, finding) for area, each in looks.items() for look in each for finding in tried(area, look)]
     counts = {result: sum(finding.result == result for _, finding in found) for result in (FAIL, WARN, OK)}
-    said = f"avsimage {__version__}: {counted(counts[FAIL], 'failure')}, {counted(counts[WARN], 'warning')}, {counts[OK]} well"
+    said = f"avsimage {__version__}: {counted(counts[FAIL], 'failure')}, {counted(counts[WARN], 'warning')}, {counts[OK]} OK"
     lines = [line for _, finding in found for line in finding.lines(len(finding.details))]
     document = {
         "osimage": image.name if image else "", "avsimage": __version__, "well": not counts[FAIL],

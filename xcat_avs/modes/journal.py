@@ -26,7 +26,7 @@ def run(request: Request, site: Site) -> Report:
          entry.user, " ".join(entry.message.split()))
         for entry, until in found
     ]  # fmt: skip
-    headers = ("SINCE", "UNTIL", "OSIMAGE", "TAG", "REVISION", "BY MODE", "USER", "MESSAGE")
+    headers = ("SINCE", "UNTIL", "OSIMAGE", "TAG", "REVISION", "ACTION", "USER", "MESSAGE")
     align = [LEFT, LEFT, LEFT, LEFT, RIGHT, LEFT, LEFT, LEFT]
     block: object = Table(headers, rows, align) if rows else "(nothing has been packed yet)"
     return Report([block], {"entries": [{**asdict(entry), "until": until} for entry, until in found]})

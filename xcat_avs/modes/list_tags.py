@@ -27,7 +27,7 @@ def run(request: Request, site: Site) -> Report:
         rows.append(
             (tag.name, str(tag.source), local(tag.date), tag.author, ", ".join(served) or "-", signers[-1], message)
         )
-    headers = ("TAG", "REVISION", "DATE", "AUTHOR", "PACKED AS", "SIGNED BY", "MESSAGE")
+    headers = ("TAG", "REVISION", "DATE", "AUTHOR", "SERVED AS", "SIGNED BY", "MESSAGE")
     block: object = Table(headers, rows, [LEFT, RIGHT, *[LEFT] * 5], sparse=True) if rows else "(no tags found)"
     return Report([block], {"osimage": image.name, "tags": documents})
 

@@ -69,16 +69,18 @@ def _wanted(tag: str, target: Target, before: str) -> str:
     if not tag:
         wanted = sets.previous(rootimgdir)
         if not wanted:
-            raise NotFoundError(f"{image.name}: no set was served before {before}; choose one with -t")
+            served = sets.read_record(rootimgdir)
+            kept = {record.tag for record in sets.kept(rootimgdir, image.name).values()}
+            kept -= {served.tag} if served else set()
+            hint = f"choose one with -t: {', '.join(sorted(kept))}" if kept else "no other is kept; pack another tag"
+            raise NotFoundError(f"{image.name}: no set was served before {before}; {hint}")
         return wanted
     found = sets.kept(rootimgdir, image.name)
-    kept = {
-        found[name].tag: name for name in sorted(found, key=lambda name: found[name].date)
-    }  # the newest of each tag
-    if tag not in kept:
-        hint = nearest(tag, kept) or f"; there is {', '.join(sorted(kept)) or 'none'}"
+    newest = {found[name].tag: name for name in sorted(found, key=lambda name: found[name].date)}
+    if tag not in newest:
+        hint = nearest(tag, newest) or f"; there is {', '.join(sorted(newest)) or 'none'}"
         raise NotFoundError(f"{image.name}: no packed set of tag {tag!r} is kept{hint}; or pack it again")
-    return kept[tag]
+    return newest[tag]
 
 
 def _refuse_damaged(target: Target, wanted: str, fast: bool) -> None:

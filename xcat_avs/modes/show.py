@@ -75,7 +75,7 @@ def _tag_document(tag: Tag, image: OsImage, site: Site, signed: Signed) -> dict[
 def _tag_facts(tag: Tag, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     real = f" ({tag.real})" if tag.real else ""
     yield "Tag:", f"{tag.name}, made {local(tag.date)} by {tag.author}{real}"
-    yield "Packed as:", ", ".join(document["tag"]["packed"]) or "-"
+    yield "Served now as:", ", ".join(document["tag"]["packed"]) or "-"
     for entry in document["history"]:
         because = f": {entry['message']}" if entry["message"] else ""
         since, until = local(entry["date"]), local(entry["until"])

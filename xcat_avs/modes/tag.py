@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 
 from xcat_avs.definitions.osimage import check_tag_name
@@ -20,6 +21,7 @@ def run(request: Request, site: Site) -> Report:
     revision = find_revision(request.revision, store, image)
     tag, signed = make_signed(request, site, store, image, new_tag(name, revision, site.identity, request.message))
     lines = [f"Tagged revision {tag.source} of {image.name} as {tag.name}", *said_of(signed)]
+    lines.append(f"Next: avsimage -c pack {request.image or image.name} -t {shlex.quote(tag.name)}")
     return Report([as_lines(lines)], {"osimage": image.name, **described(tag), "signature": asdict(signed)})
 
 

@@ -94,7 +94,7 @@ def serve(request: Request, site: Site, job: PackJob, tagged: Tagged) -> Report:
             why = parted(tag.message)[1]
             problem = journal.record(site.journal_file(target.image), site.identity, change, why)
     lines = [*_packed_lines(record, moved, target.rootimgdir), *said_of(signed), *_secret_lines(gate.found)]
-    if not job.xcat:
+    if not job.xcat and "kernel" in record.files:  # else a warning has said that nodes cannot boot it
         lines.append(forms.how_to_boot(target.rootimgdir, record.archive))
     facts = {**asdict(record), "previous": sets.previous(target.rootimgdir), "secrets": secret_document(gate.found),
              "signature": asdict(signed)}  # fmt: skip

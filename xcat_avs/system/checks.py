@@ -173,7 +173,7 @@ def left_overs(state: Path, private: Iterable[tuple[Path, str]]) -> Iterator[Fin
         for path in scratch.left(parent, prefix):
             text = f"{path} is of a run that was killed; the next one of its kind removes it"
             found.append(Finding(WARN, text, fix=f"rm -r {path}"))
-    yield from found or [Finding(OK, "no mounts, loop devices or directories are left of killed runs")]
+    yield from found or [Finding(OK, "no mounts, loop devices or directories are left behind by killed runs")]
 
 
 def clock(latest: Mapping[str, float]) -> Iterator[Finding]:
