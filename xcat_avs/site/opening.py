@@ -74,7 +74,7 @@ def _definitions(settings: Settings, nodes: bool, progress: Progress) -> Definit
             programs.need("lsdef"), settings.installdir, settings.tftpdir, tables, runner=Runner(progress=progress)
         )
     if not settings.definitions:
-        raise AvsError(
+        raise SetupError(
             "no osimage definitions: xCAT is not used here, and [xcat] definitions is not set in avs.conf; name a stanza file there"
         )
     return StanzaDefinitions(
