@@ -8,8 +8,8 @@ from collections.abc import Iterable
 NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 SPACES = "\u00a0\u3000"  # no more than spaces, and common in some languages
 # A user and a password in a URL. The @REVISION of Subversion is none: a port and a slash are before it. A password with a
-# slash in it is no valid one, but a password.
-URL_PASSWORD = re.compile(r"(://[^\s/:@\"\[]*):(?:[^\s/\"]*@|(?!\d+/)[^\s\"]*@)")
+# slash in it is no valid one, but a password; its length has a limit, else a long list of URLs with ports takes minutes.
+URL_PASSWORD = re.compile(r"(://[^\s/:@\"\[]*):(?:[^\s/\"]*@|(?!\d+/)[^\s\"]{0,2048}@)")
 MASK = r"\1:***@"
 
 

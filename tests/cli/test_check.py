@@ -18,6 +18,8 @@ import others
 import pytest
 from harness import TOP
 
+from xcat_avs.system import checks as machine
+
 from .conftest import PROD, Answer, Installation
 
 GOLDEN = Path(__file__).resolve().parent / "golden_check"
@@ -102,6 +104,35 @@ def test_files_that_a_definition_names(avs: Installation) -> None:
     line = next(line for line in failures(avs("-c", "check", "example.prod")) if "example.pkglist" in line)
     assert f"fix: chmod go-w {avs.install}/custom/example.pkglist" in line
     assert any("no osimage 'exmple.prod'" in line for line in failures(avs("-c", "check", "exmple.prod")))
+
+
+def test_each_failure_is_told_once_with_what_to_do(avs: Installation) -> None:
+    avs.conf.chmod(0o666)
+    assert any(f"fix: chmod go-w {avs.conf}" in line for line in failures(avs("-c", "check")))
+    avs.conf.chmod(0o644)
+    (avs.top / "logs").mkdir(mode=0o755)
+    assert "can be read by others" not in avs("-c", "check").out, "what is in it is for root only"
+    for words in (
+        "sign keyring = TOP/none",
+        "xcat definitions = TOP/none",
+        "xcat definitions =",
+        "xcat definitions = TOP/avs.conf",
+    ):
+        section, _, line = words.replace("TOP", str(avs.top)).partition(" ")
+        avs.setting(section, line)
+        found = failures(avs("-c", "check"))
+        assert all("fix: " in line for line in found), found
+        assert len(found) == (1 if section == "sign" else 2), found
+    avs.setting("xcat", f"definitions = {avs.top}/images.stanza")
+    (avs.top / "repo/db").mkdir(parents=True)
+    (avs.top / "repo/db/uuid").write_text("0-0\n")
+    assert any("cannot be used" in line for line in failures(avs("-c", "check"))), "it has to answer"
+
+
+def test_state_that_cannot_be_written(avs: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(avs.top))
+    (found, *_) = machine.own_places({"state": avs.top / "state"}, (), ())
+    assert (found.result, found.fix.partition(" /")[0]) == ("[FAIL]", "mount -o remount,rw")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from xcat_avs.errors import AvsError
-from xcat_avs.system.locks import Holder, locked
+from xcat_avs.system.locks import Holder, holder, locked
 
 TOP = Path(__file__).resolve().parents[2]
 HOLD = """
@@ -98,3 +98,14 @@ def test_a_place_that_cannot_be_is_an_error_that_names_it(tmp_path: Path) -> Non
         locked(tmp_path / "file/lock", "x by", by("a")),
     ):
         pytest.fail("locked below a file")
+
+
+def test_no_link_is_followed_and_nothing_waits_for_a_pipe(tmp_path: Path) -> None:
+    """A note replaces what is in the file."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "lock").symlink_to(tmp_path / "file")
+    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path / "lock", "it is held by", by("ann")):
+        pytest.fail("a link was taken")
+    assert (tmp_path / "file").read_text() == "mine"
+    os.mkfifo(tmp_path / "pipe")
+    assert holder(tmp_path / "lock") is holder(tmp_path / "pipe") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -92,9 +93,26 @@ def test_a_store_with_a_password_in_its_url_is_refused(tmp_path: Path) -> None:
     assert "sesame" not in str(failed.value)
     assert failed.value.next == "svn info https://ann@svn.example.com/images"
     FsvsStore("https://ann@svn.example.com/images", tmp_path)
-    for url in ("svn://:p@h/x", "https://a:p/q@h/x", "svn+ssh://a:@h/x"):
+    for url in (
+        "svn://:p@h/x",
+        "https://a:p/q@h/x",
+        "svn+ssh://a:@h/x",
+        "svn://a:p q@h/x",
+        'svn://a@b:p"@h/x',
+        "svn://a[b:p@h/",
+    ):
         with pytest.raises(AvsError, match="has a password in its URL"):
             FsvsStore(url, tmp_path)
+    with pytest.raises(AvsError, match="is no URL of a Subversion repository"):
+        FsvsStore("https://[::1/x", tmp_path)
+    FsvsStore("svn://ann@[::1]:3690/x", tmp_path)
+
+
+def test_a_long_list_of_urls_is_no_work() -> None:
+    text = "http://a:b," * 20000
+    started = time.process_time()
+    assert masked(text) == text
+    assert time.process_time() - started < 20, "by the square of its length it was minutes"
 
 
 def test_sources_with_a_password_are_no_arguments(tmp_path: Path) -> None:

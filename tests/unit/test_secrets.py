@@ -107,6 +107,17 @@ def test_what_is_let_be(tmp_path: Path) -> None:
     assert found(tmp_path, "builder", "localhost") == []
 
 
+def test_a_builder_that_nobody_has_named(tmp_path: Path) -> None:
+    put(tmp_path, "etc/hostname", "localhost.localdomain\n")
+    assert found(tmp_path, "localhost.localdomain") == []
+
+
+def test_a_file_of_any_size(tmp_path: Path) -> None:
+    put(tmp_path, "etc/shadow", "ann:*:1::::::\n" * 20000 + "root:$6$a$b:1::::::\n")
+    os.truncate(put(tmp_path, "etc/hostname", "builder\n"), 1 << 43)
+    assert found(tmp_path, "builder") == [("builder-hostname", "etc/hostname"), ("password-hash", "etc/shadow")][::-1]
+
+
 def test_a_file_as_a_deb_brought_it_is_known_to_everyone(tmp_path: Path) -> None:
     put(tmp_path, "usr/lib/app/dummy.key", PEM)
     put(tmp_path, "usr/lib/app/own.key", PEM + "\n")

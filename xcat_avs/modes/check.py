@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Callable, Optional
@@ -28,6 +29,7 @@ from xcat_avs.site import OWN_CHECKOUT, Site
 from xcat_avs.site.opening import DIRECTORIES
 from xcat_avs.store import checks as stores
 from xcat_avs.system import checks as machine
+from xcat_avs.system import command
 from xcat_avs.system.findings import FAIL, OK, WARN, Finding, tried
 from xcat_avs.xcat import checks as xcat
 
@@ -42,7 +44,7 @@ def run(request: Request, site: Site) -> Report:
         "machine": [machine.rights, machine.python, lambda: _programs(site, image)],
         "settings": [lambda: _settings(site, image)],
         "paths": [lambda: _paths(site)],
-        "definitions": [lambda: definitions.source(site.definitions, table), lambda: problem],
+        "definitions": [lambda: _source(site, table), lambda: problem],
         "xCAT": [xcat.installed, lambda: definitions.service_nodes(table)] if site.definitions.xcat else [],
         "image": _of_image(site, image, table) if image else [],
         "store": [lambda: _store(site, image)],
@@ -50,7 +52,7 @@ def run(request: Request, site: Site) -> Report:
         "left-overs": [lambda: _left(site), lambda: builds.kept(_images(site), site.settings, site.all_running())],
         "clock": [lambda: machine.clock(_latest(site))],
     }
-    found = [(area, finding) for area, each in looks.items() for look in each for finding in tried(area, look)]
+    found = _once((area, finding) for area, each in looks.items() for look in each for finding in tried(area, look))
     counts = {result: sum(finding.result == result for _, finding in found) for result in (FAIL, WARN, OK)}
     said = f"avsimage {__version__}: {counted(counts[FAIL], 'failure')}, {counted(counts[WARN], 'warning')}, {counts[OK]} OK"
     lines = [line for _, finding in found for line in finding.lines(len(finding.details))]
@@ -61,13 +63,22 @@ def run(request: Request, site: Site) -> Report:
     return Report([as_lines(lines), as_lines([said])], document, 1 if counts[FAIL] else 0)
 
 
+def _once(found: Iterable[tuple[str, Finding]]) -> list[tuple[str, Finding]]:
+    """Without those that failed for a reason that an earlier one has given."""
+    said = dict[tuple[str, str], tuple[str, Finding]]()
+    for number, (area, finding) in enumerate(found):
+        key = ("", finding.text.removeprefix(f"{area}: ")) if finding.result == FAIL else (str(number), "")
+        said.setdefault(key, (area, finding))
+    return list(said.values())
+
+
 def _image(request: Request, site: Site) -> tuple[Optional[OsImage], list[Finding]]:
     """The osimage that is asked for, or why there is none."""
     wanted = request.image or request.profile
     try:
         return (site.resolve(wanted, request) if wanted else None), []
     except AvsError as err:
-        return None, [Finding(FAIL, err.text, err.tail, fix=err.next)] if _images(site) else []
+        return None, [Finding(FAIL, err.text, err.tail, fix=err.next or "avsimage -c images")] if _images(site) else []
 
 
 def _of_image(site: Site, image: OsImage, table: definitions.Nodes) -> list[Look]:
@@ -91,6 +102,8 @@ def _programs(site: Site, image: Optional[OsImage]) -> Iterator[Finding]:
     with suppress(AvsError):
         packer = packer_of(site, site.settings.packer)
         needed["packing"] = tools(packer, site.settings.method, site.settings.compress)
+    signing = {"gpg": site.settings.keyring, "ssh-keygen": site.settings.allowed_signers}
+    needed["signed tags"] = [name for name, file in signing.items() if file]
     if image is not None:
         job = _job(site, image)
         yield from machine.programs({**needed, f"generator {job.generator.name}": job.generator.programs()})
@@ -121,7 +134,11 @@ def _settings(site: Site, image: Optional[OsImage]) -> Iterator[Finding]:
     """What is wrong in the files, and what they say other than the default."""
     read = origins.read(site.definitions.installdir, image)
     for problem in read.problems:
-        yield Finding(FAIL, problem, fix="change it there; avs.conf(5) has the settings")
+        text, _, fix = problem.rpartition("; ")
+        if fix.startswith(("chmod ", "chown ")):
+            yield Finding(FAIL, text, fix=fix)
+        else:
+            yield Finding(FAIL, problem, fix="change it there; avs.conf(5) has the settings")
     changed = read.changed()
     lines = tuple(f"{name} = {value}   ({path})" for name, (value, path) in changed.items())
     yield Finding(
@@ -143,6 +160,20 @@ def _paths(site: Site) -> Iterator[Finding]:
             yield machine.trusted(what, path)
     if settings.definitions:
         yield machine.trusted("definitions", Path(settings.definitions))
+    for name in filter(None, (settings.keyring, settings.allowed_signers)):
+        if os.path.exists(name):
+            yield machine.trusted("signers", Path(name))
+        else:
+            fix = "put their public keys there, or take it out of [sign] in avs.conf"
+            yield Finding(FAIL, f"signers: there is no file {name}, so no signature is good", fix=fix)
+
+
+def _source(site: Site, table: definitions.Nodes) -> Iterator[Finding]:
+    file = site.settings.definitions
+    for finding in tried("definitions", lambda: definitions.source(site.definitions, table)):
+        unread = finding.result == FAIL and not finding.fix and file and not site.definitions.xcat
+        fix = f"correct {file}, or name another file: [xcat] definitions in avs.conf"
+        yield replace(finding, fix=fix) if unread else finding
 
 
 def _images(site: Site) -> Mapping[str, OsImage]:
@@ -178,6 +209,8 @@ def _store(site: Site, image: Optional[OsImage]) -> Iterator[Finding]:
     with suppress(AvsError):
         evidence = site.evidence()
     yield from stores.usable(store, site.settings.store, site.local_store(), evidence)
+    if command.find("svn") and store.identity():
+        store.newest_tags([image] if image else [*_images(site).values()])  # it has to answer
     other = site.recognize(store)
     if other:
         yield Finding(FAIL, other)

@@ -21,6 +21,8 @@ from xcat_avs.xcat import programs
 
 PATIENCE = 60  # seconds for what check asks, where no timeout is set
 DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
+# Modes whose answer is not in the directories of the state and of the logs.
+OF_THE_STORE = ("env", "steps", "list-tags", "log", "diff", "files", "cat")
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,12 @@ def read(request: Request, progress: Progress) -> Opened:
         settings = load_settings()
         definitions = _definitions(settings, request.mode in ("status", "images"), progress)
         settings = load_site_settings(settings, definitions.installdir)
-        trust.refuse_foreign(settings.state, DIRECTORIES)
-        trust.refuse_foreign(settings.logs)
+        try:
+            trust.refuse_foreign(settings.state, DIRECTORIES)
+            trust.refuse_foreign(settings.logs)
+        except PermissionError:  # of somebody else than root, who needs neither for these
+            if request.mode.replace("_", "-") not in OF_THE_STORE or request.resume:
+                raise
     if request.store:
         settings = overlay_settings(settings, {"paths": {"store": request.store}}, "-s")
     if settings.os_names:
@@ -74,7 +80,7 @@ def _definitions(settings: Settings, nodes: bool, progress: Progress) -> Definit
             programs.need("lsdef"), settings.installdir, settings.tftpdir, tables, runner=Runner(progress=progress)
         )
     if not settings.definitions:
-        raise AvsError(
+        raise SetupError(
             "no osimage definitions: xCAT is not used here, and [xcat] definitions is not set in avs.conf; name a stanza file there"
         )
     return StanzaDefinitions(

@@ -88,7 +88,7 @@ def rights() -> Iterator[Finding]:
 
 
 def own_places(places: Mapping[str, Path], names: Sequence[str], public: Iterable[Path]) -> Iterator[Finding]:
-    """Directories of our own: nobody else may write on the way to them, nor look into them, and they are not served.
+    """Directories of our own: nobody else may write on the way to them, nor look into the first, and they are not served.
 
     places: by what they are called. names: the subdirectories of the first one. public: what is served to anyone.
     """
@@ -100,7 +100,10 @@ def own_places(places: Mapping[str, Path], names: Sequence[str], public: Iterabl
                 f"{what}: {path} lies in {served[0]}, which is served to anyone",
                 fix="have it elsewhere: [paths] in avs.conf",
             )
-        elif path.exists() and os.geteuid() == 0 and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        elif os.geteuid() == 0 and not os.access(_there(path), os.W_OK):
+            point = next(str(top) for top in (_there(path), *_there(path).parents) if os.path.ismount(top))
+            yield Finding(FAIL, f"{what}: {path} cannot be written", fix=f"mount -o remount,rw {point}")
+        elif number == 0 and path.exists() and os.geteuid() == 0 and stat.S_IMODE(path.stat().st_mode) & 0o077:
             yield Finding(WARN, f"{what}: {path} can be read by others than root", fix=f"chmod go-rwx {path}")
         else:
             yield trusted(what, path, names if number == 0 else None)
@@ -121,6 +124,13 @@ def trusted(what: str, path: Path, names: Optional[Sequence[str]] = None) -> Fin
     return Finding(OK, f"{what}: {path}" + ("" if path.exists() else " (not there yet)"))
 
 
+def _there(path: Path) -> Path:
+    """A path, or what there is above it."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def _within(path: Path, top: Path) -> bool:
     real, above = os.path.realpath(path), os.path.realpath(top)
     return os.path.commonpath((real, above)) == above
@@ -134,9 +144,7 @@ def space(needs: Mapping[str, tuple[Path, int]], why: str) -> Iterator[Finding]:
     seen: dict[int, list[str]] = {}
     wanted: dict[int, tuple[Path, int]] = {}
     for what, (path, need) in needs.items():
-        there = path
-        while not there.exists():
-            there = there.parent
+        there = _there(path)
         device = there.stat().st_dev
         seen.setdefault(device, []).append(what)
         wanted[device] = (wanted.get(device, (there, 0))[0], wanted.get(device, (there, 0))[1] + max(need, SMALL))

@@ -191,14 +191,14 @@ def open_file(top: str, path: str) -> int:
         return open_regular(name, directory)
 
 
-def read_file(top: str, path: str) -> Optional[bytes]:
-    """The content of a regular file below top; None where there is none, or something else."""
+def read_file(top: str, path: str, most: int = -1) -> Optional[bytes]:
+    """The content of a regular file below top, or its first bytes; None where there is none, or something else."""
     try:
         descriptor = open_file(top, path)
     except OSError:
         return None
     with open(descriptor, "rb") as stream:
-        return stream.read()
+        return stream.read(most)
 
 
 def write_file(top: str, path: str, data: bytes, mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> None:

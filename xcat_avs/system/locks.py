@@ -16,6 +16,9 @@ from xcat_avs.errors import AvsError
 from xcat_avs.system import records
 
 PAUSES = (0.01, 0.05)  # seconds; a look at who holds a lock takes it as well, for less than that
+PLAIN = (
+    os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+)  # a link is not followed, and nothing waits for the other end of a FIFO
 MOST = 4096  # bytes of a note
 # What is known of a lock on a file server whose holder is not this machine.
 ELSEWHERE = (
@@ -70,7 +73,7 @@ def locked(path: Path, what: str, holder: Holder, passing: bool = False) -> Iter
 def holder(path: Path) -> Optional[Holder]:
     """Who holds a lock now; None where nobody does, or where it cannot be seen."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | PLAIN)
     except OSError:
         return None
     try:
@@ -88,7 +91,7 @@ def _taken(path: Path, what: str, own: Holder) -> int:
     """The lock file, open and locked."""
     pauses = [*PAUSES]
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | PLAIN, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

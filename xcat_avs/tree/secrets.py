@@ -36,6 +36,7 @@ KINDS = {
 }
 HARMLESS = ("missing-machine-id",)  # is told and refuses nothing
 LARGEST = 1 << 17  # bytes; what is larger is no key and no configuration
+LARGEST_LIST = 1 << 25  # of a list of accounts, which may be long
 
 # A hash of crypt(3): $id$..., the DES form, and its extended form.
 HASH = re.compile(rb"\$[^$]+\$.+|_[./0-9A-Za-z]{19}|[./0-9A-Za-z]{13}")
@@ -46,6 +47,7 @@ COPIES = re.compile(
     r"(?:etc/(?:passwd|shadow|g?shadow|group)(?:[-~].*|\..+)|var/backups/(?:passwd|g?shadow|group)\..+)"
 )
 HOSTNAME = re.compile(rb"^(?:HOSTNAME=)?[\"']?([A-Za-z0-9][A-Za-z0-9.-]*)[\"']?\s*$", re.MULTILINE)
+NO_HOSTS = {"", "localhost", "localhost.localdomain"}  # what a machine is called that nobody has named
 SYSTEMD = ("usr/lib/systemd/systemd", "lib/systemd/systemd")
 
 VALUE = rb"[ \t]*[=:][ \t]*[\"']?[^\s\"'#;]"
@@ -179,7 +181,7 @@ def _identity(root: Path, hosts: Collection[str], whole: bool) -> Iterator[tuple
             yield "machine-id", path
     if whole and _content(root, "etc/machine-id") is None and any(_content(root, path) is not None for path in SYSTEMD):
         yield "missing-machine-id", "etc/machine-id"
-    wanted = {name.lower() for host in hosts for name in (host, host.partition(".")[0])} - {"", "localhost"}
+    wanted = {name.lower() for host in hosts for name in (host, host.partition(".")[0])} - NO_HOSTS
     for path in ("etc/hostname", "etc/sysconfig/network"):
         names = {name.decode().lower() for name in HOSTNAME.findall(_content(root, path) or b"")}
         if wanted & (names | {name.partition(".")[0] for name in names}):
@@ -189,7 +191,7 @@ def _identity(root: Path, hosts: Collection[str], whole: bool) -> Iterator[tuple
 def _content(root: Path, path: str) -> Optional[bytes]:
     """What a file of the image holds, by way of the image's own links; None where there is none."""
     with suppress(AvsError, OSError):
-        return read_file(str(root), str(inside(root, path, follow=True).relative_to(root)))
+        return read_file(str(root), str(inside(root, path, follow=True).relative_to(root)), LARGEST_LIST)
     return None
 
 

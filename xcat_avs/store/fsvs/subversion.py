@@ -21,6 +21,8 @@ from xcat_avs.system import command, masking, mounts
 from xcat_avs.system.runner import QUIET, Output, Runner
 from xcat_avs.system.scratch import own_directory
 
+# In what is nothing but a URL it may also have spaces, quotes and brackets.
+PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
 # Subversion's codes: path not found; no repository there, or out of reach.
 NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
 EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
@@ -82,13 +84,16 @@ class Subversion:
 
     def _local(self) -> Optional[Path]:
         """The directory of a file:// repository, or None for one on a server."""
-        parts = urlsplit(self.repository)
-        shown = masking.text(self.repository)
+        shown = PASSWORD.sub(r"\1:***@", masking.text(self.repository))
         if shown != self.repository:
             raise AvsError(
                 f"the store {shown} has a password in its URL, where every user of this machine sees it; leave it out, and have Subversion "
                 f"keep it: type `svn info {shown.replace(':***@', '@').replace('://@', '://')}` once, as root, and answer"
             )
+        try:
+            parts = urlsplit(self.repository)
+        except ValueError:  # brackets that hold no address
+            parts = urlsplit("")
         known = parts.scheme in ("file", "svn", "svn+ssh", "http", "https") and "://" in self.repository
         elsewhere = parts.scheme == "file" and parts.netloc not in ("", "localhost")
         if not known or elsewhere or not parts.path.strip("/"):
