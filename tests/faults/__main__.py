@@ -6,6 +6,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -14,7 +15,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Optional
 
 from faults.kinds import ChangingTree, Clock, ForeignMount, Full, Kill, Kind, ReadOnly
 from faults.servers import DaemonDies, ServerKilled
@@ -117,8 +119,14 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def stop(signum: int, _frame: Optional[FrameType]) -> None:
+    raise SystemExit(128 + signum)  # and what is cleaned up at the end is
+
+
 def main(argv: Sequence[str]) -> int:
     given = arguments(argv)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)  # in the background they are ignored, and would be by what is started
     seed = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed
     print(f"seed {seed}, load {os.getloadavg()[0]:.1f}", flush=True)
     top = Path(tempfile.mkdtemp(prefix="avs-faults.", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))

@@ -194,7 +194,7 @@ class Full(Kind):
         if chance.random() < 0.4:
             stop = 1
         inodes = number % 2 == 1
-        leave = int(chance.random() ** 2 * (60 if inodes else 600_000)) if chance.random() < 0.7 else 0
+        leave = int(chance.random() ** 2 * (40 if inodes else 200_000)) if chance.random() < 0.6 else 0
 
         def act(_process: subprocess.Popen[Any], _go: Go) -> None:
             self.disk.fill(leave, inodes)

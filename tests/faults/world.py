@@ -111,7 +111,8 @@ class World(Runs):
         self.whole: dict[tuple[object, ...], int] = {}
         self.site.extra.update(env or {})
         self._settle()
-        self.site.recipe("prepare_image_directory", "generate_image")
+        self.site.site_file("procedures/el/talk.sh", "#!/bin/sh\n# Say much\nseq 3000 || exit 1\n", 0o755)
+        self.site.recipe("prepare_image_directory", "generate_image", "talk")
 
     def _settle(self) -> None:
         directory, site = self.place.directory, self.site

@@ -17,10 +17,11 @@ from xcat_avs.system import suspend
 JOB = """
 import os, sys
 from pathlib import Path
-from xcat_avs.system import command, suspend
+from xcat_avs.system import suspend
+from xcat_avs.system.runner import Runner
 os.setpgrp()
 suspend.follow_terminal()
-command.run(["sh", "-c", "while :; do echo x; sleep 0.02; done"], log=Path(sys.argv[1]), timeout=60)
+Runner(Path(sys.argv[1]), 60).run(["sh", "-c", "while :; do echo x; sleep 0.02; done"])
 """
 
 
@@ -55,10 +56,10 @@ def test_a_process_stops_with_its_programs(tmp_path: Path) -> None:
 def test_what_is_being_started_is_stopped_once_it_is_known() -> None:
     said: list[str] = []
     with suspend.starting():
-        suspend._when_known(lambda: said.append("stopped"))
+        suspend.when_known(lambda: said.append("stopped"))
         assert said == []
     assert said == ["stopped"]
-    suspend._when_known(lambda: said.append("at once"))
+    suspend.when_known(lambda: said.append("at once"))
     assert said == ["stopped", "at once"]
 
 
