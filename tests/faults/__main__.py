@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Optional
 
+from harness import Node
+
 from faults.kinds import ChangingTree, Clock, ForeignMount, Full, Kill, Kind, ReadOnly
 from faults.servers import DaemonDies, ServerKilled
 from faults.world import COMMANDS
@@ -138,6 +140,7 @@ def main(argv: Sequence[str]) -> int:
                 tallies[kind.name] = run.do(kind, numbers_of(kind, given))
                 print(table({kind.name: tallies[kind.name]})[1], flush=True)
     finally:
+        Node(top).close()  # where even the beginning of a kind has failed
         with suppress(OSError):
             shutil.rmtree(top)
         print("\n".join(table(tallies)))

@@ -46,7 +46,7 @@ class Counter:
     def wait(self) -> None:
         """Tell the fault run, and wait until it lets us go."""
         with socket.socket(socket.AF_UNIX) as stream:
-            stream.connect(self.address)
+            stream.connect(self.address.replace("@", "\0"))
             stream.recv(1)
 
 

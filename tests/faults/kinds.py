@@ -20,6 +20,12 @@ from faults.world import COMMANDS, NAME, Command, Place, World, again
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 FULL = ("full", "No space left on device", "no space left")
+USED_BY = {
+    "logs": ("create", "pack"),
+    "store": ("create", "commit", "tag", "verify"),
+    "staging": ("pack",),
+    "install": ("pack", "rollback"),
+}  # what writes there; elsewhere all do
 LATER = 0.05  # seconds; the longest that is waited after the point
 Go = Callable[[], None]
 
@@ -189,7 +195,7 @@ class Full(Kind):
         return World(top, Place(self.where, self.disk.point)).begin()
 
     def point(self, world: World, chance: random.Random, number: int) -> str:
-        command = COMMANDS[chance.choice(list(COMMANDS))]
+        command = COMMANDS[chance.choice(USED_BY.get(self.where, tuple(COMMANDS)))]
         words, stop = planned(world, command, chance)
         if chance.random() < 0.4:
             stop = 1

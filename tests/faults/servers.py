@@ -65,8 +65,8 @@ class Managed(Runs):
     """A management node with the programs of xCAT: two tags, both packed."""
 
     def __init__(self, top: Path) -> None:
-        super().__init__()
-        self.top, self.node, self.tags, self.version = top, ManagementNode(top), 2, 0
+        super().__init__(top)
+        self.node, self.tags, self.version = ManagementNode(top), 2, 0
         self.node.image()
         for tag in ("t1", "t2"):
             self.change()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import random
 import re
@@ -11,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import tarfile
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +28,7 @@ from faults import inside
 METHODS = ("cpio", "tar", "squashfs")
 SOURCE_BYTES = 150_000  # of noise that is another one in each version
 NOTHING = Path("/nowhere")
+NUMBERS = itertools.count()
 Act = Callable[[subprocess.Popen[Any], Callable[[], None]], None]
 
 
@@ -42,12 +43,13 @@ class Place:
 class Runs(ABC):
     """Runs of the command that stop where they are told to."""
 
-    def __init__(self) -> None:
-        self.chance = random.Random(1)
+    def __init__(self, top: Path) -> None:
+        self.top, self.chance = top, random.Random(1)
         self.counts: dict[str, int] = {}
-        self._sockets = Path(tempfile.mkdtemp(prefix="avs-faults."))  # their names may not be long
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(self._sockets / "stop"))
+        # No file: its name could be too long, and would stay where making a world fails.
+        self.address = f"@avs-faults.{os.getpid()}.{next(NUMBERS)}"
+        self.listener.bind(self.address.replace("@", "\0"))
         self.listener.listen(8)
 
     @abstractmethod
@@ -62,14 +64,14 @@ class Runs(ABC):
         env = {
             inside.NAME: "1",
             inside.STOP: str(stop),
-            inside.SOCKET: str(self._sockets / "stop"),
+            inside.SOCKET: self.address,
             inside.TRACE: trace,
         }
         return self.launch(words, env)
 
     def count(self, name: str, words: Sequence[str]) -> None:
         """Note how many operations an undisturbed run has."""
-        trace = self._sockets / "trace"
+        trace = self.top / "trace"
         result = self.finish(self.start(words, 1 << 40, str(trace)))
         assert result.code == 0, str(result)
         self.counts[name] = len(trace.read_bytes().splitlines())
@@ -94,16 +96,15 @@ class Runs(ABC):
 
     def close(self) -> None:
         self.listener.close()
-        shutil.rmtree(self._sockets, ignore_errors=True)
 
 
 class World(Runs):
     """Two tags, both packed, of an image of some 40 paths. Everything is below top; close() takes it away."""
 
     def __init__(self, top: Path, place: Optional[Place] = None, env: Optional[dict[str, str]] = None) -> None:
-        super().__init__()
+        super().__init__(top)
         top.mkdir(parents=True)
-        self.top, self.place, self.site = top, place or Place(), Installation(top / "site")
+        self.place, self.site = place or Place(), Installation(top / "site")
         self.foreign: set[str] = set()  # mounts that are not of the program
         self.source = make_source(top / "source")
         self.version, self.tags = 0, 0
