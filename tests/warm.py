@@ -200,6 +200,10 @@ def _become(job: tuple[list[str], dict[str, str], str, bool, int], descriptors: 
             stream.reconfigure(line_buffering=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    if "AVS_TEST_INSIDE" in env:
+        from faults import inside
+
+        inside.prepare(env)
 
 
 def _show_as(argv: Sequence[str]) -> None:

@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Callable, Optional, Union
 
 from xcat_avs import __version__, modes, report
@@ -21,7 +20,7 @@ from xcat_avs.escape import is_text, masked, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Request, completed, current, grouped, placed
-from xcat_avs.system import mounts, suspend
+from xcat_avs.system import interrupts, mounts, suspend
 from xcat_avs.system.progress import Progress
 
 LONG = [flag for option in OPTIONS.values() for flag in option.flags if flag.startswith("--")]
@@ -29,7 +28,6 @@ ALIKE = 0.7  # how much an unknown option has to be like one that there is
 AS_BYTES = dict.fromkeys(range(0xDC80, 0xDD00), "?")
 DENIED = os.strerror(errno.EACCES)
 NO_THREAD = "can't start new thread"  # of Python
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -137,16 +135,6 @@ def _typed(value: str) -> str:
         return value
 
 
-def _let_be(_signum: int, _frame: Optional[FrameType]) -> None:
-    """Not SIG_IGN: of a signal that has come by then, Python would write a traceback."""
-
-
-def _raise_interrupted(signum: int, _frame: Optional[FrameType]) -> None:
-    for number in SIGNALS:
-        signal.signal(number, _let_be)  # the first one counts; cleaning up is not interrupted again
-    raise Interrupted(signum)
-
-
 def _answer(answer: Union[str, bytes]) -> None:
     try:
         stream: Any = sys.stdout.buffer if isinstance(answer, bytes) else sys.stdout
@@ -225,9 +213,7 @@ def run(argv: Sequence[str]) -> int:
     _open_streams()
     call = Call(Request(json=["--json"] in grouped(completed(argv))))
     try:
-        for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
-                signal.signal(number, _raise_interrupted)
+        interrupts.follow()
         suspend.follow_terminal()
         return _reported(argv, call)
     except Interrupted as err:
@@ -294,7 +280,7 @@ def _document(err: AvsError, call: Call) -> dict[str, str]:
 def main() -> None:
     """The command `avsimage`."""
     code = run(sys.argv[1:])
-    for number in SIGNALS:
+    for number in interrupts.SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # all is done and said
     sys.stdout.flush()
     sys.exit(code)

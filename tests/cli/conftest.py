@@ -17,7 +17,7 @@ import warm
 from harness import TOP, Node, Result
 
 from xcat_avs import cli
-from xcat_avs.system import mounts
+from xcat_avs.system import interrupts, mounts
 
 PROD, TEST = "debian12-x86_64-netboot-example.prod", "debian12-x86_64-netboot-example.test"
 STANZA = """# <xCAT data object stanza file>
@@ -145,7 +145,7 @@ class Installation(Node):
         """Run avsimage in this process, which takes a tenth of the time: for what ends before anything is mounted."""
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
         handlers, mask, here = (
-            {number: signal.getsignal(number) for number in (*cli.SIGNALS, signal.SIGTSTP)},
+            {number: signal.getsignal(number) for number in (*interrupts.SIGNALS, signal.SIGTSTP)},
             os.umask(0o022),
             os.getcwd(),
         )

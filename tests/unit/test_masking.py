@@ -122,3 +122,15 @@ def test_sources_with_a_password_are_no_arguments(tmp_path: Path) -> None:
     both = OsImage("debian12-x86_64-netboot-x", {"pkgdir": f"{plain},{secret}"})
     assert aptsources.sources(both, tmp_path) == [f"deb {plain} bookworm main", str(tmp_path / "avs.list")]
     assert (tmp_path / "avs.list").read_text() == f"deb {secret} bookworm main\n"
+
+
+@pytest.mark.parametrize("cut", [0, 5, 12, len(URL)])
+def test_a_log_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
+    """And a password that is in two of them is found, what is around it stays, and what was there before is let be."""
+    monkeypatch.setattr(masking, "PIECE", 5000)
+    log = tmp_path / "log"
+    log.write_text(f"{URL}\n")
+    before, after = "x" * (20_000 - cut - 1) + " ", " " + "y" * 30_000
+    with masking.appended(log), open(log, "a") as stream:
+        stream.write(f"{before}{URL}{after} {URL}\n")
+    assert log.read_text() == f"{URL}\n{before}{SHOWN}{after} {SHOWN}\n"

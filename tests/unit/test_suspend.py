@@ -56,10 +56,10 @@ def test_a_process_stops_with_its_programs(tmp_path: Path) -> None:
 def test_what_is_being_started_is_stopped_once_it_is_known() -> None:
     said: list[str] = []
     with suspend.starting():
-        suspend._when_known(lambda: said.append("stopped"))
+        suspend.when_known(lambda: said.append("stopped"))
         assert said == []
     assert said == ["stopped"]
-    suspend._when_known(lambda: said.append("at once"))
+    suspend.when_known(lambda: said.append("at once"))
     assert said == ["stopped", "at once"]
 
 

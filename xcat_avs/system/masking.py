@@ -11,6 +11,8 @@ from typing import IO
 
 from xcat_avs import escape
 
+PIECE = 1 << 20  # bytes
+LONGEST = 4096  # bytes of a URL up to the end of its password, where a file is read in pieces
 URL_PASSWORD = re.compile(escape.URL_PASSWORD.pattern.encode())
 
 
@@ -34,6 +36,21 @@ def copy(source: Path, target: Path) -> None:
     target.write_bytes(content if b"\0" in content else data(content))
 
 
+def _mask_rest(stream: IO[bytes]) -> None:
+    """Mask a file from where it is read. It may be large: what follows a password is all that is held in memory."""
+    said = b""
+    while piece := stream.read(PIECE):
+        said += piece
+        if data(said) != said:
+            start = stream.tell() - len(said)
+            shown = data(said + stream.read())
+            stream.seek(start)
+            stream.write(shown)
+            stream.truncate()
+            return
+        said = said[-LONGEST:]
+
+
 @contextmanager
 def appended(path: Path) -> Iterator[None]:
     """Whatever programs append to a file in the block has no password of a URL after it."""
@@ -42,13 +59,9 @@ def appended(path: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError), open(path, "r+b") as stream:
-            stream.seek(start)
-            said = stream.read()
-            shown = data(said)
-            if shown != said and os.path.isfile(path):
+            if os.path.isfile(path):
                 stream.seek(start)
-                stream.write(shown)
-                stream.truncate()
+                _mask_rest(stream)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -17,7 +18,17 @@ from xcat_avs.escape import first_lines
 from xcat_avs.system.command import PIPE_BUFFER, TAIL_LINES, Group, Terms, describe, need
 
 PIPE_SIZE = 1 << 20  # bytes
+PAGE = 4096  # bytes; what a file grows by on most file systems
 F_SETPIPE_SZ = 1031  # linux/fcntl.h; fcntl has it from Python 3.10
+
+
+def _full(stream: IO[bytes]) -> bool:
+    """Whether a file that was read cannot grow any more."""
+    try:
+        os.posix_fallocate(stream.fileno(), stream.tell(), PAGE)
+    except OSError as err:
+        return err.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,10 @@ class Runner(Terms):
                 out.seek(0)
                 err.seek(0)
                 found.append(Output(code, out.read(), err.read().decode("utf-8", "replace")))
+                if _full(out) or _full(err):  # not every program fails then
+                    raise CommandError(
+                        f"what {argvs[len(found) - 1][0]} said is lost: the disk of {tempfile.gettempdir()} is full"
+                    )
             return found
 
     @contextmanager

@@ -31,7 +31,7 @@ def leading(pid: int) -> Iterator[None]:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """In the block a program is started: what stops programs waits until it is known."""
+    """In the block a program is started: what stops or ends programs waits until it is known."""
     global _starting
     _starting = True
     try:
@@ -42,7 +42,8 @@ def starting() -> Iterator[None]:
             _put_off.pop()()
 
 
-def _when_known(stop: Callable[[], None]) -> None:
+def when_known(stop: Callable[[], None]) -> None:
+    """Call that now, or once it is known what is being started."""
     if _starting:
         _put_off.append(stop)
     else:
@@ -72,7 +73,7 @@ def _signal_all(signum: int) -> None:
 def follow_terminal() -> None:
     """Stop and continue with the terminal, and the programs too. Where Ctrl-Z is ignored it stays so."""
     if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGTSTP, lambda _signum, _frame: _when_known(_stop))
+        signal.signal(signal.SIGTSTP, lambda _signum, _frame: when_known(_stop))
 
 
 def _stop() -> None:
@@ -110,7 +111,7 @@ class Worker:
             os.write(self._writer, b".")
 
         signal.signal(signal.SIGTSTP, _let_be)  # the terminal's own; the order comes from outside
-        signal.signal(ORDER, lambda _signum, _frame: _when_known(stop))
+        signal.signal(ORDER, lambda _signum, _frame: when_known(stop))
         signal.signal(signal.SIGCONT, lambda _signum, _frame: _signal_all(signal.SIGCONT))
 
     def outside(self, worker: int) -> None:
