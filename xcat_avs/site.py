@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
-from urllib.parse import unquote
 
 from xcat_avs.definitions.osimage import OsImage, resolve, same_trunk
 from xcat_avs.definitions.protocol import Definitions, NamedDefinitions, chdef
@@ -22,15 +21,13 @@ from xcat_avs.serve import journal, place, sets
 from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.serve.sets import Target
 from xcat_avs.settings import Settings, load_settings, load_site_settings, overlay_settings, refuse_writable
-from xcat_avs.store import evidence
-from xcat_avs.store.fsvs.store import FsvsStore
+from xcat_avs.store import engines, evidence
 from xcat_avs.store.protocol import Store
 from xcat_avs.system import locks, scratch, trust
 from xcat_avs.system.progress import Progress
 from xcat_avs.system.runner import Runner
 from xcat_avs.xcat import private, programs
 
-SCHEME = "file://"
 OWN_CHECKOUT = "own."  # how the directory of a checkout that is not kept begins
 DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
 
@@ -115,8 +112,9 @@ class Site:
     def check_place(self, target: Target) -> None:
         """Refuse to serve from, or move aside, what is no image directory of this osimage."""
         own = {"the state directory": self.settings.state, "the directory of logs": self.settings.logs}
-        if self.settings.store.startswith(SCHEME):
-            own["the store"] = Path(unquote(self.settings.store[len(SCHEME) :]))
+        local = engines.directory(self.settings.store)
+        if local is not None:
+            own["the store"] = local
         place.refuse(target, place.around(target, self.definitions, own))
 
     def pack_settings(self, image: OsImage, request: Request) -> Settings:
@@ -159,7 +157,11 @@ class Site:
         return store
 
     def _store(self) -> Store:
-        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.runner(), self._evidence)
+        return engines.store(self.settings.store, self.settings.state, self.runner(), self._evidence)
+
+    def store_programs(self) -> Sequence[str]:
+        """The programs that the store needs."""
+        return self._store().programs()
 
     def _evidence(self) -> str:
         """What says that there was a store already."""

@@ -25,7 +25,6 @@ from xcat_avs.system import command
 from xcat_avs.tree import kernels
 from xcat_avs.xcat import fitness, programs
 
-STORE_PROGRAMS = ("fsvs", "svn", "svnmucc")
 CHDEF_TIMEOUT = 60.0  # seconds
 
 
@@ -94,7 +93,7 @@ def _checked(request: Request, site: Site, job: BuildJob) -> OsImage:
         if given and not request.finish:
             raise UsageError(f"{flag} says how -f packs the image; give -f as well, or pack a tag later with -c pack")
     target = site.resolve(request.masquerade, request) if request.masquerade else job.image
-    for program in (*job.generator.programs(), *STORE_PROGRAMS):
+    for program in (*job.generator.programs(), *site.store_programs()):
         command.need(program)
     if request.finish:
         check_tag_name(default_name(job.image, site.identity))

@@ -65,6 +65,8 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
     site.check_place(target)
     wanted = site.pack_settings(image, request)
     packer = _packer(site, wanted.packer)
+    for program in site.store_programs():
+        command.need(program)
     _refuse(target, packer, wanted.method, wanted.compress)
     # packimage puts no variables into the names of lists.
     variables = {} if packer == "packimage" else includes.variables(image)
@@ -92,7 +94,7 @@ def _packer(site: Site, wanted: str) -> str:
 def _refuse(target: Target, packer: str, method: str, compress: str) -> None:
     """Refuse a pack whose programs are not there, or that packimage would refuse, or would hand to a shell."""
     own = () if packer == "packimage" else forms.own(method, compress).programs()
-    for program in ("fsvs", "svn", *own):
+    for program in own:
         command.need(program)
     if packer == "packimage":
         programs.need("packimage")

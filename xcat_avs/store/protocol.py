@@ -60,6 +60,9 @@ class Store(Protocol):
     Methods that read raise NoStoreError where there is no store, so that it is never taken for an empty one.
     """
 
+    def programs(self) -> Sequence[str]:
+        """The programs that it runs."""
+
     def identity(self) -> str:
         """An identifier (UUID) that no other store has, at whatever URL; "" where there is no store."""
 
@@ -116,6 +119,9 @@ class Store(Protocol):
 
     def brought(self, image: OsImage, number: int, path: str) -> bool:
         """Whether the last change of trunk up to revision number changed the file at path too."""
+
+    def cure(self, image: OsImage) -> str:
+        """What to do, in words, where trunk is so damaged that no checkout says what it holds."""
 
     def check(self) -> str:
         """Check the whole store with its own tools; returns a line that says what was checked.

@@ -222,6 +222,9 @@ class FsvsStore(Reading):
                 ) from None
             raise
 
+    def cure(self, image: OsImage) -> str:
+        return f"remove it from the newest revision with `svn rm -m damaged {self.url(image, Version())}`"
+
     def check(self) -> str:
         path = self._local()
         if path is None:
