@@ -20,8 +20,8 @@ from typing import Any
 import warm
 
 from xcat_avs.definitions.osimage import OsImage
-from xcat_avs.store.fsvs.store import FsvsStore
-from xcat_avs.store.protocol import Version
+from xcat_avs.store import engines
+from xcat_avs.store.protocol import Store, Version
 from xcat_avs.store.trees import checkout_tree
 from xcat_avs.system.runner import Runner
 
@@ -78,6 +78,7 @@ class Installation:
     started: list[subprocess.Popen[str]] = field(default_factory=list)
     extra: dict[str, str] = field(default_factory=dict)  # variables of the command's environment
     server: str = ""  # the URL of the store where it is not the repository itself
+    engine: str = "fsvs"  # or ostree
 
     def __post_init__(self) -> None:
         self.state, self.logs, self.home = self.top / "state", self.top / "logs", self.top / "home"
@@ -128,7 +129,7 @@ class Installation:
 
     @property
     def url(self) -> str:
-        return self.server or f"file://{self.repository}"
+        return self.server or ("file://" if self.engine == "fsvs" else "ostree:") + str(self.repository)
 
     @property
     def site(self) -> Path:
@@ -157,7 +158,7 @@ class Installation:
         return self.state / "checkouts" / osimage_name(PROFILE) / "tree"
 
     def trunk(self, profile: str = PROFILE, osvers: str = OSVERS) -> str:
-        return f"{self.url}/netboot/{osvers}/{ARCH}/{profile}/trunk"
+        return f"{self.url}{'/' if self.engine == 'fsvs' else '#'}netboot/{osvers}/{ARCH}/{profile}/trunk"
 
     def site_file(self, path: str, text: str | bytes, mode: int = 0o644) -> Path:
         """Write a file below the site's own directory."""
@@ -213,9 +214,9 @@ class Installation:
         """Create from a directory."""
         return self.run("create", profile, "--from", str(source), *argv, code=code)
 
-    def store(self) -> FsvsStore:
+    def store(self) -> Store:
         self.state.mkdir(exist_ok=True)
-        return FsvsStore(self.url, self.state / "fsvs", Runner(timeout=RUN_SECONDS))
+        return engines.store(self.url, self.state, Runner(timeout=RUN_SECONDS), str)
 
     def image(self, profile: str = PROFILE, osvers: str = OSVERS) -> OsImage:
         name = osimage_name(profile, osvers)
@@ -229,11 +230,15 @@ class Installation:
         return target / "rootimg"
 
     def youngest(self) -> int:
-        """The repository's newest revision."""
+        """The repository's newest revision; with OSTree that of the image."""
+        if self.engine == "ostree":
+            head = self.store().head(self.image())
+            return head.number if head else 0
         return int(output(["svnlook", "youngest", str(self.repository)]))
 
     def verify_repository(self) -> None:
-        output(["svnadmin", "verify", "-q", str(self.repository)])
+        output(["svnadmin", "verify", "-q", str(self.repository)] if self.engine == "fsvs" else
+               ["ostree", "fsck", "--quiet", f"--repo={self.repository}"])  # fmt: skip
 
     def leftovers(self) -> list[str]:
         """Mounts and processes below the top."""

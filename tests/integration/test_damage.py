@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.conftest import both
 from integration.harness import (
     PROFILE,
     Installation,
@@ -54,8 +55,9 @@ def flip(path: Path, position: int, bit: int = 1) -> None:
 def packed(installation: Installation, source: Path) -> dict[str, str]:
     """An image that is built, tagged t1 and packed, in a repository whose bytes can be found; what is served."""
     installation.store().prepare(installation.image(), "tester")
-    conf = installation.repository / "db/fsfs.conf"
-    conf.write_text(conf.read_text().replace("compression = lz4", "compression = none"))
+    if installation.engine == "fsvs":
+        conf = installation.repository / "db/fsfs.conf"
+        conf.write_text(conf.read_text().replace("compression = lz4", "compression = none"))
     (source / "rootimg/etc/motd").write_text(LINE * 40)
     installation.recipe("prepare_image_directory", "generate_image")
     installation.create(source)
@@ -67,6 +69,7 @@ def packed(installation: Installation, source: Path) -> dict[str, str]:
 # -- flipped bits
 
 
+@both
 @pytest.mark.parametrize("name", ["etc/motd", "kernel of its own"])
 def test_flipped_bit_in_a_kept_checkout(installation: Installation, packed: dict[str, str], name: str) -> None:
     """Found, named, and repaired from the store: what is packed is right."""
@@ -81,6 +84,7 @@ def test_flipped_bit_in_a_kept_checkout(installation: Installation, packed: dict
     assert "Warning" not in installation.run("pack", PROFILE, "-t", "t1", "--force").stderr
 
 
+@both
 def test_flipped_bit_in_the_manifest_of_a_kept_checkout(installation: Installation, packed: dict[str, str]) -> None:
     """It proves nothing, for what is compared with is the stored one."""
     text = installation.kept / "build_info/manifest"
@@ -145,6 +149,7 @@ def test_flipped_bit_in_the_repository(
 # -- several at once
 
 
+@both
 def test_verifies_at_once_and_one_that_is_killed(installation: Installation, packed: dict[str, str]) -> None:
     """While the kept checkout is used, each has one of its own; what a killed one leaves goes with the next run."""
     kept = installation.kept.parent
