@@ -241,6 +241,40 @@ def test_killed_at_any_time_of_a_commit(installation: Installation, source: Path
     assert cut >= 2, "no run was interrupted"
 
 
+def test_killed_at_any_time_of_a_commit_to_ostree(tmp_path: Path, source: Path) -> None:
+    """The first commit and later ones: whole or not there, and the next one works."""
+    chance = random.Random(SEED)
+    installation = Installation(tmp_path / "site", engine="ostree")
+    installation.recipe("prepare_image_directory", "generate_image")
+    many = source / "rootimg/usr/share/many"
+    many.mkdir()
+    lock, cut = installation.repository / "avs/lock", 0
+    for number in range(5):
+        for name in range(0, 150, number + 1):
+            (many / f"{name}").unlink(missing_ok=True)
+            (many / f"{name}").write_bytes(chance.randbytes(40_000))
+        before = installation.youngest() if number else 0
+        run = installation.start("create", PROFILE, "--from", str(source))
+        wait_until(lambda run=run: (lock.exists() and lock.stat().st_size) or run.poll() is not None, 60)  # type: ignore[misc]
+        time.sleep(chance.uniform(0, 0.3))
+        with suppress(ProcessLookupError):
+            run.kill()
+        cut += installation.finish(run).code != 0
+        installation.assert_clean()
+        installation.verify_repository()
+        assert installation.youngest() - before in (0, 1)
+    assert cut >= 2, "no run was interrupted"
+    (source / "rootimg/etc/issue").write_text("the last\n")
+    assert "Stored as revision" in installation.create(source).stdout
+    installation.verify_repository()
+    assert lock.read_text() == ""
+    assert [path.name for path in (installation.repository / "avs").iterdir()] == ["lock"]
+    assert not [path.name for path in installation.tree().parent.iterdir() if path.name.startswith(".")]
+    out = installation.checkout(tmp_path / "out")
+    assert output([*RSYNC, f"{installation.tree()}/rootimg/", f"{out}/"]) == ""
+    assert not installation.close()
+
+
 # -- few open files
 
 

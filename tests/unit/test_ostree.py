@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from unit.test_trees import IMAGE, Site
 from xcat_avs.errors import AvsError, DamageError, NoStoreError, NotFoundError
 from xcat_avs.store import engines, trees
-from xcat_avs.store.ostree import reading, variant
+from xcat_avs.store.ostree import reading, staging, variant
 from xcat_avs.store.ostree.reading import place, plain
 from xcat_avs.store.ostree.repository import Repository
 from xcat_avs.store.ostree.store import OstreeStore
 from xcat_avs.store.protocol import Version
 from xcat_avs.system.runner import Runner
 from xcat_avs.tree import scan
+from xcat_avs.tree.manifest import Entry
 
 LINE = b"an unmistakable line of text\n"
 
@@ -81,6 +82,25 @@ def test_directories_of_stores() -> None:
     assert engines.directory("ostree:/a%20b/c") == engines.directory("ostree:///a b/c") == Path("/a b/c")
     assert engines.directory("file:///a/c") == Path("/a/c")
     assert engines.directory("https://host/a") is None
+
+
+def test_shares_of_a_first_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each path in one of them, whole directories together, and about as much in each."""
+    monkeypatch.setattr(staging, "FEW", 3)
+    sizes = {
+        "kernel": 50,
+        "rootimg/etc/a": 1,
+        "rootimg/usr/lib/x/big": 900,
+        "rootimg/usr/lib/y": 1,
+        "rootimg/usr/share/z/q": 800,
+    }
+    found = {path: Entry(path, "file", 0o644, 0, 0, 0, size * 1000) for path, size in sizes.items()}
+    for path in sizes:
+        for parent in list(Path(path).parents)[:-1]:
+            found[str(parent)] = Entry(str(parent), "dir", 0o755, 0, 0, 0)
+    shares = staging._shares(found, 2)
+    assert sorted(map(sorted, shares)) == [["kernel", "rootimg/etc/a", "rootimg/usr/share"], ["rootimg/usr/lib"]]
+    assert staging._shares({}, 4) == [set()]
 
 
 # -- with a repository
@@ -185,6 +205,27 @@ def test_an_unchanged_tree_starts_no_ostree_and_a_change_stores_only_itself(
     site.checkout(Version(revision=1))
     assert (site.kept / "rootimg/usr/bin/su").stat().st_mode & 0o7777 == 0o4755
     assert sorted(path.name for path in (repository / "avs").iterdir()) == ["lock"]
+
+
+@slow
+def test_a_first_commit_in_parts(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "FEW", 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    for name, mode in (("etc", 0o750), ("usr", 0o711), ("usr/bin", 0o700)):
+        (site.root / name).chmod(mode)
+    os.chown(site.root / "usr", 7, 8)
+    site.commit()
+    site.checkout()
+    assert site.rootimg(site.kept) == site.rootimg(site.tree)
+    target = site.top / "plain"
+    target.mkdir()
+    the(site).export(IMAGE, Version(), target)
+    listed = {
+        path: (entry.mode, entry.uid, entry.gid, entry.sha256)
+        for path, entry in scan.scan(str(target / "rootimg")).items()
+    }
+    wanted = {path: (entry.mode, entry.uid, entry.gid, entry.sha256) for path, entry in site.rootimg(site.tree).items()}
+    assert wanted.items() - listed.items() == {item for item in wanted.items() if item[0] in ("null", "raw")}
 
 
 @slow

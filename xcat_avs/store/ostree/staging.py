@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from xcat_avs.system.descent import Descent, link_tree, open_regular, remove
 from xcat_avs.tree.manifest import Entry, Manifest
 from xcat_avs.tree.restore import restore
 
+DEPTH = 3  # rootimg/usr/share
+EACH = 20_000  # bytes that are stored in the time which a path takes by itself
+FEW = 2000  # paths that one process stores as fast as several
 KEPT = ("file", "dir", "link")  # OSTree refuses all others, which the manifest brings back
 
 
@@ -30,13 +34,43 @@ def _plain(target: str) -> bool:
     return True
 
 
-def whole(content: Content, target: Path) -> None:
-    """Make the new directory target the tree, by hard links, without what OSTree cannot hold."""
+def parts(content: Content, target: Path, count: int) -> list[Path]:
+    """Make directories below target that together are the tree, by hard links, without what OSTree cannot hold.
+
+    At most count, of about the same size, to be read at the same time; a directory of which each has a part is in all.
+    """
     held = kept(content.entries)
-    aside = [*content.aside, *(content.entries.keys() - held.keys())]
-    link_tree(str(content.tree), str(target), aside, plain=True)
-    # link_tree does not keep owner and mode of directories.
-    restore(str(target), {path: entry for path, entry in held.items() if entry.type == "dir"}, target)
+    shares = _shares(held, count)
+    made = []
+    for number, share in enumerate(shares):
+        others = {top for other in shares if other is not share for top in other}
+        own = {path: entry for path, entry in held.items() if entry.type == "dir" and _top(path, entry) not in others}
+        made.append(target / str(number))
+        aside = [*content.aside, *(content.entries.keys() - held.keys()), *others]
+        link_tree(str(content.tree), str(made[-1]), aside, plain=True)
+        restore(str(made[-1]), own, target)  # link_tree does not keep owner and mode of directories
+    return made
+
+
+def _shares(held: Mapping[str, Entry], count: int) -> list[set[str]]:
+    """Paths with all that is below them, in at most count sets of about the same size."""
+    sizes: Counter[str] = Counter()
+    for path, entry in held.items():
+        sizes[_top(path, entry)] += entry.size + EACH
+    del sizes[""]
+    shares: list[set[str]] = [set() for _ in range(count if len(held) > FEW else 1)]
+    filled = [0] * len(shares)
+    for top, size in sizes.most_common():
+        least = filled.index(min(filled))
+        shares[least].add(top)
+        filled[least] += size
+    return shares
+
+
+def _top(path: str, entry: Entry) -> str:
+    """What goes to one part with all below it: a path of three names or fewer; "" for a directory above such."""
+    names = path.split("/")
+    return "" if entry.type == "dir" and len(names) < DEPTH else "/".join(names[:DEPTH])
 
 
 def change(content: Content, target: Path) -> None:

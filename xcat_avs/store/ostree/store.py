@@ -83,12 +83,18 @@ class OstreeStore(Reading):
 
     def _ostree(self, *words: str) -> str:
         """Run ostree on the repository; returns what it says. Raises AvsError that names the store."""
-        output = self.runner.capture(["ostree", words[0], f"--repo={self.files.path}", *words[1:]], check=False)
-        if output.code:
-            lines = [line for line in output.stderr.splitlines() if line.strip() and "GLib-" not in line]
-            raise AvsError(f"the store {self.repository} cannot be used: ostree {words[0]} {command.describe(output.code)}:",
-                           lines[-command.TAIL_LINES :])  # fmt: skip
-        return output.text.strip()
+        return self._ostrees([words])[0]
+
+    def _ostrees(self, calls: Sequence[Sequence[str]]) -> list[str]:
+        """The same side by side."""
+        argvs = [["ostree", words[0], f"--repo={self.files.path}", *words[1:]] for words in calls]
+        outputs = self.runner.capture_all(argvs)
+        for argv, output in zip(argvs, outputs):
+            if output.code:
+                lines = [line for line in output.stderr.splitlines() if line.strip() and "GLib-" not in line]
+                text = f"the store {self.repository} cannot be used: ostree {argv[1]} {command.describe(output.code)}:"
+                raise AvsError(text, lines[-command.TAIL_LINES :])
+        return [output.text.strip() for output in outputs]
 
     # -- writing
 
@@ -164,8 +170,9 @@ class OstreeStore(Reading):
         """Write a commit and all that is new in it; returns its checksum."""
         if content.before is None or before is None:
             with own_directory(content.tree.parent, PLAIN) as directory:
-                staging.whole(content, directory / "tree")
-                return self._sum("commit", *words, f"--tree=dir={directory}/tree")
+                made = staging.parts(content, directory, os.cpu_count() or 1)
+                sums = self._ostrees([["commit", "--orphan", "--no-bindings", f"--tree=dir={part}"] for part in made])
+            return self._sum("commit", *words, *(f"--tree=ref={sum}" for sum in sums))
         # Hard links lead only to the file system of the repository.
         with own_directory(self.files.path / OWN, STAGING) as directory:
             tree = directory / "tree"
