@@ -42,9 +42,23 @@ class Mode:
 
 def table() -> dict[str, Mode]:
     """All modes by name, in the order of the usage."""
-    from xcat_avs.modes import create, diff, env, list_tags, log, pack, rollback, show, status, steps, tag, verify
+    from xcat_avs.modes import (
+        create,
+        diff,
+        env,
+        list_tags,
+        log,
+        pack,
+        prune,
+        rollback,
+        show,
+        status,
+        steps,
+        tag,
+        verify,
+    )
 
-    modules = (create, tag, list_tags, pack, rollback, status, show, log, diff, verify, steps, env)
+    modules = (create, tag, list_tags, pack, rollback, status, show, log, diff, verify, prune, steps, env)
     return {module.MODE.name: module.MODE for module in modules}
 
 

@@ -9,7 +9,7 @@ import configparser
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from xcat_avs.errors import AvsError, DamageError, NotFoundError
 from xcat_avs.store.ostree import variant
 from xcat_avs.system.descent import NO_NAMES, open_regular
-from xcat_avs.system.files import write_atomic
+from xcat_avs.system.files import sync, write_atomic
 
 SCHEME = "ostree:"
 OWN = "avs"  # a section of the configuration, and a directory for locks and staging
@@ -129,6 +129,11 @@ class Repository:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, f"{sum}\n")
 
+    def drop_ref(self, name: str) -> None:
+        path = self.path / "refs/heads" / name
+        path.unlink()
+        sync(path.parent)
+
     # -- objects
 
     def object(self, sum: str, kind: str) -> Path:
@@ -184,6 +189,24 @@ class Repository:
             yield from files
             yield from directories
             pending += directories
+
+    def objects(self, sums: Iterable[str]) -> set[Path]:
+        """The objects of commits, each once."""
+        found: set[Path] = set()
+        for sum in sums:
+            commit = self.commit(sum, sum)
+            found |= {self.object(sum, "commit"), self.object(commit.top, "dirmeta")}
+            pending = [Item("", commit.tree)]
+            while pending:
+                at = pending.pop()
+                if self.object(at.sum, "dirtree") in found:
+                    continue
+                found.add(self.object(at.sum, "dirtree"))
+                files, directories = self.directory(at.sum, at.path)
+                found |= {self.object(item.sum, "file") for item in files}
+                found |= {self.object(item.meta, "dirmeta") for item in directories}
+                pending += directories
+        return found
 
     def find(self, commit: Commit, path: str) -> Optional[Item]:
         """The path of a version; None where it has no such path."""

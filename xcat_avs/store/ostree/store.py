@@ -112,7 +112,7 @@ class OstreeStore(Reading):
             noted = os.pread(descriptor, 100, 0)
             if noted and noted != BOOT.read_bytes():
                 # The machine went down in a commit. Of what no version has yet, not all may have reached the disk.
-                self._ostree("prune", "--refs-only")
+                self._prune()
             if noted:
                 os.ftruncate(descriptor, 0)
             yield descriptor
@@ -122,6 +122,24 @@ class OstreeStore(Reading):
             ) from None
         finally:
             os.close(descriptor)
+
+    def _prune(self) -> None:
+        """Remove what no ref has. Each revision has one, so that the parents of a commit need not be kept for it."""
+        self._ostree("prune", "--refs-only", "--depth=0")
+
+    def forget(self, image: OsImage, versions: Sequence[Version], dry_run: bool = False) -> Optional[int]:
+        with self._alone():
+            names = {place(image, version) for version in versions}
+            refs = dict(self.files.all_refs())
+            kept = self.files.objects({commit for name, commit in refs.items() if name not in names})
+            gone = self.files.objects({commit for name, commit in refs.items() if name in names}) - kept
+            sizes = {path: path.lstat().st_blocks * 512 for path in gone}
+            if not dry_run:
+                for name in names & refs.keys():
+                    self.files.drop_ref(name)
+                self._prune()
+                sizes = {path: size for path, size in sizes.items() if not os.path.lexists(path)}
+            return sum(sizes.values())
 
     def commit(self, image: OsImage, content: Content, author: str, message: str) -> Revision:
         try:
