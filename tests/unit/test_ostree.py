@@ -492,6 +492,38 @@ def test_other_contents_than_the_manifest_says(site: Site) -> None:
     assert "rootimg/etc/passwd: size, sha256" in refused(site)
 
 
+@slow
+def test_what_is_forgotten(site: Site) -> None:
+    """A revision between two others, and only what it alone has; nothing at all where others keep history there."""
+    for number in range(3):
+        change(site, f"{number}\n" * 5000)
+        site.commit()
+    store, repository = the(site), site.top / "repo"
+    store.tag(IMAGE, "t1", 1, "ann", "m", "")
+    own = object_of(site, "rootimg/usr/bin/su"), object_of(site, "rootimg/etc/passwd")
+    second = store.files.commit(store.files.ref(place(IMAGE, Version(revision=2))), "it")
+    gone = store.files.object(store.files.find(second, "rootimg/etc/passwd").sum, "file")  # type: ignore[union-attr]
+    ostree(repository, "refs", "--create=other/branch", second.sum)
+    with pytest.raises(AvsError, match=r"has refs of others \(other/branch\), whose history would go as well"):
+        store.forget(IMAGE, [Version(revision=2)])
+    ostree(repository, "refs", "--delete", "other/branch")
+    wanted = store.forget(IMAGE, [Version(revision=2)], dry_run=True)
+    assert gone.exists()
+    assert store.forget(IMAGE, [Version(revision=2)]) == wanted
+    assert wanted is not None
+    assert 10_000 <= wanted < 60_000
+    assert (gone.exists(), *(path.exists() for path in own)) == (False, True, True)
+    assert [revision.number for revision in store.log(IMAGE)] == [3, 1]
+    assert store.check()
+    for version in (Version(), Version(tag="t1"), Version(revision=1)):
+        site.checkout(version)
+    change(site)
+    assert site.commit()[0].number == 4
+    store.forget(IMAGE, [Version(tag="t1")])
+    assert store.tags(IMAGE) == []
+    assert store.forget(IMAGE, []) == 0
+
+
 # -- damage
 
 

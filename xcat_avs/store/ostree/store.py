@@ -56,8 +56,11 @@ class OstreeStore(Reading):
             self._create()
         if not self.identity():
             self._ostree("config", "set", f"{OWN}.uuid", str(uuid.uuid4()))
-        for name in ("tags", "revisions"):
-            (self.files.path / "refs/heads" / place(image) / name).mkdir(parents=True, exist_ok=True)
+        try:
+            for name in ("tags", "revisions"):
+                (self.files.path / "refs/heads" / place(image) / name).mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise AvsError(f"the store {self.repository} cannot be written: {err.filename}: {err.strerror}") from None
 
     def _create(self) -> None:
         """Make the repository under another name and rename it, so that nobody sees half of one."""
@@ -112,7 +115,7 @@ class OstreeStore(Reading):
             noted = os.pread(descriptor, 100, 0)
             if noted and noted != BOOT.read_bytes():
                 # The machine went down in a commit. Of what no version has yet, not all may have reached the disk.
-                self._prune()
+                self._ostree("prune", "--refs-only")
             if noted:
                 os.ftruncate(descriptor, 0)
             yield descriptor
@@ -123,21 +126,22 @@ class OstreeStore(Reading):
         finally:
             os.close(descriptor)
 
-    def _prune(self) -> None:
-        """Remove what no ref has. Each revision has one, so that the parents of a commit need not be kept for it."""
-        self._ostree("prune", "--refs-only", "--depth=0")
-
     def forget(self, image: OsImage, versions: Sequence[Version], dry_run: bool = False) -> Optional[int]:
         with self._alone():
             names = {place(image, version) for version in versions}
             refs = dict(self.files.all_refs())
+            others = [name for name in refs if not name.startswith("netboot/")]
+            if others and names:
+                text = f"the store {self.repository} has refs of others ({', '.join(others[:3])}), whose history would go as well"
+                raise AvsError(f"{image.name}: {text}; nothing was removed")
             kept = self.files.objects({commit for name, commit in refs.items() if name not in names})
             gone = self.files.objects({commit for name, commit in refs.items() if name in names}) - kept
             sizes = {path: path.lstat().st_blocks * 512 for path in gone}
             if not dry_run:
                 for name in names & refs.keys():
                     self.files.drop_ref(name)
-                self._prune()
+                # Each revision has a ref, so that a commit's parents need not be kept for it.
+                self._ostree("prune", "--refs-only", "--depth=0")
                 sizes = {path: size for path, size in sizes.items() if not os.path.lexists(path)}
             return sum(sizes.values())
 
@@ -194,7 +198,8 @@ class OstreeStore(Reading):
         # Hard links lead only to the file system of the repository.
         with own_directory(self.files.path / OWN, STAGING) as directory:
             tree = directory / "tree"
-            self._ostree("checkout", "--require-hardlinks", "--fsync=no", before.sum, str(tree))
+            # Without --require-hardlinks: of a content that has as many names as the file system allows the next is a copy.
+            self._ostree("checkout", "--fsync=no", before.sum, str(tree))
             staging.change(content, tree)
             return self._sum("commit", *words, f"--parent={before.sum}", "--devino-canonical", f"--tree=dir={tree}")
 
