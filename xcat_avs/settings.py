@@ -57,7 +57,9 @@ class Settings:
         "paths", "state", Path("/var/lib/xcat-avs"), "builds, staging, locks, FSVS's own data; root only"
     )
     logs: Path = _setting("paths", "logs", Path("/var/log/xcat/avs"), "logs of builds; root only")
-    store: str = _setting("paths", "store", "file:///var/lib/xcat-avs/repo", "URL of the Subversion repository")
+    store: str = _setting(
+        "paths", "store", "file:///var/lib/xcat-avs/repo", "URL of the store: Subversion (file, svn, svn+ssh, http, https) or ostree:/DIR"
+    )  # fmt: skip
     installdir: str = _setting("paths", "installdir", "", "default: xCAT's own; without xCAT /install")
     tftpdir: str = _setting("paths", "tftpdir", "", "default: xCAT's own; without xCAT /tftpboot")
     generator: str = _setting(

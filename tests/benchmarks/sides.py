@@ -251,7 +251,8 @@ class Avsimage(_Subversion):
     """This program: the store's functions as the modes call them, and the command line."""
 
     name = "avsimage"
-    known = FSVS_LOSSES  # an export by FSVS alone; a checkout brings back what FSVS drops
+    scheme = "file://"
+    known: ClassVar[Sequence[str]] = FSVS_LOSSES  # an export by FSVS alone; a checkout brings back what FSVS drops
 
     @property
     def tree(self) -> Path:
@@ -267,7 +268,13 @@ class Avsimage(_Subversion):
             encoding="utf-8",
         )
         paths = {name: self.directory / name for name in ("state", "logs", "installdir", "tftpdir")}
-        lines = ["[xcat]", "use = no", f"definitions = {definitions}", "[paths]", f"store = file://{self.repository}"]
+        lines = [
+            "[xcat]",
+            "use = no",
+            f"definitions = {definitions}",
+            "[paths]",
+            f"store = {self.scheme}{self.repository}",
+        ]
         lines += [f"{name} = {path}" for name, path in paths.items()]
         (self.directory / "avs.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -297,6 +304,30 @@ class Avsimage(_Subversion):
         # People may be shown a summary; programs get all.
         steps = self.mode("diff", PROFILE, "-t", f"{old}:{new}", "--json")
         return "\n".join(_strings(json.loads(self.measure(steps).output)))
+
+
+class Ostree(Avsimage):
+    """This program with its store by OSTree."""
+
+    name = "ostree"
+    scheme = "ostree:"
+    known = ("times", "hard links", "devices", "FIFOs and sockets")  # a checkout by OSTree alone
+
+    def _sum(self, ref: str) -> str:
+        return run(["ostree", "rev-parse", f"--repo={self.repository}", f"{PLACE}/{ref}"]).strip()
+
+    def revision(self) -> int:
+        revisions = self.repository / "refs/heads" / PLACE / "revisions"
+        return len(list(revisions.iterdir())) if revisions.is_dir() else 0
+
+    def export(self, target: Path) -> None:
+        words = ["--force-copy", "--union", "--fsync=no", f"{PLACE}/trunk", str(target)]
+        run(["ostree", "checkout", f"--repo={self.repository}", *words])
+
+    def tagged(self, label: str) -> bool:
+        trunk, tag = (run(["ostree", "ls", f"--repo={self.repository}", "-d", "-C", self._sum(ref), "/"])
+                      for ref in ("trunk", f"tags/{label}"))  # fmt: skip
+        return trunk == tag
 
 
 def _strings(value: Any) -> list[str]:

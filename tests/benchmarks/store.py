@@ -25,14 +25,14 @@ from types import FrameType
 from typing import Any, Optional
 
 import trees
-from sides import Avsimage, Classic, Restic, Sample, Side, Step
+from sides import Avsimage, Classic, Ostree, Restic, Sample, Side, Step
 from trees import TOP, BenchmarkError
 
 DESCRIPTION = """\
 Time a first commit, the commit of a rebuild and of an unchanged one, tags, a checkout, the diff of two tags and
-the log: by the commands of avs_image_mgr (rsync and FSVS), by avsimage, and by restic as the limit of a store by
-content. All work on the same two Debian trees, in turns, and each result is checked outside the clock. Needs root,
-fsvs, subversion, rsync and mmdebstrap (apt-get install fsvs subversion rsync mmdebstrap); the trees are built
+the log: by the commands of avs_image_mgr (rsync and FSVS), by avsimage with FSVS and with OSTree, and by restic as
+the limit of a store by content. All work on the same two Debian trees, in turns, and each result is checked outside the clock. Needs root,
+fsvs, subversion, ostree, rsync and mmdebstrap (apt-get install fsvs subversion ostree rsync mmdebstrap); the trees are built
 once, from the machine's own apt sources. A round takes ten minutes or more, and 10 GB."""
 EPILOG = """\
 Seconds are medians of wall time, memory is that of the largest process. The exit code is 1 if a result is wrong,
@@ -41,8 +41,8 @@ and the sides {}; what a measurement builds on is run as well."""
 
 DEFAULT_WORK = Path("/var/tmp/avs-benchmark")
 MARK = ".avs-benchmark"
-SIDES: Sequence[type[Side]] = (Classic, Avsimage, Restic)
-PROGRAMS = {"fsvs": "fsvs", "svn": "subversion", "rsync": "rsync"}
+SIDES: Sequence[type[Side]] = (Classic, Avsimage, Ostree, Restic)
+PROGRAMS = {"fsvs": "fsvs", "svn": "subversion", "ostree": "ostree", "rsync": "rsync"}
 FIRST, SECOND, AGAIN = "version-1", "version-2", "version-2-again"
 MANIFEST_FILES, SMALL_FILES, SMALL_MANIFEST = 150_000, 500, 3000
 REPOSITORY_TARGET = 1.3
@@ -52,21 +52,22 @@ DIGESTS = 500  # files of the manifest pass whose digest is computed again
 
 @dataclass(frozen=True)
 class Operation:
-    """A row of the table. ratio: the target of avsimage against classic; seconds: a target of its own."""
+    """A row of the table. ratio, ostree: the targets of avsimage with each store against classic; seconds: one of its own."""
 
     name: str
     title: str
     ratio: Optional[float] = None
     seconds: Optional[float] = None
+    ostree: Optional[float] = None
 
 
 OPERATIONS = (
-    Operation("first", "first commit", ratio=0.40),
-    Operation("rebuild", "commit of a rebuild", ratio=0.35),
-    Operation("unchanged", "unchanged rebuild", ratio=0.25),
+    Operation("first", "first commit", ratio=0.40, ostree=0.08),
+    Operation("rebuild", "commit of a rebuild", ratio=0.35, ostree=0.10),
+    Operation("unchanged", "unchanged rebuild", ratio=0.25, ostree=0.06),
     Operation("tag", "tag", seconds=1.0),
-    Operation("checkout", "checkout of a tag", ratio=0.80),
-    Operation("diff", "diff of two tags", ratio=0.05),
+    Operation("checkout", "checkout of a tag", ratio=0.80, ostree=0.20),
+    Operation("diff", "diff of two tags", ratio=0.05, ostree=0.03),
     Operation("log", "log"),
 )
 MANIFEST = "manifest"
@@ -264,7 +265,8 @@ def summary(bench: Benchmark) -> dict[str, Any]:
         if operation.name not in bench.chosen:
             continue
         record: dict[str, Any] = {"title": operation.title, "target_ratio": operation.ratio,
-                                  "target_seconds": operation.seconds, "ratio": None, "met": None, "sides": {}}  # fmt: skip
+                                  "target_seconds": operation.seconds, "ratio": None, "met": None, "sides": {},
+                                  "ostree_target_ratio": operation.ostree, "ostree_ratio": None, "ostree_met": None}  # fmt: skip
         for name, samples in bench.samples.get(operation.name, {}).items():
             record["sides"][name] = {
                 "seconds": statistics.median(item["seconds"] for item in samples),
@@ -281,6 +283,10 @@ def summary(bench: Benchmark) -> dict[str, Any]:
             record["ratios"] = [round(one["seconds"] / other["seconds"], 4) for one, other in both]
             if operation.ratio is not None:
                 record["met"] = record["ratio"] <= operation.ratio
+        if "classic" in sides and "ostree" in sides:
+            record["ostree_ratio"] = round(sides["ostree"]["seconds"] / sides["classic"]["seconds"], 4)
+            if operation.ostree is not None:
+                record["ostree_met"] = record["ostree_ratio"] <= operation.ostree
         if operation.seconds is not None and "avsimage" in sides:
             record["met"] = sides["avsimage"]["seconds"] <= operation.seconds
         found[operation.name] = record
@@ -303,6 +309,7 @@ def versions(sides: Sequence[Side]) -> dict[str, str]:
         "python": sys.version.split()[0],
         "fsvs": trees.run(["fsvs", "-V"]).splitlines()[0].rsplit("version ", 1)[-1].removeprefix("fsvs-"),
         "svn": trees.run(["svn", "--version", "-q"]).strip(),
+        "ostree": trees.run(["ostree", "--version"]).split("'")[1],
         "rsync": trees.run(["rsync", "--version"]).split()[2],
     }
     if any(side.name == "restic" for side in sides):
@@ -326,8 +333,8 @@ def table(document: dict[str, Any]) -> str:
     """The results for people."""
     from xcat_avs.report import LEFT, RIGHT, Table, render
 
-    headers = ("OPERATION", "CLASSIC s", "AVSIMAGE s", "RATIO", "TARGET", "MET", "RESTIC s", "PEAK MiB",
-               "CLASSIC MiB", "AVSIMAGE MiB", "RESTIC MiB")  # fmt: skip
+    headers = ("OPERATION", "CLASSIC s", "AVSIMAGE s", "RATIO", "TARGET", "MET", "OSTREE s", "RATIO", "TARGET", "MET",
+               "RESTIC s", "PEAK MiB", "CLASSIC MiB", "AVSIMAGE MiB", "OSTREE MiB", "RESTIC MiB")  # fmt: skip
     rows = []
     for record in document["operations"].values():
         sides = record["sides"]
@@ -336,23 +343,24 @@ def table(document: dict[str, Any]) -> str:
             target = f"<= {record['target_ratio']:.2f}"
         elif record["target_seconds"] is not None:
             target = f"<= {record['target_seconds']:g} s"
-        classic, avsimage, restic = (sides.get(side.name, {}) for side in SIDES)
-        seconds = [_seconds(side.get("seconds")) for side in (classic, avsimage, restic)]
-        sizes = [_megabytes(side.get("repository_bytes")) for side in (classic, avsimage, restic)]
-        peak = _megabytes(avsimage.get("peak_bytes"))
-        rows.append([record["title"], *seconds[:2], _seconds(record["ratio"]), target, _met(record["met"]), seconds[2],
-                     peak, *sizes])  # fmt: skip
+        present = [sides.get(side.name, {}) for side in SIDES]
+        classic, avsimage, ostree, restic = (_seconds(side.get("seconds")) for side in present)
+        sizes = [_megabytes(side.get("repository_bytes")) for side in present]
+        other = "-" if record["ostree_target_ratio"] is None else f"<= {record['ostree_target_ratio']:.2f}"
+        rows.append([record["title"], classic, avsimage, _seconds(record["ratio"]), target, _met(record["met"]),
+                     ostree, _seconds(record["ostree_ratio"]), other, _met(record["ostree_met"]),
+                     restic, _megabytes(present[1].get("peak_bytes")), *sizes])  # fmt: skip
     kept = document["repository"]
     if kept["bytes"]:
         sizes = [_megabytes(kept["bytes"].get(side.name)) for side in SIDES]
         rows.append(["repository", "-", "-", _seconds(kept["ratio"]), f"<= {kept['target_ratio']:.2f}",
-                     _met(kept["met"]), "-", "-", *sizes])  # fmt: skip
+                     _met(kept["met"]), *["-"] * 6, *sizes])  # fmt: skip
     scan = document["manifest"]
     if scan:
         rows.append([f"manifest of {scan['files']} files", "-", _seconds(scan["seconds"]), "-",
-                     f"<= {_megabytes(scan['target_peak_bytes'])} MiB", _met(scan["met"]), "-", _megabytes(scan["peak_bytes"]),
-                     "-", "-", "-"])  # fmt: skip
-    return render(Table(headers, rows, [LEFT, *[RIGHT] * 10], rule=True))
+                     f"<= {_megabytes(scan['target_peak_bytes'])} MiB", _met(scan["met"]), *["-"] * 5, _megabytes(scan["peak_bytes"]),
+                     *["-"] * 4])  # fmt: skip
+    return render(Table(headers, rows, [LEFT, *[RIGHT] * 15], rule=True))
 
 
 # -- the run

@@ -148,7 +148,7 @@ def compare(source: Path, target: Path, known: Sequence[str], before: Path | Non
         if word == "*deleting":
             found.wrong.append(f"{path}: too much")
         elif word[2:] == "+" * 9:
-            kind = "FIFOs and sockets" if word[1] == "S" else "missing"
+            kind = {"S": "FIFOs and sockets", "D": "devices"}.get(word[1], "missing")
             _count(found, kind, known, path)
         elif word.startswith("h"):
             _count(found, "hard links", known, path.split(" => ", maxsplit=1)[0])

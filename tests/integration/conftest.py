@@ -17,7 +17,9 @@ from xcat_avs.generate import Job
 from xcat_avs.generate.mmdebstrap import Mmdebstrap
 from xcat_avs.system.runner import Runner
 
-NEEDED = ("fsvs", "svn", "svnadmin", "svnmucc", "svnlook", "cpio")
+NEEDED = ("fsvs", "svn", "svnadmin", "svnmucc", "svnlook", "ostree", "cpio")
+ENGINES = ("fsvs", "ostree")
+both = pytest.mark.parametrize("installation", ENGINES, indirect=True)  # for tests that say what every store has to do
 # Nobody has these ids on the machine that runs the tests.
 UID, GID = 61234, 61235
 
@@ -33,9 +35,9 @@ def _can_build() -> None:
 
 
 @pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Installation]:
+def installation(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Installation]:
     """An installation of its own; a test that leaves a mount or a process behind fails."""
-    made = Installation(tmp_path / "site")
+    made = Installation(tmp_path / "site", engine=getattr(request, "param", "fsvs"))
     yield made
     left = made.close()
     assert not left, f"left behind: {left}"

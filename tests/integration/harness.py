@@ -16,8 +16,8 @@ import warm
 from harness import SECONDS, TOP, Node, Result
 
 from xcat_avs.definitions.osimage import OsImage
-from xcat_avs.store.fsvs.store import FsvsStore
-from xcat_avs.store.protocol import Version
+from xcat_avs.store import engines
+from xcat_avs.store.protocol import Store, Version
 from xcat_avs.store.trees import checkout_tree
 from xcat_avs.system.runner import Runner
 
@@ -36,8 +36,9 @@ class Installation(Node):
 
     errors = "strict"
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, engine: str = "fsvs") -> None:
         super().__init__(top)
+        self.engine = engine  # or ostree
         self.state, self.logs, self.home = top / "state", top / "logs", top / "home"
         self.repository, self.installdir = top / "store/repo", top / "install"
         self.definitions: dict[str, dict[str, str]] = {}
@@ -86,7 +87,7 @@ class Installation(Node):
 
     @property
     def url(self) -> str:
-        return self.server or f"file://{self.repository}"
+        return self.server or ("file://" if self.engine == "fsvs" else "ostree:") + str(self.repository)
 
     @property
     def site(self) -> Path:
@@ -115,7 +116,7 @@ class Installation(Node):
         return self.state / "checkouts" / osimage_name(PROFILE) / "tree"
 
     def trunk(self, profile: str = PROFILE, osvers: str = OSVERS) -> str:
-        return f"{self.url}/netboot/{osvers}/{ARCH}/{profile}/trunk"
+        return f"{self.url}{'/' if self.engine == 'fsvs' else '#'}netboot/{osvers}/{ARCH}/{profile}/trunk"
 
     def site_file(self, path: str, text: str | bytes, mode: int = 0o644) -> Path:
         """Write a file below the site's own directory."""
@@ -143,9 +144,9 @@ class Installation(Node):
         """Create from a directory."""
         return self.run("create", profile, "--from", str(source), *argv, code=code)
 
-    def store(self) -> FsvsStore:
+    def store(self) -> Store:
         self.state.mkdir(exist_ok=True)
-        return FsvsStore(self.url, self.state / "fsvs", Runner(timeout=SECONDS))
+        return engines.store(self.url, self.state, Runner(timeout=SECONDS), str)
 
     def image(self, profile: str = PROFILE, osvers: str = OSVERS) -> OsImage:
         name = osimage_name(profile, osvers)
@@ -159,11 +160,15 @@ class Installation(Node):
         return target / "rootimg"
 
     def youngest(self) -> int:
-        """The repository's newest revision."""
+        """The repository's newest revision; with OSTree that of the image."""
+        if self.engine == "ostree":
+            head = self.store().head(self.image())
+            return head.number if head else 0
         return int(output(["svnlook", "youngest", str(self.repository)]))
 
     def verify_repository(self) -> None:
-        output(["svnadmin", "verify", "-q", str(self.repository)])
+        output(["svnadmin", "verify", "-q", str(self.repository)] if self.engine == "fsvs" else
+               ["ostree", "fsck", "--quiet", f"--repo={self.repository}"])  # fmt: skip
 
 
 def refuse_warning(text: str) -> None:

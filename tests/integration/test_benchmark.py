@@ -49,7 +49,7 @@ def test_benchmark_measures_and_checks(tmp_path: Path) -> None:
     assert document["small"] is True
     assert (document["rounds"], document["cores"]) == (1, os.cpu_count())
     restic = shutil.which("restic") is not None
-    assert set(document["versions"]) == {"python", "fsvs", "svn", "rsync"} | ({"restic"} if restic else set())
+    assert set(document["versions"]) == {"python", "fsvs", "svn", "ostree", "rsync"} | ({"restic"} if restic else set())
 
     assert set(document["trees"]) == {"reference", "rebuild", "difference"}
     for name in ("reference", "rebuild"):
@@ -60,7 +60,7 @@ def test_benchmark_measures_and_checks(tmp_path: Path) -> None:
 
     assert list(document["operations"]) == OPERATIONS
     for operation, record in document["operations"].items():
-        wanted = {"classic", "avsimage"} | ({"restic"} if restic and operation != "tag" else set())
+        wanted = {"classic", "avsimage", "ostree"} | ({"restic"} if restic and operation != "tag" else set())
         assert set(record["sides"]) == wanted, operation
         for found in record["sides"].values():
             check_side(operation, found)

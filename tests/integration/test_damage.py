@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from harness import Result, wait_until
 
+from integration.conftest import both
 from integration.harness import PROFILE, Installation, output, served_set
 from xcat_avs.store.protocol import Version
 from xcat_avs.system.locks import Holder, locked
@@ -48,8 +49,9 @@ def flip(path: Path, position: int, bit: int = 1) -> None:
 def packed(installation: Installation, source: Path) -> dict[str, str]:
     """An image that is built, tagged t1 and packed, in a repository whose bytes can be found; what is served."""
     installation.store().prepare(installation.image(), "tester")
-    conf = installation.repository / "db/fsfs.conf"
-    conf.write_text(conf.read_text().replace("compression = lz4", "compression = none"))
+    if installation.engine == "fsvs":
+        conf = installation.repository / "db/fsfs.conf"
+        conf.write_text(conf.read_text().replace("compression = lz4", "compression = none"))
     (source / "rootimg/etc/motd").write_text(LINE * 40)
     installation.recipe("prepare_image_directory", "generate_image")
     installation.create(source)
@@ -61,6 +63,7 @@ def packed(installation: Installation, source: Path) -> dict[str, str]:
 # -- flipped bits
 
 
+@both
 @pytest.mark.parametrize("name", ["etc/motd", "kernel of its own"])
 def test_flipped_bit_in_a_kept_checkout(installation: Installation, packed: dict[str, str], name: str) -> None:
     """Found, named, and repaired from the store: what is packed is right."""
@@ -75,6 +78,7 @@ def test_flipped_bit_in_a_kept_checkout(installation: Installation, packed: dict
     assert "Warning" not in installation.run("pack", PROFILE, "-t", "t1", "--force").stderr
 
 
+@both
 def test_flipped_bit_in_the_manifest_of_a_kept_checkout(installation: Installation, packed: dict[str, str]) -> None:
     """It proves nothing, for what is compared with is the stored one."""
     text = installation.kept / "build_info/manifest"
@@ -139,6 +143,7 @@ def test_flipped_bit_in_the_repository(
 # -- several at once
 
 
+@both
 def test_verifies_at_once_and_one_that_is_killed(installation: Installation, packed: dict[str, str]) -> None:
     """While the kept checkout is used, each has one of its own; what a killed one leaves goes with the next run."""
     kept = installation.kept.parent
@@ -228,6 +233,40 @@ def test_killed_at_any_time_of_a_commit(installation: Installation, source: Path
         out = installation.checkout(tmp_path / f"out.{later}")
         assert output([*RSYNC, f"{installation.tree()}/rootimg/", f"{out}/"]) == ""
     assert cut >= 2, "no run was interrupted"
+
+
+def test_killed_at_any_time_of_a_commit_to_ostree(tmp_path: Path, source: Path) -> None:
+    """The first commit and later ones: whole or not there, and the next one works."""
+    chance = random.Random(SEED)
+    installation = Installation(tmp_path / "site", engine="ostree")
+    installation.recipe("prepare_image_directory", "generate_image")
+    many = source / "rootimg/usr/share/many"
+    many.mkdir()
+    lock, cut = installation.repository / "avs/lock", 0
+    for number in range(5):
+        for name in range(0, 150, number + 1):
+            (many / f"{name}").unlink(missing_ok=True)
+            (many / f"{name}").write_bytes(chance.randbytes(40_000))
+        before = installation.youngest() if number else 0
+        run = installation.start("create", PROFILE, "--from", str(source))
+        wait_until(lambda run=run: (lock.exists() and lock.stat().st_size) or run.poll() is not None, 60)  # type: ignore[misc]
+        time.sleep(chance.uniform(0, 0.3))
+        with suppress(ProcessLookupError):
+            run.kill()
+        cut += installation.finish(run).code != 0
+        installation.assert_clean()
+        installation.verify_repository()
+        assert installation.youngest() - before in (0, 1)
+    assert cut >= 2, "no run was interrupted"
+    (source / "rootimg/etc/issue").write_text("the last\n")
+    assert "Stored as revision" in installation.create(source).stdout
+    installation.verify_repository()
+    assert lock.read_text() == ""
+    assert [path.name for path in (installation.repository / "avs").iterdir()] == ["lock"]
+    assert not [path.name for path in installation.tree().parent.iterdir() if path.name.startswith(".")]
+    out = installation.checkout(tmp_path / "out")
+    assert output([*RSYNC, f"{installation.tree()}/rootimg/", f"{out}/"]) == ""
+    assert not installation.close()
 
 
 # -- few open files

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.conftest import GID, UID, make_source
+from integration.conftest import GID, UID, both, make_source
 from integration.harness import PROFILE, Installation, difference, output, remove
 
 pytestmark = pytest.mark.slow
@@ -253,6 +253,7 @@ def build_and_pack(installation: Installation, source: Path, tag: str) -> None:
     installation.run("pack", PROFILE, "-t", tag, "--method", "tar", "--compress", "gzip")
 
 
+@both
 def test_everything_comes_back(installation: Installation, torture: Path) -> None:
     installation.recipe("prepare_image_directory", "generate_image")
     root = torture / "rootimg"

@@ -11,13 +11,14 @@ import subprocess
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from fakes import xcat
 
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, DamageError, NotFoundError
-from xcat_avs.store import layout, trees
+from xcat_avs.store import engines, layout, trees
 from xcat_avs.store.carried import carried
 from xcat_avs.store.fsvs.store import FsvsStore
 from xcat_avs.store.protocol import Revision, Version
@@ -107,6 +108,7 @@ class Site:
 
     top: Path
     warned: list[str] = field(default_factory=list)
+    engine: str = "fsvs"
 
     @property
     def tree(self) -> Path:
@@ -118,7 +120,10 @@ class Site:
 
     @property
     def store(self) -> FsvsStore:
-        return FsvsStore(f"file://{self.top}/repo", self.top / "work", Runner(timeout=60))
+        if self.engine == "fsvs":
+            return FsvsStore(f"file://{self.top}/repo", self.top / "work", Runner(timeout=60))
+        made = engines.store(f"ostree:{self.top}/repo", self.top, Runner(timeout=60), str)
+        return cast(FsvsStore, made)  # whose methods most tests use
 
     @property
     def kept(self) -> Path:
@@ -137,14 +142,17 @@ class Site:
         return self.store.read(IMAGE, Version(), path)
 
 
+both = pytest.mark.parametrize("site", ["fsvs", "ostree"], indirect=True)
+
+
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    for program in ("svn", "svnmucc", "svnadmin", "svnserve", "fsvs"):
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Site:
+    for program in ("svn", "svnmucc", "svnadmin", "svnserve", "fsvs", "ostree"):
         if shutil.which(program) is None:
             pytest.skip(f"not installed: {program}")
     if os.geteuid() != 0:
         pytest.skip("not root")
-    made = Site(tmp_path)
+    made = Site(tmp_path, engine=getattr(request, "param", "fsvs"))
     (made.tree / "build_info/inputs").mkdir(parents=True)
     (made.tree / "build_info/inputs/recipe.conf").write_text("steps\n")
     (made.tree / "build_info/report").write_text("built\n")
@@ -159,6 +167,7 @@ def site(tmp_path: Path) -> Site:
     return made
 
 
+@both
 @pytest.mark.slow
 def test_commit_and_checkout(site: Site) -> None:
     revision, changed = site.commit()
@@ -177,6 +186,7 @@ def test_commit_and_checkout(site: Site) -> None:
         site.store.read(IMAGE, Version(), "rootimg/etc/fifo")
 
 
+@both
 @pytest.mark.slow
 def test_unchanged_is_not_committed_and_gets_no_new_times(site: Site) -> None:
     first, _ = site.commit()
@@ -196,6 +206,7 @@ def test_unchanged_is_not_committed_and_gets_no_new_times(site: Site) -> None:
     assert site.rootimg(site.kept) == found
 
 
+@both
 @pytest.mark.slow
 def test_an_initrd_with_the_same_files_gets_the_stored_bytes_back(site: Site) -> None:
     """Each run of what makes it gives others, by its times and inode numbers."""
@@ -225,6 +236,7 @@ def test_an_initrd_with_the_same_files_gets_the_stored_bytes_back(site: Site) ->
     assert site.rootimg(site.kept) == site.rootimg(site.tree)
 
 
+@both
 @pytest.mark.slow
 @pytest.mark.parametrize("change", ["xattr", "hard link", "carried", "fifo", "inputs"])
 def test_what_only_the_manifest_tells_is_a_change(site: Site, change: str) -> None:
@@ -282,6 +294,7 @@ def test_devices_of_every_number(site: Site) -> None:
     assert site.warned == []
 
 
+@both
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [("etc/passwd", "usr/lib/same"), ("usr/lib/same", "etc/same")])
 def test_files_that_become_names_of_one(site: Site, names: tuple[str, str]) -> None:
@@ -303,6 +316,7 @@ def test_files_that_become_names_of_one(site: Site, names: tuple[str, str]) -> N
     assert first.stat().st_mtime_ns == (10**18 if names[0] < names[1] else 2 * 10**18)
 
 
+@both
 @pytest.mark.slow
 def test_kept_checkout_is_not_written_again(site: Site) -> None:
     site.commit()
@@ -313,6 +327,7 @@ def test_kept_checkout_is_not_written_again(site: Site) -> None:
     assert site.warned == []
 
 
+@both
 @pytest.mark.slow
 def test_kept_checkout_of_another_version_is_made_anew_without_a_warning(site: Site) -> None:
     first, _ = site.commit()
@@ -373,6 +388,7 @@ def test_kept_checkout_that_was_changed_is_named_and_made_anew(site: Site, chang
     assert site.warned == []
 
 
+@both
 @pytest.mark.slow
 def test_what_a_checkout_that_was_cut_off_left_is_removed(site: Site) -> None:
     site.commit()
@@ -628,6 +644,7 @@ def test_attributes_that_the_file_system_loses_are_said(site: Site, monkeypatch:
     assert "put [paths] state on" in site.warned[0]
 
 
+@both
 @pytest.mark.slow
 def test_sockets_are_left_out_and_said(site: Site) -> None:
     here = os.getcwd()

@@ -33,6 +33,7 @@ MODES = {
     "logs": "what the steps of a build said: the last one, those that failed before it, or a stored one",
     "diff": "show what changed between two tags or revisions",
     "verify": "compare a tag, and what is published of it, with its manifest",
+    "prune": "remove packed sets, the build, its logs, the checkout and revisions that nothing uses",
     "steps": "list the procedures and add-ons that a create would run",
     "env": "print the image's settings as `export NAME=value` lines",
     "files": "list the paths of a tag or revision: type, mode, owner, size",

@@ -33,7 +33,6 @@ from xcat_avs.system import command
 from xcat_avs.system.findings import FAIL, OK, WARN, Finding, tried
 from xcat_avs.xcat import checks as xcat
 
-STORE_PROGRAMS = ("fsvs", "svn", "svnmucc", "svnadmin")
 Look = Callable[[], Iterable[Finding]]
 
 
@@ -98,7 +97,7 @@ def _of_image(site: Site, image: OsImage, table: definitions.Nodes) -> list[Look
 
 def _programs(site: Site, image: Optional[OsImage]) -> Iterator[Finding]:
     """Those of the store and of packing, and those that build the image; without one, those that build any, as a warning."""
-    needed: dict[str, Sequence[str]] = {"the store": STORE_PROGRAMS}
+    needed: dict[str, Sequence[str]] = {"the store": site.store_programs()}
     with suppress(AvsError):
         packer = packer_of(site, site.settings.packer)
         needed["packing"] = tools(packer, site.settings.method, site.settings.compress)

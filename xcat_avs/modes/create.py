@@ -30,7 +30,6 @@ from xcat_avs.tree import gate, kernels, secrets
 from xcat_avs.tree.secrets import Finding
 from xcat_avs.xcat import fitness, programs
 
-STORE_PROGRAMS = ("fsvs", "svn", "svnmucc")
 CHDEF_TIMEOUT = 60.0  # seconds
 
 
@@ -113,7 +112,7 @@ def _checked(request: Request, site: Site, job: BuildJob) -> OsImage:
         if given and not request.finish:
             raise UsageError(f"{flag} says how -f packs the image; give -f as well, or pack a tag later with -c pack")
     target = site.resolve(request.masquerade, request) if request.masquerade else job.image
-    needed = [*job.generator.programs(), *STORE_PROGRAMS, *(["svnadmin"] if site.local_store() else [])]
+    needed = [*job.generator.programs(), *site.store_programs()]
     command.need(*needed, *(programs_of(request, site, target) if request.finish else ()))
     if request.finish:
         check_tag_name(default_name(job.image, site.identity))

@@ -75,7 +75,7 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
     site.check_place(target)
     wanted = site.pack_settings(image, request)
     packer = packer_of(site, wanted.packer)
-    _refuse(target, packer, wanted.method, wanted.compress)
+    _refuse(target, packer, wanted.compress, (*site.store_programs(), *tools(packer, wanted.method, wanted.compress)))
     gate.check(wanted.secrets)
     # packimage puts no variables into the names of lists.
     variables = {} if packer == "packimage" else includes.variables(image)
@@ -113,9 +113,9 @@ def packer_of(site: Site, wanted: str) -> str:
     return "packimage" if site.definitions.xcat and wanted != "own" else "own"
 
 
-def _refuse(target: Target, packer: str, method: str, compress: str) -> None:
+def _refuse(target: Target, packer: str, compress: str, programs_needed: Sequence[str]) -> None:
     """Refuse a pack whose programs are not there, or that packimage would refuse, or would hand to a shell."""
-    command.need("fsvs", "svn", *tools(packer, method, compress))
+    command.need(*programs_needed)
     if packer == "packimage":
         programs.need("packimage")
         fitness.refuse_incomplete(target.image, target.rootimgdir, build=False)

@@ -135,6 +135,12 @@ def _forget_names(directory: Path) -> None:
             path.unlink()
 
 
+def remove_set(directory: Path) -> None:
+    """Remove a set that is not served, and its other names. Raises OSError, AvsError."""
+    _forget_names(directory)
+    mounts.remove_tree(directory)
+
+
 def _remove_superseded(rootimgdir: Path, served: PackedSet, warn: Warn) -> None:
     """Of the tag that is served now only this set stays, and the one before it; so does what somebody has changed, or copied."""
     keep = (current(rootimgdir), previous(rootimgdir))
@@ -146,8 +152,7 @@ def _remove_superseded(rootimgdir: Path, served: PackedSet, warn: Warn) -> None:
         if changes(directory, record.files, sums=True):
             continue
         try:
-            _forget_names(directory)
-            mounts.remove_tree(directory)
+            remove_set(directory)
         except (OSError, AvsError) as err:
             warn(f"the superseded set {directory} stays: {err}")
 

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
-from urllib.parse import unquote
 
 from xcat_avs.definitions.osimage import OsImage, resolve, same_trunk
 from xcat_avs.definitions.protocol import Definitions, chdef
@@ -21,8 +20,7 @@ from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.serve.sets import Target
 from xcat_avs.settings import AllowedSecret, Settings, overlay_settings, refuse_writable
 from xcat_avs.site import opening
-from xcat_avs.store import evidence, signatures
-from xcat_avs.store.fsvs.store import FsvsStore
+from xcat_avs.store import engines, evidence, signatures
 from xcat_avs.store.protocol import Store
 from xcat_avs.store.signatures import DEFAULT, Signing
 from xcat_avs.system import locks, scratch
@@ -31,7 +29,6 @@ from xcat_avs.system.progress import Progress
 from xcat_avs.system.runner import Runner
 from xcat_avs.xcat import private
 
-SCHEME = "file://"
 OWN_CHECKOUT = "own."  # how the directory of a checkout that is not kept begins
 
 
@@ -167,7 +164,11 @@ class Site:
         return store
 
     def _store(self) -> Store:
-        return FsvsStore(self.settings.store, self.settings.state / "fsvs", self.runner(), self.evidence)
+        return engines.store(self.settings.store, self.settings.state, self.runner(), self.evidence)
+
+    def store_programs(self) -> Sequence[str]:
+        """The programs that the store needs."""
+        return self._store().programs()
 
     def evidence(self) -> str:
         """What says that there was a store already."""
@@ -266,8 +267,7 @@ class Site:
 
     def local_store(self) -> Optional[Path]:
         """The directory of the store, where it is on this machine."""
-        url = self.settings.store
-        return Path(unquote(url[len(SCHEME) :])) if url.startswith(SCHEME) else None
+        return engines.directory(self.settings.store)
 
     def private(self, directory: Path) -> Path:
         """The directory, made for root only where it is not there."""

@@ -48,7 +48,10 @@ def usable(store: Store, where: str, directory: Optional[Path], evidence: str) -
     yield Finding(OK, f"{where}: UUID {identity}")
     if directory is None:
         yield Finding(OK, f"{where} is on a server and answers; whether it takes commits is seen at the first one")
-    elif not os.access(directory / "db", os.W_OK) or os.statvfs(directory).f_flag & os.ST_RDONLY:
+    elif (
+        not all(os.access(path, os.W_OK) for path in (directory / "db", directory / "objects") if path.exists())
+        or os.statvfs(directory).f_flag & os.ST_RDONLY
+    ):
         how = f"mount -o remount,rw {directory}" if os.geteuid() == 0 else "sudo avsimage -c check"
         yield Finding(FAIL, f"{directory} cannot be written", fix=how)
     else:
@@ -68,3 +71,9 @@ def verified(store: Store, state: Path, image: str) -> Iterator[Finding]:
     age = datetime.now(timezone.utc) - datetime.fromisoformat(date.replace("Z", "+00:00"))
     old = age > OLD
     yield Finding(WARN if old else OK, f"the whole store was verified on {date}", fix=fix if old else "")
+
+
+def _writable(directory: Path) -> bool:
+    """Whether a repository can be written: Subversion's db, OSTree's objects."""
+    places = [path for path in (directory / "db", directory / "objects") if path.exists()]
+    return all(os.access(path, os.W_OK) for path in places) and not os.statvfs(directory).f_flag & os.ST_RDONLY

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Optional
 
+from xcat_avs.errors import NoStoreError
 from xcat_avs.system.files import write_atomic
 
 SHOWN = 2  # signs that an error names
@@ -56,3 +58,14 @@ def _found(state: Path, others: Iterable[Iterable[str]]) -> Iterator[str]:
     for sentences in others:
         yield from islice(sentences, 1)
     yield from islice((f"{path} is a checkout" for path in state.glob("checkouts/*/tree")), 1)
+
+
+def missing(url: str, path: Optional[Path], signs: str) -> NoStoreError:
+    """The error of a store that is not there. path: its directory, where it is on this machine. signs: of an earlier one."""
+    place = f" ({path.parent} does not exist either)" if path is not None and not path.parent.exists() else ""
+    if not signs:
+        return NoStoreError(f"there is no store yet at {url}{place}; the first `avsimage -c create` makes it")
+    return NoStoreError(
+        f"there is no store at {url}{place}, and there was one: {signs}. Is its disk mounted, and is [paths] store, "
+        "or -s, right? To begin a new, empty store there all the same, create with --new-store"
+    )

@@ -90,6 +90,9 @@ class Store(Protocol):
     Methods that read raise NoStoreError where there is no store, so that it is never taken for an empty one.
     """
 
+    def programs(self) -> Sequence[str]:
+        """The programs that it runs."""
+
     def identity(self) -> str:
         """An identifier (UUID) that no other store has, at whatever URL; "" where there is no store."""
 
@@ -149,6 +152,16 @@ class Store(Protocol):
 
     def brought(self, image: OsImage, number: int, path: str) -> bool:
         """Whether the last change of trunk up to revision number changed the file at path too."""
+
+    def forget(self, image: OsImage, versions: Sequence[Version], dry_run: bool = False) -> Optional[int]:
+        """Remove revisions of trunk, and tags, with the content that no other version has.
+
+        Returns the bytes that this frees; None, and nothing is removed, where the store keeps its history for ever.
+        dry_run: only say how much it would free.
+        """
+
+    def cure(self, image: OsImage) -> str:
+        """What to do, in words, where trunk is so damaged that no checkout says what it holds."""
 
     def check(self) -> str:
         """Check the whole store with its own tools; returns a line that says what was checked.

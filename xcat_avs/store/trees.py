@@ -194,9 +194,9 @@ def _stored_tree(store: Store, image: OsImage, revision: Revision, beside: Path)
         try:
             store.export(image, Version(revision=revision.number), directory)
         except DamageError as err:
-            url = store.url(image, Version())
-            advice = f"; to go on, remove it from the newest revision with `svn rm -m damaged {url}`, and create with -b: tags and older revisions stay"
-            raise err.prefixed("", advice) from None
+            raise err.prefixed(
+                "", f"; to go on, {store.cure(image)}, and create with -b: tags and older revisions stay"
+            ) from None
         return scan.scan(str(directory))
 
 

@@ -257,10 +257,10 @@ def _empty(directory: int) -> list[str]:
     return [name for name, is_directory in entries if is_directory]
 
 
-def link_tree(source: str, target: str, leave_out: Collection[str] = ()) -> None:
+def link_tree(source: str, target: str, leave_out: Collection[str] = (), plain: bool = False) -> None:
     """Copy source to target with hard links for files; owners, modes and times of directories are not kept.
 
-    leave_out: paths that are not copied, nor what is below them.
+    leave_out: paths that are not copied, nor what is below them. plain: only files, directories and symbolic links are.
     """
     os.mkdir(target, 0o700)
     aside = set(leave_out)
@@ -270,7 +270,9 @@ def link_tree(source: str, target: str, leave_out: Collection[str] = ()) -> None
             path = pending.pop()
             directory, copy = given.directory(path), made.directory(path)
             with os.scandir(directory) as found:
-                entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+                entries = [
+                    (entry.name, entry.is_dir(follow_symlinks=False)) for entry in found if not plain or _plain(entry)
+                ]
             for name, is_directory in entries:
                 full = f"{path}/{name}" if path else name
                 if full in aside:
@@ -280,3 +282,7 @@ def link_tree(source: str, target: str, leave_out: Collection[str] = ()) -> None
                     pending.append(full)
                 else:
                     os.link(name, name, src_dir_fd=directory, dst_dir_fd=copy, follow_symlinks=False)
+
+
+def _plain(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False) or entry.is_symlink()

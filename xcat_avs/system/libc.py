@@ -61,6 +61,15 @@ def renameat2(one: Path, other: Path, flags: int) -> None:
     _checked(call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), flags))
 
 
+def syncfs(directory: Path) -> None:
+    """Have all that was written to the file system of a directory on disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _checked(_libc.syncfs(descriptor))
+    finally:
+        os.close(descriptor)
+
+
 def fnmatch(pattern: bytes, name: bytes) -> bool:
     """Whether fnmatch(3), without flags as find -path has it, says that a name matches; `*` matches `/` as well."""
     return bool(_libc.fnmatch(pattern, name, 0) == 0)

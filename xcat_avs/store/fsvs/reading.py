@@ -28,6 +28,9 @@ USER = re.compile(r"([^\s;]+); ")  # how messages begin
 class Reading(Subversion):
     """The part of the store that reads."""
 
+    def programs(self) -> Sequence[str]:
+        return ("fsvs", "svn", "svnmucc", *(("svnadmin",) if self._local() else ()))
+
     def url(self, image: OsImage, version: Optional[Version] = None) -> str:
         parts = [self._base(), quote(image.store_path)]
         if version is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,6 +226,12 @@ class FsvsStore(Reading):
                     f"{image.name}: tag {new.name} exists already, and tags are never changed; take another name"
                 ) from None
             raise
+
+    def forget(self, image: OsImage, versions: Sequence[Version], dry_run: bool = False) -> Optional[int]:
+        return None
+
+    def cure(self, image: OsImage) -> str:
+        return f"remove it from the newest revision with `svn rm -m damaged {self.url(image, Version())}`"
 
     def check(self) -> str:
         path = self._local()

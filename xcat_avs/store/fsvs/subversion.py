@@ -15,8 +15,9 @@ from urllib.parse import quote as percent
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
-from xcat_avs.errors import AvsError, CommandError, DamageError, NoStoreError, NotFoundError
+from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.identity import login_name
+from xcat_avs.store.evidence import missing
 from xcat_avs.system import command, masking, mounts
 from xcat_avs.system.runner import QUIET, Output, Runner
 from xcat_avs.system.scratch import own_directory
@@ -98,7 +99,8 @@ class Subversion:
         elsewhere = parts.scheme == "file" and parts.netloc not in ("", "localhost")
         if not known or elsewhere or not parts.path.strip("/"):
             raise AvsError(
-                f"the store {self.repository!r} is no URL of a Subversion repository; one is file:///DIR, svn://HOST/PATH or https://HOST/PATH"
+                f"the store {self.repository!r} is no URL of a Subversion repository; one is file:///DIR, svn://HOST/PATH or https://HOST/PATH. "
+                "One of OSTree is ostree:/DIR"
             )
         if parts.scheme != "file":
             return None
@@ -132,18 +134,8 @@ class Subversion:
 
     def _need(self) -> None:
         """Raise NoStoreError where there is no store, so that a missing one is not taken for an empty one."""
-        if self.identity():
-            return
-        evidence, path = self.evidence(), self._local()
-        place = f" ({path.parent} does not exist either)" if path is not None and not path.parent.exists() else ""
-        if not evidence:
-            raise NoStoreError(
-                f"there is no store yet at {self.repository}{place}; the first `avsimage -c create` makes it"
-            )
-        raise NoStoreError(
-            f"there is no store at {self.repository}{place}, and there was one: {evidence}. Is its disk mounted, and is [paths] store, "
-            "or -s, right? To begin a new, empty store there all the same, create with --new-store"
-        )
+        if not self.identity():
+            raise missing(self.repository, self._local(), self.evidence())
 
     def _xml(self, argv: Sequence[str]) -> Optional[ElementTree.Element]:
         """The XML that svn answers; None where the path does not exist."""

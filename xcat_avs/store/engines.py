@@ -1,0 +1,32 @@
+"""Which engine keeps the store at a URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Optional
+from urllib.parse import unquote
+
+from xcat_avs.store.protocol import Store
+from xcat_avs.system.runner import Runner
+
+FILE, OSTREE = "file://", "ostree:"
+
+
+def store(url: str, state: Path, runner: Runner, evidence: Callable[[], str]) -> Store:
+    """The store at a URL. state: the directory of state. evidence(): signs that there was a store before, in words, or ""."""
+    if url.startswith(OSTREE):
+        from xcat_avs.store.ostree.store import OstreeStore
+
+        return OstreeStore(url, runner, evidence)
+    from xcat_avs.store.fsvs.store import FsvsStore
+
+    return FsvsStore(url, state / "fsvs", runner, evidence)
+
+
+def directory(url: str) -> Optional[Path]:
+    """The directory of this machine that a store is in; None for one on a server."""
+    for scheme in (FILE, OSTREE):
+        if url.startswith(scheme):
+            return Path("/" + unquote(url[len(scheme) :]).lstrip("/"))
+    return None

@@ -1,0 +1,1 @@
+"""OSTree: a store by content that can forget."""
