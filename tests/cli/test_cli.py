@@ -497,6 +497,15 @@ def test_the_hint_to_resume_can_be_typed(avs: Installation) -> None:
     assert hint
     words = shlex.split(hint[1])
     assert words[words.index("--from") + 1] == str(source)
+    assert avs("-c", "create", "example.prod", "--from", str(source), "-b").code == 1
+    avs.put("install/custom/avs/procedures/common/fails.sh", "#!/bin/sh\nexit 0\n", 0o755)
+    # What was said of it the first time is kept, and of another way to begin it is told.
+    done = avs("-c", "create", "example.prod", "--from", str(source), "-b", "--json")
+    assert json.loads(done.out)["message"] == "why it was"
+    avs.put("install/custom/avs/procedures/common/fails.sh", "#!/bin/sh\nexit 1\n", 0o755)
+    assert avs("-c", "create", "example.prod", "--from", str(source), "-m", "again").code == 1
+    other = avs("-c", "create", "example.prod", "--from", str(avs.tree("other")), "-b")
+    assert "beginning again; that build is resumed by `avsimage -c create example.prod -m again --from" in other.err
 
 
 # Tags.

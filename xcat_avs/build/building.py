@@ -53,9 +53,11 @@ def build(job: BuildJob, definitions: Definitions, resume: bool) -> Built:
     seed = _seed(job, resume)
     todo = plan.plan(job, seed, resume)
     if todo.anew:
-        job.progress.say(f"{todo.anew}; beginning again")
+        begun = markers.noted_again(job.paths)
+        job.progress.say(f"{todo.anew}; beginning again" + (f"; that build is resumed by `{begun}`" if begun else ""))
     logs.keep(job.paths, anew=all(action.kind != plan.SKIP for action in todo.steps))
     plan.clear(job, todo)
+    markers.note_message(job.paths, job.message)
     done: tuple[list[StepResult], list[AddonResult]] = ([], [])
 
     def remember(interrupted: bool) -> OsImage:

@@ -17,7 +17,7 @@ from xcat_avs.system.progress import Progress
 
 @dataclass(frozen=True)
 class BuildJob:
-    """source: the directory of --from, or None."""
+    """source: the directory of --from, or None. message: why it is built, "" where nobody has said it."""
 
     image: OsImage
     recipe: Recipe
@@ -26,6 +26,7 @@ class BuildJob:
     paths: BuildPaths
     installdir: Path
     progress: Progress
+    message: str = ""
 
     @classmethod
     def of(cls, image: OsImage, recipe: Recipe, definitions: Definitions, source: str, progress: Progress) -> BuildJob:

@@ -12,7 +12,7 @@ from xcat_avs.build.paths import BuildPaths
 from xcat_avs.system import records
 from xcat_avs.system.files import write_atomic
 
-SEED, BEGUN, AGAIN = "seed", "begun", "again"
+SEED, BEGUN, AGAIN, MESSAGE = "seed", "begun", "again", "message"
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,24 @@ def note_again(paths: BuildPaths, command: str) -> None:
         (paths.results / AGAIN).write_text(command, encoding="utf-8", errors="surrogateescape")
 
 
+def noted_again(paths: BuildPaths) -> str:
+    """That command as it was noted, or ""."""
+    return _read(paths.results / AGAIN).decode("utf-8", "surrogateescape")
+
+
 def again(paths: BuildPaths, image: str) -> str:
     """The command that resumes the last build of an image."""
-    return _read(paths.results / AGAIN).decode("utf-8", "surrogateescape") or f"avsimage -c create {image} -b"
+    return noted_again(paths) or f"avsimage -c create {image} -b"
+
+
+def note_message(paths: BuildPaths, message: str) -> None:
+    """Keep why it is built for a resume that does not say it again."""
+    (paths.results / MESSAGE).write_text(message, encoding="utf-8", errors="surrogateescape")
+
+
+def message(paths: BuildPaths) -> str:
+    """Why the last build was begun, or "" where nobody has said it."""
+    return _read(paths.results / MESSAGE).decode("utf-8", "surrogateescape")
 
 
 def remember_seed(paths: BuildPaths, seed: str, after: str) -> None:

@@ -58,7 +58,10 @@ def plan(job: BuildJob, seed: str, resume: bool) -> Plan:
     steps = _compare_steps(job, steps, f"{gone} is no step any more" if gone else "")
     first = next((action.step.name for action in steps if action.kind != SKIP), "")
     addons = _compare_addons(job, addons, f"{first} is run before it" if first else "")
-    return Plan(steps, addons, f"{gone}: was a step of this build and is none now" if gone else "")
+    anew = f"{gone}: was a step of this build and is none now" if gone else ""
+    if not anew and steps and steps[0].kind == RERUN and steps[0].reason == STARTS_OTHERWISE:
+        anew = f"{first}: {STARTS_OTHERWISE}"
+    return Plan(steps, addons, anew)
 
 
 def planned_steps(job: BuildJob, seed: str) -> list[Action[StepResult]]:

@@ -61,7 +61,8 @@ def run(request: Request, site: Site) -> Report:
         recipe = replace(recipe, addons=())
     job = BuildJob.of(image, recipe, site.definitions, request.source, site.progress)
     gate.check(recipe.secrets())
-    message = _message(request, site, job)
+    job = replace(job, message=request.message or (markers.message(job.paths) if request.resume else ""))
+    message = _message(site, job)
     target = _checked(request, site, job)
     with site.lock(image, "build"):
         # A store that cannot be used is known before the work, not after it.
@@ -98,10 +99,10 @@ def _defined(request: Request, site: Site) -> OsImage:
     return image
 
 
-def _message(request: Request, site: Site, job: BuildJob) -> str:
-    if not request.message and job.recipe.settings.require_message:
+def _message(site: Site, job: BuildJob) -> str:
+    if not job.message and job.recipe.settings.require_message:
         raise UsageError("this site asks for a message with every build: say why with -m 'MESSAGE'")
-    return request.message or f"{site.identity.user} built {job.image.name} on {clock.local(site.identity.started)}"
+    return job.message or f"{site.identity.user} built {job.image.name} on {clock.local(site.identity.started)}"
 
 
 def _checked(request: Request, site: Site, job: BuildJob) -> OsImage:
