@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
+from xcat_avs.store.fsvs import refusals
 from xcat_avs.store.fsvs.changes import actions, uploads
 from xcat_avs.store.fsvs.reading import REAL, SIGNATURE, Reading
 from xcat_avs.store.fsvs.subversion import CORRUPT, EXISTS, NO_PATH, OUT_OF_DATE, open_files, quote
@@ -42,8 +44,8 @@ class FsvsStore(Reading):
             if path is not None:
                 self._create(path)
         for attempt in range(ATTEMPTS):
-            missing = [self.url(image) + f"/{name}" for name in ("trunk", "tags", "branches")]
-            missing = [url for url in missing if not self._exists(url)]
+            wanted = [self.url(image) + f"/{name}" for name in ("trunk", "tags", "branches")]
+            missing = [] if self._exist(*wanted) else [url for url in wanted if not self._exist(url)]
             if not missing:
                 return
             message = f"{author}; Layout for {image.name}"
@@ -54,15 +56,18 @@ class FsvsStore(Reading):
                 if attempt == ATTEMPTS - 1 or not EXISTS.search(str(err)):
                     raise
 
-    def _exists(self, url: str) -> bool:
-        """Whether a URL exists in the repository, which may be an empty one."""
-        said = self.runner.capture(["svn", "--non-interactive", "info", f"{url}@HEAD"], check=False)
+    def _exist(self, *urls: str) -> bool:
+        """Whether all these exist in the repository, which may be an empty one."""
+        targets = [f"{url}@HEAD" for url in urls]
+        said = self.runner.capture(["svn", "--non-interactive", "info", *targets], check=False)
         if said.code and not NO_PATH.search(said.stderr):
             raise self._unusable(said.stderr)
         return said.code == 0
 
     def commit(self, image: OsImage, content: Content, author: str, message: str) -> Revision:
-        commit = self._commit_whole if content.before is None else self._commit_changes
+        # What FSVS sends by http, Subversion's library refuses ("Closing editor with directories or files open").
+        whole = content.before is None and not self.repository.startswith("http")
+        commit = self._commit_whole if whole else self._commit_changes
         try:
             with self._transaction(len(content.entries)):
                 number = commit(image, content, author, message)
@@ -72,8 +77,19 @@ class FsvsStore(Reading):
                                "of this build was stored; `avsimage -c create` with -b resumes the build",
                                [err.text, *err.tail]) from None  # fmt: skip
             # FSVS's log is removed with its directory, so the error keeps the tail and not the path.
-            raise AvsError(f"{image.name}: the commit failed, nothing was stored: {err.text}", err.tail) from None
+            err = self._cause(err)
+            lost = ", unless only the server's last answer was lost (-b finds out)" if refusals.gone(err.tail) else ""
+            raise AvsError(f"{image.name}: the commit failed, nothing was stored{lost}: {err.text}", err.tail) from None
         return self.revision(image, number)
+
+    def _cause(self, err: AvsError) -> AvsError:
+        """What keeps a server from answering, which FSVS does not print; the error itself where it answers."""
+        if isinstance(err, CommandError) and self._local() is None:
+            try:
+                self.identity()
+            except AvsError as cause:
+                return cause
+        return err
 
     def _commit_whole(self, image: OsImage, content: Content, author: str, message: str) -> int:
         """Commit the first revision with FSVS, run in the tree itself. Returns the revision number."""
@@ -106,21 +122,22 @@ class FsvsStore(Reading):
             yield copy
 
     def _commit_changes(self, image: OsImage, content: Content, author: str, message: str) -> int:
-        """Commit a later revision: the difference of the two manifests, as one svnmucc transaction. Returns its number.
+        """Commit the difference of two manifests, or a first one, as one svnmucc transaction. Returns its number.
 
         FSVS is not used here: it misses changes (same size and second; owner where root's is stored; mode where 0600
         is), cannot turn a link or device into a file, and reads the whole tree.
         """
-        assert content.before is not None
-        assert content.base is not None
-        url, before, after = self.url(image), content.before, content.entries
+        url, before, after = self.url(image), content.before or {}, content.entries
+        base = content.base.number if content.base else self._number(self._peg(image, Version()))
+        follows = base
+        if content.base is None and self._at(image, Version(revision=base)) is not None:
+            raise AvsError("E160024: trunk was empty when this commit began")
         with self._scratch() as scratch, open_files() as limit:
             sources = uploads(before, after, content.tree, scratch)
             # svnmucc opens all files that it sends at its start. What is beyond the limit of open files is sent before.
             most = limit - SPARE_FILES
             ahead = {path: f"{url}/{INCOMING}/{number}" for number, path in enumerate(list(sources)[most:])}
             self._remove_incoming(url, author)
-            base = content.base.number
             for start in range(0, len(ahead), most):
                 words = [] if start else ["mkdir", f"{url}/{INCOMING}"]
                 for path in list(ahead)[start : start + most]:
@@ -129,7 +146,7 @@ class FsvsStore(Reading):
             if ahead and self._at(image, Version(revision=base)) != content.base:
                 raise AvsError("E160024: trunk was changed while contents went ahead")
             # Subversion refuses this property where anything in trunk is newer than base, changed here or not.
-            words = ["propset", FOLLOWS, str(content.base.number), f"{url}/trunk"]
+            words = ["propset", FOLLOWS, str(follows), f"{url}/trunk"]
             for word, *more, path in actions(before, after, ahead):
                 if word == "put":
                     word, more = ("cp", [str(base), ahead[path]]) if path in ahead else ("put", [sources[path]])
@@ -156,11 +173,9 @@ class FsvsStore(Reading):
                 words = ["fsvs", "-q", "export", "-r", str(number), self.url(image, version)]
                 self.runner.to(log).run(words, cwd=target, env=env)
             except (CommandError, DamageError) as err:
-                text, damage = (
-                    f"{image.name}: the checkout of {version} failed: {err.text}",
-                    self._damage(image, version),
-                )
-                raise (DamageError if damage else AvsError)(text, [*err.tail, *damage]) from None
+                cause, damage = self._cause(err), self._damage(image, version)
+                text = f"{image.name}: the checkout of {version} failed: {cause.text}"
+                raise (DamageError if damage else AvsError)(text, [*cause.tail, *damage]) from None
 
     def _without_programs(self, image: OsImage, version: Version) -> int:
         """The revision of the store at which a version has no property that makes FSVS run a program. Raises AvsError for one."""
@@ -210,6 +225,7 @@ class FsvsStore(Reading):
             with mounts.in_memory(state, paths * STATE):
                 for name in ("conf", "waa"):
                     (state / name).mkdir(mode=0o700)
+                _settings(state / "conf/svn")
                 yield {"FSVS_CONF": str(state / "conf"), "FSVS_WAA": str(state / "waa")}, scratch / "log"
 
     def tag(self, image: OsImage, new: NewTag) -> None:
@@ -245,3 +261,17 @@ class FsvsStore(Reading):
             what = f"{damaged}svnadmin verify {path} {command.describe(said.code)}"
             raise (DamageError if damaged else AvsError)(what, lines[-command.TAIL_LINES :])
         return f"svnadmin verify {path}"
+
+
+def _settings(directory: Path) -> None:
+    """Give FSVS Subversion's settings and logins of this user, with contents by http in one answer, one after the other.
+
+    As Subversion asks for them otherwise, many at a time, FSVS takes one file for another.
+    """
+    directory.mkdir()
+    for name in ("config", "servers"):
+        with suppress(FileNotFoundError):
+            shutil.copyfile(f"{refusals.directory()}/{name}", directory / name)
+    with open(directory / "servers", "a", encoding="ascii") as stream:
+        stream.write("\n[global]\nhttp-bulk-updates = yes\n")
+    (directory / "auth").symlink_to(f"{refusals.directory()}/auth")

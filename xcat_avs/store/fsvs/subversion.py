@@ -18,14 +18,15 @@ from xml.etree import ElementTree
 from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.identity import login_name
 from xcat_avs.store.evidence import missing
+from xcat_avs.store.fsvs import refusals
 from xcat_avs.system import command, masking, mounts
 from xcat_avs.system.runner import QUIET, Output, Runner
 from xcat_avs.system.scratch import own_directory
 
 # In what is nothing but a URL it may also have spaces, quotes and brackets.
 PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
-# Subversion's codes: path not found; no repository there, or out of reach.
-NO_PATH = re.compile(r"[EW](170000|160013|200009|160005)\b")
+# Subversion's codes: path not found, in a repository that is there and within reach.
+NO_PATH = re.compile(r"\A(?!.*E170013).*[EW](170000|160013|200009|160005)\b", re.DOTALL)
 EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
 ERRORS = re.compile(r"\bE\d{6}\b")
 NO_RIGHT = re.compile(r"\bE0000(?:13|01)\b|Permission denied")
@@ -33,6 +34,7 @@ NO_REVISION = re.compile(r"E160006\b")
 OUT_OF_DATE = re.compile(r"[E(](155011|160028|170004|160024)\b")  # FSVS has the number in brackets
 # Errors of damaged data: wrong checksums, damaged records and indexes, files that end too early.
 CORRUPT = re.compile(r"E(160004|160009|160051|16005[4-8]|16006[1245]|200014|200002|140001|18500\d|070014)\b", re.ASCII)
+PORTS = {"svn": 3690, "svn+ssh": 22, "http": 80, "https": 443}
 TRANSACTION = 12288  # bytes of memory for each path of a transaction
 DEAD_AFTER = 600.0  # seconds; a transaction without a write for so long belongs to a killed commit
 # Looking for equal contents takes most of the time of a first commit; compression by lz4 is almost free.
@@ -75,8 +77,17 @@ class Subversion:
         if NO_RIGHT.search(stderr) and self._local() and os.geteuid() != 0:
             return self._forbidden()
         lines = [line for line in stderr.splitlines() if line.strip()]
-        kind = DamageError if CORRUPT.search(stderr) else AvsError
-        return kind(f"the store {self.repository} cannot be used:", lines[-5:])
+        why = "" if self._local() else refusals.meaning(stderr, self._base(), self._kept)
+        kind = DamageError if CORRUPT.search(stderr) and not why else AvsError
+        return kind(f"the store {self.repository} cannot be used:{why and f' {why}'}", lines[-5:])
+
+    def _kept(self) -> str:
+        """The user whose password Subversion keeps for this server; "" where it keeps none."""
+        parts = urlsplit(self.repository)
+        server = f"{parts.scheme}://{parts.hostname}:{parts.port or PORTS[parts.scheme]}"
+        output = self.runner.capture(["svn", "--non-interactive", "auth", "svn.simple", server], check=False)
+        found = refusals.USERNAME.search(output.text)
+        return found.group(1) if found else ""
 
     def _forbidden(self) -> AvsError:
         return AvsError(
@@ -158,10 +169,14 @@ class Subversion:
         root = self._xml(["svn", "log", "--xml", *options, target])
         return [] if root is None else list(root.iter("logentry"))
 
+    def _number(self, target: str) -> int:
+        """The revision that the store is at."""
+        entry = ElementTree.fromstring(self._svn(["svn", "info", "--xml", target]).stdout).find("entry")
+        return int(entry.get("revision", "0")) if entry is not None else 0
+
     def _having(self, target: str, name: str) -> tuple[int, list[str]]:
         """The revision that the store is at, and which URLs of a target, with all below it, have a property then."""
-        entry = ElementTree.fromstring(self._svn(["svn", "info", "--xml", target]).stdout).find("entry")
-        number = int(entry.get("revision", "0")) if entry is not None else 0
+        number = self._number(target)
         fixed = f"{target.rpartition('@')[0]}@{number}"
         found = ElementTree.fromstring(self._svn(["svn", "propget", "-R", "--xml", name, fixed]).stdout)
         return number, [item.get("path", "") for item in found.iter("target")]
