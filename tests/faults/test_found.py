@@ -42,6 +42,18 @@ def test_what_a_program_says_is_not_lost_on_a_full_disk(disk: Disk) -> None:
     assert len(capture(["sh", "-c", script]).text.splitlines()) == 4000
 
 
+def test_a_compressor_that_does_not_say_why(disk: Disk, tmp_path: Path) -> None:
+    disk.fill(8192, inodes=False)
+    target = disk.point / "archive"
+    mute = ["sh", "-c", "cat 2>/dev/null || exit 252"]
+    with pytest.raises(CommandError, match=f"sh failed with exit code 252: the disk of {target} is full"):
+        Runner(tmp_path / "log").pipe([["head", "-c", "100000", "/dev/zero"], mute], stdout=target)
+    disk.empty()
+    with pytest.raises(CommandError) as caught:
+        Runner(tmp_path / "log").pipe([["true"], ["sh", "-c", "exit 252"]], stdout=target)
+    assert caught.value.text == "sh failed with exit code 252"
+
+
 class Late(Runner):
     """A signal comes when the program has just ended."""
 
