@@ -21,7 +21,7 @@ from typing import Any, Optional
 
 from harness import Result, mounts_below, wait_until
 from integration.conftest import make_source
-from integration.harness import ADDED, PROFILE, Installation, Look, difference, look, osimage_name, output
+from integration.harness import ADDED, PROFILE, Installation, Look, difference, look, osimage_name, output, remove
 
 from faults import inside
 
@@ -141,12 +141,16 @@ class World(Runs):
             self.site.create(self.source)
             self.site.run("tag", PROFILE, "-t", tag)
             self.site.run("pack", PROFILE, "-t", tag)
+        self.site.run("verify", PROFILE, "-t", "t1")  # its checkout is kept, so the next one is like all others
         self.check()
         return self
 
     def change(self, root: Path) -> None:
         """Make the next version of a tree; the sources of both have the same one."""
         self.version += 1
+        for name in ("etc/issue", "usr/share/noise"):
+            if os.path.lexists(root / name):
+                remove(root / name)
         mark = f"version {self.version}\n"
         noise = random.Random(self.version).randbytes(SOURCE_BYTES)
         (root / "etc/issue").write_text(mark)

@@ -10,7 +10,6 @@ import hashlib
 import os
 import stat
 import tarfile
-import tempfile
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -183,15 +182,12 @@ def _tar_xattrs(words: Mapping[str, str]) -> Xattrs:
 
 def _squashfs(archive: Path, runner: Runner) -> Manifest:
     """What a squashfs holds: mounted, or unpacked where no loop device or no driver is to be had."""
-    with tempfile.TemporaryDirectory(dir=runner.directory, prefix="proof.") as directory:
-        point = Path(directory, "root")
+    with mounts.temporary_directory(runner.directory, "proof.") as directory:
+        point = directory / "root"
         point.mkdir()
-        try:
-            runner.run(["mount", "-t", "squashfs", "-o", "ro,loop", str(archive), str(point)])
-        except CommandError:
-            runner.run(["unsquashfs", "-no-progress", "-f", "-d", str(point), str(archive)])
+        with mounts.unmounted_after(point):
+            try:
+                runner.run(["mount", "-t", "squashfs", "-o", "ro,loop", str(archive), str(point)])
+            except CommandError:
+                runner.run(["unsquashfs", "-no-progress", "-f", "-d", str(point), str(archive)])
             return scan.scan_with_top(str(point))
-        try:
-            return scan.scan_with_top(str(point))
-        finally:
-            mounts.unmount(point)

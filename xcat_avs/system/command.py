@@ -95,6 +95,8 @@ def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Optional[Path], std
         # Its text is a traceback from the child; the last line says why.
         lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
         raise CommandError(f"{argv[0]} cannot be started: {lines[-1] if lines else 'unknown reason'}") from None
+    except ValueError:  # the new process has not even said its session
+        raise CommandError(f"{argv[0]} was killed as it was started; is memory short?") from None
 
 
 def _end(running: Sequence[Any]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Callable, Optional
 
-from xcat_avs.errors import AvsError
+from xcat_avs.errors import AvsError, Interrupted
 from xcat_avs.system import descent, libc, suspend
 from xcat_avs.system.octal import Octal
 
@@ -106,8 +106,13 @@ def _parent_alive(pid: int) -> bool:
 @contextmanager
 def mounted(source: str, target: Path, fstype: str, flags: int = 0, options: str = "") -> Iterator[Path]:
     """A mount for the length of a block. A busy one at its end is an error that names who is in it."""
-    with _told(f"cannot mount {source} at {target}"):
-        libc.mount(source, str(target), fstype, flags, options)
+    try:
+        with _told(f"cannot mount {source} at {target}"):
+            libc.mount(source, str(target), fstype, flags, options)
+    except Interrupted:  # as soon as it was mounted
+        with suppress(OSError):
+            libc.unmount(target)
+        raise
     try:
         yield target
     except BaseException:
@@ -186,6 +191,16 @@ def _overlaid(lower: Path, work: Path, name: str) -> Iterator[Path]:
 def _quote(path: Path) -> str:
     """Escape a path for the options of an overlay."""
     return SPECIAL.sub(r"\\\g<0>", str(path))
+
+
+@contextmanager
+def unmounted_after(target: Path) -> Iterator[None]:
+    """What a program mounts at target in the block is unmounted at its end; also where a signal came before it was known."""
+    try:
+        yield
+    finally:
+        if mounts_below(target):
+            unmount(target)
 
 
 def unmount(target: Path) -> None:

@@ -23,9 +23,11 @@ F_SETPIPE_SZ = 1031  # linux/fcntl.h; fcntl has it from Python 3.10
 
 
 def _full(stream: IO[bytes]) -> bool:
-    """Whether a file that was read cannot grow any more."""
+    """Whether a file cannot grow any more from where it is read or written."""
     try:
-        os.posix_fallocate(stream.fileno(), stream.tell(), PAGE)
+        end = stream.tell()
+        os.posix_fallocate(stream.fileno(), end, PAGE)
+        os.ftruncate(stream.fileno(), end)
     except OSError as err:
         return err.errno in (errno.ENOSPC, errno.EDQUOT)
     return False
@@ -150,7 +152,8 @@ class Runner(Terms):
             failed = [(argv, code) for argv, code in zip(argvs, codes) if code]
             failed = [item for item in failed if item[1] != -signal.SIGPIPE] or failed
             if failed:
-                raise group.error(f"{failed[0][0][0]} {describe(failed[0][1])}")
+                why = f": the disk of {stdout} is full" if _full(target) else ""  # not every program says so
+                raise group.error(f"{failed[0][0][0]} {describe(failed[0][1])}{why}")
 
 
 # For a short question: no log, no limit of time, and nobody is told.

@@ -70,7 +70,7 @@ class Subversion:
                 self._need()
             if NO_PATH.search(output.stderr):
                 raise NotFoundError(f"not in the store {self.repository}", lines[-3:])
-            raise self._unusable(output.stderr)
+            raise self._unusable(output.stderr or f"{argv[0]} {command.describe(output.code)}")
         return output
 
     def _unusable(self, stderr: str) -> AvsError:
