@@ -708,6 +708,19 @@ def archive_without_record(served: dict[str, str]) -> dict[str, str]:
     }  # when, and which set
 
 
+def test_tree_of_a_build_is_the_checkout_of_its_tag(installation: Installation, source: Path) -> None:
+    """It is moved there by the pack, and back by a create that resumes; nothing is exported."""
+    packed(installation, source)
+    tree, kept = installation.tree(), installation.kept
+    number = (kept / "rootimg").stat().st_ino
+    assert os.readlink(tree) == str(kept)
+    assert "Nothing changed since revision" in installation.create(source, "-b").stdout
+    assert not tree.is_symlink()
+    assert (tree / "rootimg").stat().st_ino == number
+    assert not kept.exists()
+    assert not (tree.parent / "lent").exists()
+
+
 def test_tampered_file_in_a_tag_is_not_packed(installation: Installation, source: Path, tmp_path: Path) -> None:
     before = packed(installation, source)
     tampered = tmp_path / "motd"

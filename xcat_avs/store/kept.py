@@ -27,21 +27,29 @@ def in_store(wanted: Mapping[str, Entry]) -> Manifest:
     return held(wanted, earlier(contents(wanted, carried(wanted))))
 
 
-def read(target: Path) -> Optional[Manifest]:
-    """The manifest that lies in a checkout: None where there is none, an empty one where it is damaged."""
+def read(target: Path, wanted: Manifest) -> Optional[Manifest]:
+    """The manifest that lies in a checkout: None where there is none, an empty one where it is damaged.
+
+    Where it is the wanted one to the byte, that itself is returned.
+    """
     text = read_file(str(target), MANIFEST) if target.is_dir() else None
     if text is None:
         return None
+    if text == _text(wanted):
+        return wanted
     try:
         return manifest.load(text.decode("ascii"), MANIFEST)
     except (AvsError, UnicodeDecodeError):
         return {}
 
 
-def differences(target: Path, wanted: Manifest) -> list[str]:
-    """The paths where a checkout differs from the manifest, a line each; the manifest file in it is compared too."""
+def differences(target: Path, wanted: Manifest, same: bool = False) -> list[str]:
+    """The paths where a checkout differs from the manifest, a line each; the manifest file in it is compared too.
+
+    same: that file is known to be the wanted one.
+    """
     found = scan.scan(str(target), OWN)
-    same = read_file(str(target), MANIFEST) == _text(wanted)
+    same = same or read_file(str(target), MANIFEST) == _text(wanted)
     return [*([] if same else [f"{MANIFEST}: not the stored one"]), *manifest.compare(wanted, found, times=True)]
 
 
@@ -101,7 +109,7 @@ def change(tree: Path, before: Manifest, wanted: Manifest, fetched: Path) -> Non
 
 def take(build: Path, target: Path, wanted: Manifest) -> bool:
     """Have the tree of a build as the checkout, where it is just that; a link is left in its place."""
-    if build.is_symlink() or read_file(str(build), MANIFEST) != _text(wanted) or differences(build, wanted):
+    if build.is_symlink() or read(build, wanted) is not wanted or differences(build, wanted, same=True):
         return False
     mounts.remove_tree(target)
     try:

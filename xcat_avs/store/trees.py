@@ -26,6 +26,7 @@ FETCHED = ".fetched."  # prefix of the directory beside a checkout with the cont
 SHOWN = 10  # differing paths that an error lists
 
 Warn = Callable[[str], None]
+Build = Callable[[], AbstractContextManager[Optional[Path]]]  # a tree that may become a checkout, or None
 
 
 def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[Manifest]:
@@ -209,7 +210,7 @@ def no_build() -> Iterator[Optional[Path]]:
 
 def checkout_tree(
     store: Store, image: OsImage, version: Version, target: Path, warn: Warn,
-    build: Callable[[], AbstractContextManager[Optional[Path]]] = no_build,
+    build: Build = no_build,
 ) -> Manifest:  # fmt: skip
     """Check a version out into the directory target and prove it by its manifest; returns that.
 
@@ -220,9 +221,9 @@ def checkout_tree(
     wanted = stored_manifest(store, image, version)
     if wanted is None:
         return _unproven(store, image, version, target, warn)
-    before = kept.read(target)
+    before = kept.read(target, wanted)
     if before is not None and before in ({}, wanted):
-        differences = kept.differences(target, wanted)
+        differences = kept.differences(target, wanted, same=before is wanted)
         if not differences:
             return wanted
         warn(

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.store.fsvs.changes import SPECIAL
 from xcat_avs.store.fsvs.reading import Reading
-from xcat_avs.store.fsvs.subversion import ERRORS
+from xcat_avs.store.fsvs.subversion import CORRUPT, ERRORS
 from xcat_avs.store.protocol import Version
 from xcat_avs.system import command
 from xcat_avs.system.descent import Descent
@@ -84,7 +85,10 @@ class Fetching(Reading):
     """The part of the store that brings contents out of it."""
 
     def paths(self, image: OsImage, version: Version) -> set[str]:
-        listed = self._svn(["svn", "ls", "-R", self._peg(image, version)]).text
+        try:
+            listed = self._svn(["svn", "ls", "-R", self._peg(image, version)]).text
+        except DamageError as err:
+            raise DamageError(failed(image, version, err), [*err.tail, *self._damage(image, version)]) from None
         return {line.rstrip("/") for line in listed.split("\n") if line}
 
     def fetch(self, image: OsImage, version: Version, wanted: Sequence[Entry], target: Path) -> None:
@@ -133,6 +137,31 @@ class Fetching(Reading):
                 _drop_devices(wanted, target)
         except OSError as err:
             raise CommandError(f"{err.filename or target}: {err.strerror}") from None
+
+    def _damage(self, image: OsImage, version: Version) -> list[str]:
+        """A line that names the path that is corrupt in the store; none where reading it once more finds nothing.
+
+        A failure of FSVS alone does not prove damage: the server may have died, or a disk be full.
+        """
+        try:
+            path = self._corrupt(image, version, "", "dir")
+        except AvsError:
+            return []
+        return [] if path is None else [f"damaged in the store: {path or 'the directory of this version'}"]
+
+    def _corrupt(self, image: OsImage, version: Version, path: str, kind: str) -> Optional[str]:
+        """The first file at or below a path, or else the directory, that Subversion says is corrupt; else None."""
+        words = [*EXPORT, "--force", self._peg(image, version, path)]
+        with self._scratch() as directory:
+            said = self.runner.capture(["svn", "--non-interactive", *words, f"{directory}/it"], check=False)
+        if not CORRUPT.search(said.stderr):
+            return None
+        try:
+            children = self._children(image, version, path) if kind == "dir" else []
+        except AvsError:
+            children = []
+        below = (self._corrupt(image, version, f"{path}/{name}".lstrip("/"), kind) for name, kind in children)
+        return next((found for found in below if found is not None), path)
 
 
 def failed(image: OsImage, version: Version, err: AvsError) -> str:

@@ -12,7 +12,7 @@ from typing import Optional
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.store.fsvs.changes import actions, uploads
-from xcat_avs.store.fsvs.fetching import EXPORT, Fetching, failed
+from xcat_avs.store.fsvs.fetching import Fetching, failed
 from xcat_avs.store.fsvs.reading import REAL, SIGNATURE
 from xcat_avs.store.fsvs.subversion import CORRUPT, EXISTS, NO_PATH, OUT_OF_DATE, open_files, quote
 from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, NewTag, Revision, Version
@@ -173,31 +173,6 @@ class FsvsStore(Fetching):
                 paths[:SHOWN],
             )
         return number
-
-    def _damage(self, image: OsImage, version: Version) -> list[str]:
-        """A line that names the path that is corrupt in the store; none where reading it once more finds nothing.
-
-        A failure of FSVS alone does not prove damage: the server may have died, or a disk be full.
-        """
-        try:
-            path = self._corrupt(image, version, "", "dir")
-        except AvsError:
-            return []
-        return [] if path is None else [f"damaged in the store: {path or 'the directory of this version'}"]
-
-    def _corrupt(self, image: OsImage, version: Version, path: str, kind: str) -> Optional[str]:
-        """The first file at or below a path, or else the directory, that Subversion says is corrupt; else None."""
-        words = [*EXPORT, "--force", self._peg(image, version, path)]
-        with self._scratch() as directory:
-            said = self.runner.capture(["svn", "--non-interactive", *words, f"{directory}/it"], check=False)
-        if not CORRUPT.search(said.stderr):
-            return None
-        try:
-            children = self._children(image, version, path) if kind == "dir" else []
-        except AvsError:
-            children = []
-        below = (self._corrupt(image, version, f"{path}/{name}".lstrip("/"), kind) for name, kind in children)
-        return next((found for found in below if found is not None), path)
 
     @contextmanager
     def _fsvs(self, paths: int = 0) -> Iterator[tuple[dict[str, str], Path]]:
