@@ -35,13 +35,19 @@ def last_build(site: Site, image: OsImage, checkout: Path) -> Iterator[Optional[
         yield _build(site, image)
 
 
+def tree(site: Site, image: OsImage) -> Path:
+    """Where the tree of the last build is, to look at it."""
+    build, checkout = _build(site, image), site.kept_checkout(image)
+    return checkout if kept.lent(build, checkout) else build
+
+
 def take_back(site: Site, image: OsImage) -> None:
     """Have the tree of the last build in its place again. Raises AvsError while a run reads it as a checkout."""
-    build = _build(site, image)
-    if not build.is_symlink():
+    build, checkout = _build(site, image), site.kept_checkout(image)
+    if not kept.lent(build, checkout):
         return
-    with site.checkout(image) as checkout:
-        if checkout != site.kept_checkout(image):
+    with site.checkout(image) as free:
+        if free != checkout:
             raise AvsError(
                 f"{image.name}: the tree that -b resumes is being packed or verified; try again when that is done, or begin "
                 "anew without -b"

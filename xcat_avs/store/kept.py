@@ -108,26 +108,29 @@ def change(tree: Path, before: Manifest, wanted: Manifest, fetched: Path) -> Non
 
 
 def take(build: Path, target: Path, wanted: Manifest) -> bool:
-    """Have the tree of a build as the checkout, where it is just that; a link is left in its place."""
-    if build.is_symlink() or read(build, wanted) is not wanted or differences(build, wanted, same=True):
+    """Have the tree of a build as the checkout, where it is just that; a note beside it says so."""
+    if read(build, wanted) is not wanted or differences(build, wanted, same=True):
         return False
     mounts.remove_tree(target)
-    try:
-        os.rename(build, target)
-    except OSError:
-        return False  # another file system
     build.with_name(LENT).write_text(hashlib.sha256(_text(wanted)).hexdigest(), encoding="ascii")
-    build.symlink_to(target)
-    return True
+    with suppress(OSError):  # another file system
+        os.rename(build, target)
+        return True
+    return False
+
+
+def lent(build: Path, target: Path) -> bool:
+    """Whether a checkout is the tree of this build."""
+    try:
+        text = build.with_name(LENT).read_text(encoding="ascii")
+    except OSError:  # none, or not for this user
+        return False
+    found = read_file(str(target), MANIFEST) if target.is_dir() and not os.path.lexists(build) else None
+    return found is not None and text == hashlib.sha256(found).hexdigest()
 
 
 def give_back(build: Path, target: Path) -> None:
-    """Have the tree of a build in its place again; where the checkout is another one by now, there is none."""
-    if not build.is_symlink():
-        return
-    build.unlink()
-    with suppress(OSError):
-        text = read_file(str(target), MANIFEST) or b""
-        if build.with_name(LENT).read_text(encoding="ascii") == hashlib.sha256(text).hexdigest():
-            os.rename(target, build)
+    """Have the tree of a build in its place again; where the checkout is of another version by now, there is none."""
+    if lent(build, target):
+        os.rename(target, build)
     build.with_name(LENT).unlink(missing_ok=True)
