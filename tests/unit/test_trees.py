@@ -520,9 +520,10 @@ def test_kept_checkout_that_was_changed_is_named_and_made_anew(site: Site, chang
 def test_what_a_checkout_that_was_cut_off_left_is_removed(site: Site) -> None:
     site.commit()
     new = site.kept.with_name("tree.new")
-    (new / "half").mkdir(parents=True)
+    for name in ("tree.new", "tree.new.parts", "tree.fetched"):
+        (new.with_name(name) / "half").mkdir(parents=True)
     site.checkout()
-    assert not new.exists()
+    assert [path.name for path in site.kept.parent.iterdir()] == ["tree"]
     assert site.rootimg(site.kept) == site.rootimg(site.tree)
 
 

@@ -19,6 +19,8 @@ from xcat_avs.tree.manifest import Entry, Manifest
 
 CONTENT = ("type", "size", "sha256", "link", "device", "hardlink")  # where one of these differs, a path is made anew
 LENT = "lent"  # beside the tree of a build: of which manifest the one was that became the kept checkout
+# Directories beside a checkout: with parts of an export, and with the contents that it lacks to be another version.
+PARTS, FETCHED = ".parts", ".fetched"
 MOST = 4  # of so many paths one may be missing, or a checkout from nothing is faster
 
 
@@ -58,10 +60,22 @@ def _text(wanted: Manifest) -> bytes:
 
 
 @contextmanager
+def beside(target: Path, suffix: str) -> Iterator[Path]:
+    """Yield a new directory beside a checkout, and remove it at the end of the block; only one run works there."""
+    directory = target.with_name(target.name + suffix)
+    mounts.remove_tree(directory)  # of a run that was killed
+    directory.mkdir(mode=0o700)
+    try:
+        yield directory
+    finally:
+        mounts.remove_tree(directory)
+
+
+@contextmanager
 def anew(target: Path) -> Iterator[Path]:
     """Yield an empty directory, which takes the place of target if the block raises no error; target is gone before."""
     new = target.with_name(f"{target.name}.new")
-    for old in (target, new):
+    for old in (target, new, new.with_name(new.name + PARTS), target.with_name(target.name + FETCHED)):
         mounts.remove_tree(old)
     new.mkdir(parents=True, mode=0o700)
     try:

@@ -22,7 +22,6 @@ from xcat_avs.tree.manifest import Entry, Manifest
 # The recipe, definition and lists that a version was built from: where one of them changed, so has the image.
 INPUTS = f"{INFO}/inputs"
 BEFORE = ".before."  # prefix of the directory beside a tree into which a commit checks out the previous revision
-FETCHED = ".fetched."  # prefix of the directory beside a checkout with the contents that it lacks to be another version
 SHOWN = 10  # differing paths that an error lists
 
 Warn = Callable[[str], None]
@@ -260,7 +259,7 @@ def _brought(
     missing, new = kept.missing(before, wanted), target.with_name(f"{target.name}.new")
     if missing is None:
         return False
-    with own_directory(target.parent, FETCHED) as fetched:
+    with kept.beside(target, kept.FETCHED) as fetched:
         store.fetch(image, version, missing, fetched)
         mounts.remove_tree(new)
         os.rename(target, new)  # a killed run leaves it under the name of what is not done

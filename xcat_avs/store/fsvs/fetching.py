@@ -21,13 +21,12 @@ from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.store.fsvs.changes import SPECIAL
 from xcat_avs.store.fsvs.reading import Reading
 from xcat_avs.store.fsvs.subversion import CORRUPT, ERRORS
+from xcat_avs.store.kept import PARTS, beside
 from xcat_avs.store.protocol import Version
 from xcat_avs.system import command
 from xcat_avs.system.descent import Descent
-from xcat_avs.system.scratch import own_directory
 from xcat_avs.tree.manifest import Entry
 
-PARTS = ".parts."  # prefix of the directory beside a tree into which its parts are exported
 # Nothing from elsewhere comes in by a property, and no content is changed by one.
 EXPORT = ("export", "-q", "--ignore-externals", "--ignore-keywords")
 FILE_COST = 20_000  # bytes whose export takes as long as making a file
@@ -121,7 +120,7 @@ class Fetching(Reading):
         """
         cores = os.cpu_count() or 1
         try:
-            with own_directory(target.parent, PARTS) as directory:
+            with beside(target, PARTS) as directory:
                 made = {part: directory / str(number) for number, part in enumerate(parts(wanted, cores))}
                 words = [word for part, place in made.items()
                          for word in (part.depth, self._peg(image, version, part.path), f"{place}@")]  # fmt: skip
