@@ -107,8 +107,10 @@ class Installation(Node):
         return self.installdir / "netboot" / osvers / ARCH / profile
 
     def tree(self, profile: str = PROFILE, osvers: str = OSVERS) -> Path:
-        """The build tree, laid out like a rootimgdir."""
-        return self.state / "builds" / osimage_name(profile, osvers) / "tree"
+        """The build tree, laid out like a rootimgdir; where a pack has made it the checkout, that."""
+        name = osimage_name(profile, osvers)
+        lent = (self.state / "builds" / name / "lent").exists()
+        return self.state / ("checkouts" if lent else "builds") / name / "tree"
 
     @property
     def kept(self) -> Path:

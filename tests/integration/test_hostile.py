@@ -163,8 +163,13 @@ def addon(it: Hostile) -> None:
 
 
 def program(it: Hostile) -> None:
-    """FSVS runs what this property says, whatever the manifest says of the file."""
+    """FSVS runs what this property says, whatever the manifest says of the file; it is not used where there is one."""
     it.words += ["propset", "fsvs:update-pipe", f"touch {it.host.top}/new; cat", f"{it.tag}/kernel"]
+
+
+def contents_from_elsewhere(it: Hostile) -> None:
+    it.words += ["propset", "svn:externals", f"{it.installation.trunk()}/rootimg/etc more", f"{it.tag}/rootimg"]
+    it.words += ["propset", "svn:keywords", "Id", f"{it.tag}/kernel"]
 
 
 def program_of_a_directory(it: Hostile) -> None:
@@ -186,7 +191,6 @@ CASES: list[tuple[Callable[[Hostile], None], str, bool]] = [
     (rootimg_without_manifest, "'rootimg' is a link to", False),
     (build_info, "'build_info' is a link to", False),
     (addon, "'addons' is a link to", True),
-    (program, "by which FSVS runs a program", False),
     (program_of_a_directory, "by which FSVS runs a program", False),
 ]
 
@@ -194,7 +198,7 @@ CASES: list[tuple[Callable[[Hostile], None], str, bool]] = [
 def test_a_tag_made_by_hand(installation: Installation, source: Path, host: Host) -> None:
     """Refused with what is wrong, by verify and pack, and by diff where it reads it; the machine is as it was."""
     installation.recipe("prepare_image_directory", "generate_image")
-    (source / "kernel").write_text("kernel")
+    (source / "kernel").write_text("kernel $Id$")
     installation.create(source)
     installation.run("tag", PROFILE, "-t", "v1")
     installation.run("pack", PROFILE, "-t", "v1")
@@ -211,6 +215,13 @@ def test_a_tag_made_by_hand(installation: Installation, source: Path, host: Host
         result = installation.run("diff", PROFILE, "-t", "v1:evil", code=1 if diff else None)
         assert "defect" not in result.stderr
         assert SECRET.strip() not in result.stdout
+        assert host.state() == before, make.__name__
+    for make in (program, contents_from_elsewhere):
+        it = Hostile(installation, host, [])
+        make(it)
+        it.commit()
+        shutil.rmtree(installation.state / "checkouts")
+        assert installation.run("verify", PROFILE, "-t", "evil").code == 0  # it is what its manifest says
         assert host.state() == before, make.__name__
     assert served_set(installation.served()) == served
     assert installation.run("verify", PROFILE, "-t", "v1").code == 0

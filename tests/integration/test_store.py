@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -719,6 +720,26 @@ def archive_without_record(served: dict[str, str]) -> dict[str, str]:
     return {
         name: digest for name, digest in served.items() if name not in ("avs.json", "directory")
     }  # when, and which set
+
+
+def test_tree_of_a_build_is_the_checkout_of_its_tag(installation: Installation, source: Path) -> None:
+    """It is moved there by the pack, and back by a create that resumes; nothing is exported."""
+    packed(installation, source)
+    kept = installation.kept
+    number = (kept / "rootimg").stat().st_ino
+    assert not os.path.lexists(installation.state / "builds" / installation.image().name / "tree")
+    assert {
+        item["action"]
+        for item in json.loads(installation.run("steps", PROFILE, "-b", "--from", str(source), "--json").stdout)[
+            "steps"
+        ]
+    } == {"skip"}
+    assert "Nothing changed since revision" in installation.create(source, "-b").stdout
+    tree = installation.tree()
+    assert (tree / "rootimg").stat().st_ino == number
+    assert not kept.exists()
+    assert tree.parent.parent == installation.state / "builds"
+    assert not (tree.parent / "lent").exists()
 
 
 def test_tampered_file_in_a_tag_is_not_packed(installation: Installation, source: Path, tmp_path: Path) -> None:

@@ -43,7 +43,12 @@ class Exports:
             raise NotFoundError("not in the store")
         return self.text.encode()
 
-    def export(self, image: OsImage, version: Version, target: Path) -> None:
+    def paths(self, image: OsImage, version: Version) -> set[str]:
+        return {*manifest.load(self.text or "", "it"), MANIFEST}
+
+    def export(
+        self, image: OsImage, version: Version, target: Path, wanted: Optional[manifest.Manifest] = None
+    ) -> None:
         write(target)
         if self.text is not None:
             (target / MANIFEST).write_text(self.text)

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -18,8 +19,9 @@ from fakes import xcat
 
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, DamageError, NotFoundError
-from xcat_avs.store import engines, layout, trees
+from xcat_avs.store import engines, kept, layout, trees
 from xcat_avs.store.carried import carried
+from xcat_avs.store.fsvs import fetching
 from xcat_avs.store.fsvs.store import FsvsStore
 from xcat_avs.store.protocol import Revision, Version
 from xcat_avs.system.runner import Runner
@@ -132,8 +134,11 @@ class Site:
     def commit(self, message: str = "m") -> tuple[Revision, bool]:
         return trees.commit_tree(self.store, IMAGE, self.tree, "ann", f"ann; {message}", self.warned.append)
 
-    def checkout(self, version: Version | None = None, target: Path | None = None) -> Manifest:
-        return trees.checkout_tree(self.store, IMAGE, version or Version(), target or self.kept, self.warned.append)
+    def checkout(
+        self, version: Version | None = None, target: Path | None = None, build: trees.Build = trees.no_build
+    ) -> Manifest:
+        version, target = version or Version(), target or self.kept
+        return trees.checkout_tree(self.store, IMAGE, version, target, self.warned.append, build)
 
     def rootimg(self, top: Path) -> Manifest:
         return scan.scan(str(top / "rootimg"))
@@ -327,17 +332,155 @@ def test_kept_checkout_is_not_written_again(site: Site) -> None:
     assert site.warned == []
 
 
+def no_export(*_: object) -> None:
+    raise AssertionError("exported")
+
+
+def alter(root: Path) -> None:
+    """All kinds of changes, some of them of names that the store cannot hold."""
+    (root / "etc/passwd").write_text("changed\n")
+    for name in ("usr/lib/new\nline", "etc/fifo"):
+        (root / name).unlink()
+    (root / "usr/lib/new\nline").symlink_to("/etc/shadow")
+    (root / "usr/lib/caf\udce9").write_text("another\n")
+    (root / "usr/lib/hosts").unlink()
+    (root / "usr/lib/hosts").write_bytes((root / "etc/hosts").read_bytes())
+    os.link(root / "etc/passwd", root / "etc/passwd-")
+    (root / "empty").rmdir()
+    (root / "empty").write_text("a file\n")
+    (root / "dir/below").mkdir(parents=True)
+    (root / "dir/below/it@1 %41").write_text("in a new directory\n")
+    (root / "etc/hosts").chmod(0o4711)
+    os.chown(root / "etc/hosts", 1, 2)
+    os.mknod(root / "etc/device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    os.utime(root / "usr", ns=(1, 10**18))
+
+
 @both
 @pytest.mark.slow
-def test_kept_checkout_of_another_version_is_made_anew_without_a_warning(site: Site) -> None:
+def test_kept_checkout_of_another_version_gets_what_differs(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways; what is the same stays as it is, and nothing is exported."""
+    (site.root / "etc/same").write_text("same\n")
     first, _ = site.commit()
+    before = site.rootimg(site.tree)
+    alter(site.root)
+    site.commit()
+    site.checkout()
+    after, number = site.rootimg(site.tree), (site.kept / "rootimg/etc/same").stat().st_ino
+    monkeypatch.setattr(FsvsStore, "export", no_export)
+    monkeypatch.setattr(kept, "MOST", 1)
+    for version, wanted in ((Version(revision=first.number), before), (Version(), after)):
+        found = site.checkout(version)
+        assert site.rootimg(site.kept) == wanted
+        assert found == site.checkout(version)
+        assert (site.kept / "rootimg/etc/same").stat().st_ino == number
+        assert sorted(path.name for path in site.kept.parent.iterdir()) == ["tree"]
+    own = scan.scan(str(site.kept / "build_info/carried"))
+    assert own.keys() == {entry.sha256 for path, entry in after.items() if path == "usr/lib/caf\udce9"}
+    assert site.warned == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["rootimg/etc/same", "rootimg/etc/passwd", "rootimg/usr/lib"])
+def test_kept_checkout_of_another_version_that_was_changed_is_made_anew(
+    site: Site, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (site.root / "etc/same").write_text("same\n")
+    first, _ = site.commit()
+    wanted = site.rootimg(site.tree)
     (site.root / "etc/passwd").write_text("changed\n")
     site.commit()
     site.checkout()
+    outside = site.top / "outside"
+    shutil.copytree(site.kept / "rootimg", outside, symlinks=True, ignore=shutil.ignore_patterns("fifo"))
+    there = scan.scan(str(outside))
+    subprocess.run(["rm", "-r", str(site.kept / where)], check=True)
+    (site.kept / where).symlink_to(outside / where.removeprefix("rootimg/"))
+    monkeypatch.setattr(kept, "MOST", 1)
     site.checkout(Version(revision=first.number))
-    assert (site.kept / "rootimg/etc/passwd").read_text() == "'etc/passwd'\n"
-    assert site.warned == []
+    assert site.rootimg(site.kept) == wanted
+    assert scan.scan(str(outside)) == there
     assert sorted(path.name for path in site.kept.parent.iterdir()) == ["tree"]
+
+
+@pytest.mark.slow
+def test_fetched_contents_that_are_damaged(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not what is wanted, or not there, is named; the checkout of the other version is gone or whole."""
+    first, _ = site.commit()
+    for name in ("etc/passwd", "etc/hosts"):
+        (site.root / name).write_text(f"changed {name}\n")
+    site.commit()
+    monkeypatch.setattr(kept, "MOST", 1)
+    for change, named in (("put", "rootimg/etc/passwd: sha256"), ("rm", "rootimg/etc/passwd")):
+        site.checkout(Version(revision=first.number))
+        if change == "put":
+            put(site, "rootimg/etc/passwd", b"changed etc/passwD\n")
+        else:
+            url = f"{site.store.url(IMAGE, Version())}/rootimg/etc/passwd"
+            subprocess.run(["svnmucc", "-m", "m", "rm", url], check=True)
+        with pytest.raises(AvsError, match=named):
+            site.checkout()
+        assert not list(site.kept.parent.iterdir())
+
+
+@pytest.mark.slow
+def test_tree_of_a_build_becomes_the_checkout_and_comes_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    revision, _ = site.commit()
+    wanted, number = site.rootimg(site.tree), site.root.stat().st_ino
+    site.kept.parent.mkdir()
+    monkeypatch.setattr(FsvsStore, "export", no_export)
+    site.checkout(build=lambda: nullcontext(site.tree))
+    assert site.kept.is_dir()
+    assert not site.kept.is_symlink()
+    assert (site.kept / "rootimg").stat().st_ino == number
+    assert not os.path.lexists(site.tree)
+    site.checkout(build=lambda: nullcontext(site.tree))
+    kept.give_back(site.tree, site.kept)
+    assert sorted(path.name for path in site.top.iterdir()) == ["kept", "repo", "tree", "work"]
+    assert not site.kept.exists()
+    assert site.rootimg(site.tree) == wanted
+    kept.give_back(site.tree, site.kept)
+    assert site.commit() == (revision, False)
+
+
+@pytest.mark.slow
+def test_tree_of_a_build_that_is_another_one_stays(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = site.commit()
+    site.kept.parent.mkdir()
+    (site.root / "etc/passwd").write_text("changed by hand\n")
+    site.checkout(build=lambda: nullcontext(site.tree))
+    assert site.tree.exists()
+    site.commit()
+    site.checkout(build=lambda: nullcontext(site.tree))
+    assert kept.lent(site.tree, site.kept)
+    monkeypatch.setattr(kept, "MOST", 1)
+    site.checkout(Version(revision=first.number))
+    kept.give_back(site.tree, site.kept)  # the checkout is of another version by now
+    assert not os.path.lexists(site.tree)
+    assert (site.kept / "rootimg/etc/passwd").read_text() == "'etc/passwd'\n"
+
+
+def test_parts_of_a_tree_are_exported_once() -> None:
+    found: Manifest = {"": Entry("", "dir", 0, 0, 0, 0)}
+    del found[""]
+    for path in ("a", "a/b", "a/c", "a/empty", "d", "d/e"):
+        found[path] = Entry(path, "dir", 0o755, 0, 0, 0)
+        for number in range(0 if path == "a/empty" else 5):
+            name = f"{path}/{number}"
+            found[name] = Entry(name, "file", 0o644, 0, 0, 0, size=10**6 if path == "a/b" else 1)
+    for cores in (1, 2, 64):
+        parts = fetching.parts(found, cores)
+        for path, entry in found.items():
+            above = path.rpartition("/")[0]
+            mine = [
+                part
+                for part in parts
+                if part.path == above or (part.whole and f"{path}/".startswith(f"{part.path}/" if part.path else ""))
+            ]
+            assert len(mine) == 1 or entry.type == "dir", (path, mine)
+        assert [part.cost for part in parts] == sorted((part.cost for part in parts), reverse=True)
+        assert "a/empty" not in {part.path for part in parts}
+    assert fetching.parts({}, 2) == [fetching.Part(0, "", whole=True)]
 
 
 CHANGES = {
@@ -393,9 +536,10 @@ def test_kept_checkout_that_was_changed_is_named_and_made_anew(site: Site, chang
 def test_what_a_checkout_that_was_cut_off_left_is_removed(site: Site) -> None:
     site.commit()
     new = site.kept.with_name("tree.new")
-    (new / "half").mkdir(parents=True)
+    for name in ("tree.new", "tree.new.parts", "tree.fetched"):
+        (new.with_name(name) / "half").mkdir(parents=True)
     site.checkout()
-    assert not new.exists()
+    assert [path.name for path in site.kept.parent.iterdir()] == ["tree"]
     assert site.rootimg(site.kept) == site.rootimg(site.tree)
 
 
@@ -422,12 +566,16 @@ def test_tampered_content_is_named_and_nothing_is_kept(site: Site) -> None:
     [
         (["rm", "rootimg/etc/passwd"], "rootimg/etc/passwd"),
         (["rm", "rootimg/etc"], "rootimg/etc/hosts"),
-        (["propset", "svn:special", "*", "rootimg/etc/passwd"], "is not parseable as a special"),
+        (
+            ["propset", "svn:special", "*", "rootimg/etc/link"],
+            "'rootimg/etc/link' is of type link, and file by its manifest",
+        ),
         (["mkdir", "rootimg/more"], "+rootimg/more"),
         (["rm", "build_info/carried"], "rootimg/usr/lib/caf\\udce9"),
     ],
 )
 def test_tampered_tree_is_named_and_nothing_is_kept(site: Site, words: list[str], named: str) -> None:
+    (site.root / "etc/link").write_text("link /etc/shadow")
     site.commit()
     words = [*words[:-1], f"{site.store.url(IMAGE, Version())}/{words[-1]}"]
     subprocess.run(["svnmucc", "-m", "m", *words], check=True)
@@ -456,12 +604,12 @@ def test_damage_is_what_a_check_has_found(site: Site, monkeypatch: pytest.Monkey
     assert site.store.check() == f"svnadmin verify {site.top}/repo"
     slow = site.top / "bin"
     slow.mkdir()
-    (slow / "fsvs").write_text("#!/bin/sh\nexec sleep 60\n")
-    (slow / "fsvs").chmod(0o755)
+    (slow / "xargs").write_text("#!/bin/sh\nexec sleep 60\n")
+    (slow / "xargs").chmod(0o755)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{slow}:{os.environ['PATH']}")
         text = refused(site, replace(site.store, runner=Runner(timeout=1)))
-    assert "fsvs did not end within 1 s" in text
+    assert "xargs did not end within 1 s" in text
     assert "damaged" not in text
     full = site.top / "full"
     full.mkdir()
@@ -485,7 +633,7 @@ def test_damage_is_what_a_check_has_found(site: Site, monkeypatch: pytest.Monkey
     with pytest.raises(DamageError, match=f"the store is damaged: svnadmin verify {site.top}/repo failed"):
         site.store.check()
     revision.write_bytes(data)
-    (slow / "fsvs").rename(slow / "svnadmin").write_text("#!/bin/sh\nexec sleep 60\n")
+    (slow / "xargs").rename(slow / "svnadmin").write_text("#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setenv("PATH", f"{slow}:{os.environ['PATH']}")
     with pytest.raises(AvsError, match="svnadmin did not end within") as caught:
         replace(site.store, runner=Runner(timeout=1)).check()
@@ -493,7 +641,7 @@ def test_damage_is_what_a_check_has_found(site: Site, monkeypatch: pytest.Monkey
 
 
 def server_that_dies(site: Site, programs: Path) -> str:
-    """What a checkout says when svnserve is killed once FSVS begins."""
+    """What a checkout says when svnserve is killed once the export begins."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = int(listener.getsockname()[1])
@@ -509,7 +657,7 @@ def server_that_dies(site: Site, programs: Path) -> str:
         str(port),
     ]
     server = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
-    (programs / "fsvs").write_text(f'#!/bin/sh\nkill {server.pid}\nexec {shutil.which("fsvs")} "$@"\n')
+    (programs / "xargs").write_text(f'#!/bin/sh\nkill {server.pid}\nexec {shutil.which("xargs")} "$@"\n')
     store = replace(site.store, repository=f"svn://127.0.0.1:{port}/repo")
     path = os.environ["PATH"]
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from xcat_avs.build import failure, markers
 from xcat_avs.build.markers import StepResult
@@ -22,9 +23,8 @@ def recipe(found: Recipe) -> Iterator[Finding]:
         yield Finding(OK, f"add-ons: {', '.join(step.name for step in found.addons)}")
 
 
-def kernel(image: OsImage, settings: Settings) -> Iterator[Finding]:
+def kernel(image: OsImage, tree: Path) -> Iterator[Finding]:
     """Kernel, initrd and modules of the last build."""
-    tree = BuildPaths.of(image, settings).tree
     if not tree.is_dir():
         yield Finding(OK, f"{image.name}: not built on this machine yet")
         return

@@ -25,7 +25,7 @@ from xcat_avs.recipes import origins
 from xcat_avs.report import Report, as_lines
 from xcat_avs.request import Request
 from xcat_avs.serve import nodes
-from xcat_avs.site import OWN_CHECKOUT, Site
+from xcat_avs.site import OWN_CHECKOUT, Site, lending
 from xcat_avs.site.opening import DIRECTORIES
 from xcat_avs.store import checks as stores
 from xcat_avs.system import checks as machine
@@ -90,7 +90,7 @@ def _of_image(site: Site, image: OsImage, table: definitions.Nodes) -> list[Look
         lambda: builds.recipe(site.recipe(image)),
         *fit,
         lambda: _place(site, image),
-        lambda: builds.kernel(image, site.settings),
+        lambda: builds.kernel(image, lending.tree(site, image)),
         lambda: _served(site, image, table()),
     ]
 

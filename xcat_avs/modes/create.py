@@ -22,6 +22,7 @@ from xcat_avs.pack.signed import make_signed, said_of
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Request
 from xcat_avs.site import Site
+from xcat_avs.site.lending import take_back
 from xcat_avs.store.protocol import Revision, Store
 from xcat_avs.store.tags import default_name, new_tag
 from xcat_avs.store.trees import commit_tree
@@ -68,6 +69,8 @@ def run(request: Request, site: Site) -> Report:
         # A store that cannot be used is known before the work, not after it.
         store = site.store_for_build(image, request.new_store)
         with _followed_by(f"`{_again(request)}` resumes the build"):
+            if request.resume:
+                take_back(site, image)
             stored = _build(request, site, job, store, message)
         logs.forget(job.paths)
     return _finish(request, site, target, store, stored)

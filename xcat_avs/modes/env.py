@@ -7,7 +7,7 @@ import shlex
 from xcat_avs.modes import Mode
 from xcat_avs.report import Raw, Report
 from xcat_avs.request import Request
-from xcat_avs.site import Site
+from xcat_avs.site import Site, lending
 
 
 def run(request: Request, site: Site) -> Report:
@@ -20,7 +20,7 @@ def run(request: Request, site: Site) -> Report:
         "AVS_ARCH": image.osarch,
         "AVS_PROFILE": image.profile,
         "AVS_ROOTIMGDIR": str(site.target(image).rootimgdir),
-        "AVS_BUILD": str(settings.state / "builds" / image.name / "tree"),
+        "AVS_BUILD": str(lending.tree(site, image)),
         "AVS_LOGS": str(settings.logs / image.name),
         "AVS_STORE": settings.store,
         "AVS_INSTALLDIR": str(definitions.installdir),

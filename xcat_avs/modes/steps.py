@@ -16,7 +16,7 @@ from xcat_avs.recipes.files import homes
 from xcat_avs.recipes.recipe import Recipe, Step, option_text
 from xcat_avs.report import LEFT, Report, Table, as_lines
 from xcat_avs.request import Request
-from xcat_avs.site import Site
+from xcat_avs.site import Site, lending
 
 
 def run(request: Request, site: Site) -> Report:
@@ -34,7 +34,9 @@ def run(request: Request, site: Site) -> Report:
     }
     if not request.resume:
         return Report(_listing(recipe, site, request.verbose), document)
-    plan = building.planned(BuildJob.of(image, recipe, site.definitions, request.source, site.progress), resume=True)
+    job = BuildJob.of(image, recipe, site.definitions, request.source, site.progress)
+    job = replace(job, paths=replace(job.paths, tree=lending.tree(site, image)))
+    plan = building.planned(job, resume=True)
     planned: dict[str, Sequence[Action[Any]]] = {"steps": plan.steps, "addons": plan.addons}
     for name, actions in planned.items():
         for item, action in zip(document[name], actions):

@@ -23,7 +23,7 @@ from xcat_avs.pack.secrets import Gate
 from xcat_avs.serve import contents, sets
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.store.protocol import MANIFEST, Store, Version
-from xcat_avs.store.trees import checkout_tree
+from xcat_avs.store.trees import Build, checkout_tree, no_build
 from xcat_avs.system import mounts
 from xcat_avs.tree import delta, kernels, restore
 from xcat_avs.tree.manifest import Entry, Manifest, Xattrs
@@ -66,12 +66,16 @@ class Archived(NamedTuple):
 
 @dataclass(frozen=True)
 class Packing:
-    """One pack. checkout: a directory for the tag as it is in the store, kept, and only compared where it is there already."""
+    """One pack. checkout: a directory for the tag as it is in the store, kept, and only compared where it is there already.
+
+    build(): the tree of a build that may become it.
+    """
 
     job: PackJob
     tagged: Tagged
     checkout: Path
     gate: Gate
+    build: Build = no_build
 
     def served_already(self) -> Optional[PackedSet]:
         """The record of what is served, where that is just this, and all of it is still there."""
@@ -107,7 +111,9 @@ class Packing:
         try:
             job.progress.begin(f"checking out {self.tagged.tag.name}", "step 1 of 3")
             version = Version(tag=self.tagged.tag.name)
-            stored = checkout_tree(self.tagged.store, self.tagged.image, version, self.checkout, job.progress.warn)
+            stored = checkout_tree(
+                self.tagged.store, self.tagged.image, version, self.checkout, job.progress.warn, self.build
+            )
             self.tagged.refuse_other(self.checkout)
             job.progress.begin("looking for secrets")
             self.gate.look(self.checkout)

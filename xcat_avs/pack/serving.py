@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from xcat_avs.serve import journal, nodeset, publish, sets
 from xcat_avs.serve.journal import Change
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.site import Site
+from xcat_avs.site.lending import last_build
 from xcat_avs.store.tags import parted
 from xcat_avs.tree.gate import document as secret_document
 from xcat_avs.tree.gate import lines as secret_words
@@ -75,7 +77,7 @@ def serve(request: Request, site: Site, job: PackJob, tagged: Tagged) -> Report:
     publish.make_parent(target.rootimgdir)
     with site.lock(target.image, "pack"), site.image_lock(target.rootimgdir), site.checkout(source) as checkout:
         gate = Gate(job, source, site.declared_secrets)
-        packing = Packing(job, tagged, checkout, gate)
+        packing = Packing(job, tagged, checkout, gate, build=partial(last_build, site, source, checkout))
         publish.warn_altered(target, site.progress.warn)
         finished = publish.finish_interrupted(target.rootimgdir)
         site.check_place(target)  # again, for a build may have come between

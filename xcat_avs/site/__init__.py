@@ -205,10 +205,13 @@ class Site:
         found = [(activity, locks.holder(path)) for activity, path in paths]
         return {activity: holder for activity, holder in reversed(found) if holder}
 
+    def kept_checkout(self, image: OsImage) -> Path:
+        return self.settings.state / "checkouts" / image.name / "tree"
+
     @contextmanager
     def checkout(self, image: OsImage) -> Iterator[Path]:
         """Where the checkout of a tag is kept for the next time; while another run uses that, a directory for this one."""
-        kept = self.private(self.settings.state / "checkouts" / image.name)
+        kept = self.private(self.kept_checkout(image).parent)
         scratch.sweep(kept, OWN_CHECKOUT)
         with ExitStack() as stack:
             try:

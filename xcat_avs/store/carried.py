@@ -87,4 +87,5 @@ def add(tree: Path, present: Manifest, aside: Iterable[str]) -> Manifest:
             restore.copy_content(full, copy)
     with open(tree / MANIFEST, "x", encoding="ascii") as stream:
         stream.writelines(manifest.lines(present))
+    restore.restore_times(str(tree), {INFO: present[INFO]})  # so that the tree is what its manifest says
     return _own(tree)

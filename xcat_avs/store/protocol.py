@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Optional, Protocol
 
 from xcat_avs.definitions.osimage import OsImage, Tag
-from xcat_avs.tree.manifest import Manifest
+from xcat_avs.tree.manifest import Entry, Manifest
 
 MANIFEST = "build_info/manifest"
 PLAIN = ".plain."  # prefix of the directory beside a tree that holds a copy without the names no store can take
@@ -117,8 +117,22 @@ class Store(Protocol):
         Raises AvsError where trunk is no longer at content.base.
         """
 
-    def export(self, image: OsImage, version: Version, target: Path) -> None:
-        """Write a version into the empty directory target. Raises DamageError where the store is found damaged."""
+    def export(self, image: OsImage, version: Version, target: Path, wanted: Optional[Manifest] = None) -> None:
+        """Write a version into the empty directory target. Raises DamageError where the store is found damaged.
+
+        wanted: what the store holds of it, where the caller restores all but the contents of files from that: what it
+        has not may be left out, and what is no file as well.
+        """
+
+    def paths(self, image: OsImage, version: Version) -> set[str]:
+        """All paths that the store holds of a version."""
+
+    def fetch(self, image: OsImage, version: Version, wanted: Sequence[Entry], target: Path) -> None:
+        """Write the contents of files of a version into the empty directory target, each named by its SHA-256.
+
+        One that is not there, or not what is wanted, is left out or comes as it is. Raises DamageError where the store
+        is found damaged.
+        """
 
     def tag(self, image: OsImage, new: NewTag) -> None:
         """Make an immutable tag of trunk at a revision, with all that is said of it or not at all.

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Optional
 
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, DamageError, NotFoundError, counted
-from xcat_avs.store import layout
+from xcat_avs.store import kept, layout
 from xcat_avs.store.carried import CARRIED, INFO, OWN, add, carried, contents, earlier, held
 from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, Revision, Store, Version
 from xcat_avs.system import mounts
-from xcat_avs.system.descent import read_file
 from xcat_avs.system.scratch import own_directory, sweep
 from xcat_avs.tree import initrd, manifest, restore, scan
 from xcat_avs.tree.manifest import Entry, Manifest
@@ -25,6 +25,7 @@ BEFORE = ".before."  # prefix of the directory beside a tree into which a commit
 SHOWN = 10  # differing paths that an error lists
 
 Warn = Callable[[str], None]
+Build = Callable[[], AbstractContextManager[Optional[Path]]]  # a tree that may become a checkout, or None
 
 
 def stored_manifest(store: Store, image: OsImage, version: Version) -> Optional[Manifest]:
@@ -200,37 +201,76 @@ def _stored_tree(store: Store, image: OsImage, revision: Revision, beside: Path)
         return scan.scan(str(directory))
 
 
-def checkout_tree(store: Store, image: OsImage, version: Version, target: Path, warn: Warn) -> Manifest:
+@contextmanager
+def no_build() -> Iterator[Optional[Path]]:
+    """The tree of a build that may become the checkout: none."""
+    yield None
+
+
+def checkout_tree(
+    store: Store, image: OsImage, version: Version, target: Path, warn: Warn,
+    build: Build = no_build,
+) -> Manifest:  # fmt: skip
     """Check a version out into the directory target and prove it by its manifest; returns that.
 
-    A checkout that is there already is only compared. Raises AvsError that names the paths that differ.
+    A checkout that is there already is only compared, and one of another version gets what differs. build(): yields
+    the tree of a build, which is moved to target where it is just what is wanted. Raises AvsError that names the paths
+    that differ.
     """
     wanted = stored_manifest(store, image, version)
-    if wanted is not None and target.is_dir() and os.listdir(target):
-        differences = _differences(target, wanted)
+    if wanted is None:
+        return _unproven(store, image, version, target, warn)
+    before = kept.read(target, wanted)
+    if before is not None and before in ({}, wanted):
+        differences = kept.differences(target, wanted, same=before is wanted)
         if not differences:
             return wanted
-        if not _is_other(target, wanted):
-            warn(
-                f"{image.name}: the checkout of {version} in {target} was changed since, and is made anew: {_some(differences)}"
-            )
-    new = target.with_name(f"{target.name}.new")
-    for old in (target, new):
-        mounts.remove_tree(old)
-    new.mkdir(parents=True, mode=0o700)
-    try:
-        store.export(image, version, new)
-        if wanted is not None:
+        warn(
+            f"{image.name}: the checkout of {version} in {target} was changed since, and is made anew: {_some(differences)}"
+        )
+        before = None
+    with build() as built:
+        if built is not None and kept.take(built, target, wanted):
+            return wanted
+    more = store.paths(image, version) - kept.in_store(wanted).keys()
+    if more:  # which neither of the following would notice
+        raise _different(image, version, [f"+{path}" for path in sorted(more)])
+    if before is None or not _brought(store, image, version, target, (before, wanted)):
+        with kept.anew(target) as new:
+            store.export(image, version, new, kept.in_store(wanted))
             _prove(image, version, new, wanted)
-        else:
-            warn(f"{image.name}: {version} has no manifest, so the checkout cannot be proven")
-            wanted = scan.scan(str(new))
-            layout.check(wanted, f"{image.name}, {version}")
-    except AvsError:
-        mounts.remove_tree(new)
-        raise
-    os.rename(new, target)
     return wanted
+
+
+def _unproven(store: Store, image: OsImage, version: Version, target: Path, warn: Warn) -> Manifest:
+    with kept.anew(target) as new:
+        store.export(image, version, new)
+        warn(f"{image.name}: {version} has no manifest, so the checkout cannot be proven")
+        found = scan.scan(str(new))
+        layout.check(found, f"{image.name}, {version}")
+    return found
+
+
+def _brought(
+    store: Store, image: OsImage, version: Version, target: Path, manifests: tuple[Manifest, Manifest]
+) -> bool:
+    """Whether a checkout of one manifest could be made one of another one, proven; it is left, or gone, where not."""
+    before, wanted = manifests
+    missing, new = kept.missing(before, wanted), target.with_name(f"{target.name}.new")
+    if missing is None:
+        return False
+    with kept.beside(target, kept.FETCHED) as fetched:
+        store.fetch(image, version, missing, fetched)
+        mounts.remove_tree(new)
+        os.rename(target, new)  # a killed run leaves it under the name of what is not done
+        try:
+            kept.change(new, before, wanted, fetched)
+        except (OSError, AvsError):  # it was not what its manifest said
+            return False
+    if kept.differences(new, wanted):
+        return False
+    os.rename(new, target)
+    return True
 
 
 def _prove(image: OsImage, version: Version, new: Path, wanted: Manifest) -> None:
@@ -240,27 +280,11 @@ def _prove(image: OsImage, version: Version, new: Path, wanted: Manifest) -> Non
         restore.restore(str(new), wanted, new / CARRIED)
     except AvsError as err:
         raise err.prefixed(f"{text}; nothing was packed or kept: ") from None
-    differences = _differences(new, wanted)
+    differences = kept.differences(new, wanted)
     if differences:
-        raise AvsError(
-            f"{text} in {counted(len(differences), 'path')}; nothing was packed or kept:",
-            [ascii(line)[1:-1] for line in differences[:SHOWN]],
-        )
+        raise _different(image, version, differences)
 
 
-def _is_other(target: Path, wanted: Manifest) -> bool:
-    """Whether a checkout is of another version: it has no manifest, or a valid one that is not the wanted one."""
-    text = read_file(str(target), MANIFEST)
-    if text is None:
-        return True
-    try:
-        return manifest.load(text.decode("ascii"), MANIFEST) != wanted
-    except (AvsError, UnicodeDecodeError):
-        return False  # a damaged manifest says nothing of the version, so the checkout was changed
-
-
-def _differences(target: Path, wanted: Manifest) -> list[str]:
-    """The paths where a checkout differs from the manifest, a line each; the manifest file in it is compared too."""
-    found = scan.scan(str(target), OWN)
-    same = read_file(str(target), MANIFEST) == "".join(manifest.lines(wanted)).encode("ascii")
-    return [*([] if same else [f"{MANIFEST}: not the stored one"]), *manifest.compare(wanted, found, times=True)]
+def _different(image: OsImage, version: Version, lines: Sequence[str]) -> AvsError:
+    text = f"{image.name}: the checkout of {version} differs from its manifest in {counted(len(lines), 'path')}; nothing was packed or kept:"
+    return AvsError(text, [ascii(line)[1:-1] for line in lines[:SHOWN]])

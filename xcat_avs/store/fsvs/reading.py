@@ -128,7 +128,7 @@ class Reading(Subversion):
 
     def export_directory(self, image: OsImage, version: Version, path: str, target: Path) -> None:
         # With an @ at the end svn does not read one in the name of target as a revision.
-        self._svn(["svn", "export", "-q", self._peg(image, version, path), f"{target}@"])
+        self._svn(["svn", "export", "-q", "--ignore-externals", self._peg(image, version, path), f"{target}@"])
 
     def log(self, image: OsImage) -> list[Revision]:
         found = [

@@ -14,12 +14,14 @@ from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.store.fsvs import refusals
 from xcat_avs.store.fsvs.changes import actions, uploads
-from xcat_avs.store.fsvs.reading import REAL, SIGNATURE, Reading
+from xcat_avs.store.fsvs.fetching import Fetching, failed
+from xcat_avs.store.fsvs.reading import REAL, SIGNATURE
 from xcat_avs.store.fsvs.subversion import CORRUPT, EXISTS, NO_PATH, OUT_OF_DATE, open_files, quote
 from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, NewTag, Revision, Version
 from xcat_avs.system import command, mounts
 from xcat_avs.system.descent import link_tree
 from xcat_avs.system.scratch import own_directory
+from xcat_avs.tree.manifest import Manifest
 from xcat_avs.tree.restore import restore
 
 ATTEMPTS = 8
@@ -33,7 +35,7 @@ SHOWN = 10  # paths that an error lists
 
 
 @dataclass(frozen=True)
-class FsvsStore(Reading):
+class FsvsStore(Fetching):
     """The store in a Subversion repository."""
 
     def prepare(self, image: OsImage, author: str, anew: bool = False) -> None:
@@ -165,17 +167,19 @@ class FsvsStore(Reading):
         if self._xml(["svn", "info", "--xml", f"{url}/{INCOMING}@HEAD"]) is not None:
             self._mucc(["rm", f"{url}/{INCOMING}"], [], author, f"{author}; Contents that went ahead of a commit")
 
-    def export(self, image: OsImage, version: Version, target: Path) -> None:
-        with self._fsvs() as (env, log):
-            try:
+    def export(self, image: OsImage, version: Version, target: Path, wanted: Optional[Manifest] = None) -> None:
+        try:
+            if wanted is not None:
+                self._export_contents(image, version, wanted, target)
+                return
+            with self._fsvs() as (env, log):
                 # At one revision: what is in the store may be changed between the look and the export.
                 number = self._without_programs(image, version)
                 words = ["fsvs", "-q", "export", "-r", str(number), self.url(image, version)]
                 self.runner.to(log).run(words, cwd=target, env=env)
-            except (CommandError, DamageError) as err:
-                cause, damage = self._cause(err), self._damage(image, version)
-                text = f"{image.name}: the checkout of {version} failed: {cause.text}"
-                raise (DamageError if damage else AvsError)(text, [*cause.tail, *damage]) from None
+        except (CommandError, DamageError) as err:
+            cause, damage = self._cause(err), self._damage(image, version)
+            raise (DamageError if damage else AvsError)(failed(image, version, cause), [*cause.tail, *damage]) from None
 
     def _without_programs(self, image: OsImage, version: Version) -> int:
         """The revision of the store at which a version has no property that makes FSVS run a program. Raises AvsError for one."""
@@ -186,31 +190,6 @@ class FsvsStore(Reading):
                 paths[:SHOWN],
             )
         return number
-
-    def _damage(self, image: OsImage, version: Version) -> list[str]:
-        """A line that names the path that is corrupt in the store; none where reading it once more finds nothing.
-
-        A failure of FSVS alone does not prove damage: the server may have died, or a disk be full.
-        """
-        try:
-            path = self._corrupt(image, version, "", "dir")
-        except AvsError:
-            return []
-        return [] if path is None else [f"damaged in the store: {path or 'the directory of this version'}"]
-
-    def _corrupt(self, image: OsImage, version: Version, path: str, kind: str) -> Optional[str]:
-        """The first file at or below a path, or else the directory, that Subversion says is corrupt; else None."""
-        words = ["export", "-q", "--force", self._peg(image, version, path)]
-        with self._scratch() as directory:
-            said = self.runner.capture(["svn", "--non-interactive", *words, f"{directory}/it"], check=False)
-        if not CORRUPT.search(said.stderr):
-            return None
-        try:
-            children = self._children(image, version, path) if kind == "dir" else []
-        except AvsError:
-            children = []
-        below = (self._corrupt(image, version, f"{path}/{name}".lstrip("/"), kind) for name, kind in children)
-        return next((found for found in below if found is not None), path)
 
     @contextmanager
     def _fsvs(self, paths: int = 0) -> Iterator[tuple[dict[str, str], Path]]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Optional
 
 from xcat_avs.definitions.osimage import OsImage, Tag
@@ -18,6 +19,7 @@ from xcat_avs.store.evidence import missing
 from xcat_avs.store.ostree.repository import Commit, Item, Repository
 from xcat_avs.store.protocol import MANIFEST, PROVENANCE, Revision, Summary, Version
 from xcat_avs.system.runner import QUIET, Runner
+from xcat_avs.tree.manifest import Entry
 
 # What a commit says of itself, beside the message.
 AUTHOR, REAL, DATE, REVISION, TAG = "avs.author", "avs.real", "avs.date", "avs.revision", "avs.tag"
@@ -170,6 +172,16 @@ class Reading:
         if path == MANIFEST and hashlib.sha256(data).hexdigest() != commit.meta.get(MANIFEST_SUM):
             raise DamageError(f"{image.name}: {MANIFEST} of {version} is damaged, or that of another version")
         return data
+
+    def paths(self, image: OsImage, version: Version) -> set[str]:
+        return {item.path for item in self.files.walk(self._found(image, version).tree)}
+
+    def fetch(self, image: OsImage, version: Version, wanted: Sequence[Entry], target: Path) -> None:
+        commit = self._found(image, version)
+        for entry in wanted:
+            item = self.files.find(commit, entry.path)
+            if item is not None and not item.meta:
+                (target / entry.sha256).write_bytes(self.files.content(item))
 
     def brought(self, image: OsImage, number: int, path: str) -> bool:
         before = self._read(image, Version(revision=number - 1))

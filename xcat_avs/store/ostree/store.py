@@ -37,6 +37,7 @@ from xcat_avs.system.descent import read_file
 from xcat_avs.system.files import sync
 from xcat_avs.system.scratch import own_directory
 from xcat_avs.tree import restore
+from xcat_avs.tree.manifest import Manifest
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 STAGING = "staging."
@@ -231,7 +232,7 @@ class OstreeStore(Reading):
 
     # -- reading by ostree itself
 
-    def export(self, image: OsImage, version: Version, target: Path) -> None:
+    def export(self, image: OsImage, version: Version, target: Path, wanted: Optional[Manifest] = None) -> None:
         commit = self._found(image, version)
         for _ in self.files.walk(commit.tree):
             pass  # each directory is proven, and each name leads nowhere else, before anything is written
