@@ -163,6 +163,12 @@ class Fetching(Reading):
         return next((found for found in below if found is not None), path)
 
 
+def fit(wanted: Mapping[str, Entry]) -> bool:
+    """Whether Subversion's client can export a version: it takes a link's target for a line of UTF-8, and FSVS does not."""
+    targets = [entry.link for entry in wanted.values() if entry.type == "link"]
+    return all("\n" not in target and target.isprintable() for target in targets)
+
+
 def failed(image: OsImage, version: Version, err: AvsError) -> str:
     """The text of an error of a checkout."""
     return f"{image.name}: the checkout of {version} failed: {err.text}"

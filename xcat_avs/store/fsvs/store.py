@@ -14,7 +14,7 @@ from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.store.fsvs import refusals
 from xcat_avs.store.fsvs.changes import actions, uploads
-from xcat_avs.store.fsvs.fetching import Fetching, failed
+from xcat_avs.store.fsvs.fetching import Fetching, failed, fit
 from xcat_avs.store.fsvs.reading import REAL, SIGNATURE
 from xcat_avs.store.fsvs.subversion import CORRUPT, EXISTS, NO_PATH, OUT_OF_DATE, open_files, quote
 from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, NewTag, Revision, Version
@@ -169,7 +169,7 @@ class FsvsStore(Fetching):
 
     def export(self, image: OsImage, version: Version, target: Path, wanted: Optional[Manifest] = None) -> None:
         try:
-            if wanted is not None:
+            if wanted is not None and fit(wanted):
                 self._export_contents(image, version, wanted, target)
                 return
             with self._fsvs() as (env, log):
