@@ -112,6 +112,10 @@ class Installation(Node):
         lent = (self.state / "builds" / name / "lent").exists()
         return self.state / ("checkouts" if lent else "builds") / name / "tree"
 
+    def forget_build(self) -> None:
+        """Remove what the builds have left, so that a tag comes out of the store."""
+        remove(self.state / "builds")
+
     @property
     def kept(self) -> Path:
         """The checkout that packing or verifying left for the next time."""

@@ -101,6 +101,7 @@ def test_image_of_packages(rocky: Installation, tmp_path: Path) -> None:
     rocky.run("tag", PROFILE, "-t", "t1")
     rocky.run("pack", PROFILE, "-t", "t1")
     unpack_cpio(rocky.served() / "rootimg.cpio.gz", tmp_path / "node")
+    root = rocky.tree() / "rootimg"
     assert difference(look(root, times=False), look(tmp_path / "node", times=False)).keys() <= ADDED
     assert set(served_set(rocky.served())) == {
         "avs.json", "directory", "initrd-stateless.gz", "kernel", "rootimg.cpio.gz",

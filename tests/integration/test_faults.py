@@ -190,9 +190,9 @@ def packing(installation: Installation) -> bool:
 
 def checking_out(installation: Installation) -> bool:
     """Whether the tag is being checked out, where it is then kept."""
-    new = installation.state / "checkouts" / osimage_name(PROFILE) / "tree.new"
-    with suppress(OSError):
-        return any(new.rglob("large*"))
+    directory = installation.state / "checkouts" / osimage_name(PROFILE)
+    with suppress(OSError):  # in parts, that are put together
+        return any(any((directory / name).rglob("large*")) for name in ("tree.new", "tree.new.parts"))
     return False
 
 
@@ -205,6 +205,7 @@ def test_pack_cut_off(installation: Installation, large: Path) -> None:
     small.write_bytes(data)
     installation.create(large)
     installation.run("tag", PROFILE, "-t", "t2")
+    installation.forget_build()
     for point, signals in ((checking_out, SIGNALS[1:]), (packing, SIGNALS)):
         for signum in signals:
             run = installation.start("pack", PROFILE, "-t", "t2")
@@ -554,6 +555,7 @@ def test_second_create_says_who_holds_it(installation: Installation, source: Pat
 def test_second_pack_says_who_holds_it(installation: Installation, large: Path) -> None:
     installation.create(large)
     installation.run("tag", PROFILE, "-t", "t1")
+    installation.forget_build()
     run = installation.start("pack", PROFILE, "-t", "t1", "-u", "ann")
     wait_until(lambda: checking_out(installation))
     result = installation.run("pack", PROFILE, "-t", "t1", "-u", "bob", code=1)
@@ -620,6 +622,7 @@ def test_state_disk_full(installation: Installation, medium: Path, disk: Path, l
     ballast.unlink()
     installation.create(medium)
     installation.run("tag", PROFILE, "-t", "t2")
+    installation.forget_build()
 
     ballast = fill(disk, leave)
     result = installation.run("pack", PROFILE, "-t", "t2", code=1)

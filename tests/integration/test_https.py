@@ -260,6 +260,7 @@ def test_server_gone_in_a_checkout(installation: Installation, server: Apache, s
     created = installation.run("create", PROFILE, "--from", str(source), prefix=prefix)
     assert "Stored as revision" in created.stdout
     installation.run("tag", PROFILE, "-t", "t1")
+    installation.forget_build()
     run = installation.start("pack", PROFILE, "-t", "t1")
     wait_until(lambda: sizes(installation.state / "checkouts") > 1 << 20 or run.poll() is not None)
     server.kill()

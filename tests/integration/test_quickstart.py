@@ -41,7 +41,9 @@ class Quickstart:
 
     @property
     def tree(self) -> Path:
-        return self.top / "state/builds" / IMAGE / "tree"
+        """The tree of the last build, which a pack has made the kept checkout."""
+        lent = (self.top / "state/builds" / IMAGE / "lent").exists()
+        return self.top / "state" / ("checkouts" if lent else "builds") / IMAGE / "tree"
 
     def served(self, profile: str) -> Path:
         return self.top / "install/netboot/debian12/x86_64" / profile

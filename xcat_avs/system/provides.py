@@ -15,7 +15,7 @@ FAMILIES = {
 }  # fmt: skip
 # Program -> its package, where all call it the same.
 PACKAGES = {
-    "fsvs": "fsvs", "svn": "subversion", "svnadmin": "subversion", "svnmucc": "subversion",
+    "fsvs": "fsvs", "xargs": "findutils", "svn": "subversion", "svnadmin": "subversion", "svnmucc": "subversion",
     "ostree": "ostree",
     "mmdebstrap": "mmdebstrap", "dnf": "dnf", "rpm": "rpm", "wget": "wget", "cpio": "cpio", "tar": "tar",
     "mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools", "gzip": "gzip", "zstd": "zstd",
