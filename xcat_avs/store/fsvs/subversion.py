@@ -31,7 +31,8 @@ EXISTS = re.compile(r"E(160020|200011|125014|160024)\b|already exists")
 ERRORS = re.compile(r"\bE\d{6}\b")
 NO_RIGHT = re.compile(r"\bE0000(?:13|01)\b|Permission denied")
 NO_REVISION = re.compile(r"E160006\b")
-OUT_OF_DATE = re.compile(r"[E(](155011|160028|170004|160024)\b")  # FSVS has the number in brackets
+# FSVS has the number in brackets, or after "returns": what it was to add is there already.
+OUT_OF_DATE = re.compile(r"[E(](155011|160028|170004|160024)\b|returns 160020\b")
 # Errors of damaged data: wrong checksums, damaged records and indexes, files that end too early.
 CORRUPT = re.compile(r"E(160004|160009|160051|16005[4-8]|16006[1245]|200014|200002|140001|18500\d|070014)\b", re.ASCII)
 PORTS = {"svn": 3690, "svn+ssh": 22, "http": 80, "https": 443}
