@@ -10,7 +10,7 @@ from typing import Optional, TypeVar, Union
 
 from xcat_avs.build.paths import BuildPaths
 from xcat_avs.system import records
-from xcat_avs.system.files import write_atomic
+from xcat_avs.system.files import naming, write_atomic
 
 SEED, BEGUN, AGAIN, MESSAGE = "seed", "begun", "again", "message"
 
@@ -64,7 +64,7 @@ def load(kind: type[Result], marker: Path) -> Optional[Result]:
 
 def begin(paths: BuildPaths, name: str) -> None:
     """Note that a step is begun."""
-    with open(paths.results / BEGUN, "a", encoding="utf-8") as stream:
+    with naming(paths.results / BEGUN), open(paths.results / BEGUN, "a", encoding="utf-8") as stream:
         stream.write(f"{name}\n")
 
 
@@ -91,7 +91,7 @@ def again(paths: BuildPaths, image: str) -> str:
 
 def note_message(paths: BuildPaths, message: str) -> None:
     """Keep why it is built for a resume that does not say it again."""
-    (paths.results / MESSAGE).write_text(message, encoding="utf-8", errors="surrogateescape")
+    write_atomic(paths.results / MESSAGE, message.encode("utf-8", "surrogateescape"))
 
 
 def message(paths: BuildPaths) -> str:

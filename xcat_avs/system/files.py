@@ -21,6 +21,16 @@ def write_atomic(path: Path, data: Union[str, bytes], mode: int = 0o644) -> None
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the block that name no file, as those of a write to a full disk, name this one."""
+    try:
+        yield
+    except OSError as err:
+        err.filename = str(path) if err.filename is None else err.filename
+        raise
+
+
+@contextmanager
 def replacing(path: Path, mark: str = "") -> Iterator[Path]:
     """A name beside path for the file that takes its place at the end of the block; what an earlier run left is gone.
 
@@ -29,7 +39,8 @@ def replacing(path: Path, mark: str = "") -> Iterator[Path]:
     new = path.with_name(f".{path.name}{mark}.new")
     new.unlink(missing_ok=True)
     try:
-        yield new
+        with naming(path):
+            yield new
         sync(new)
         os.replace(new, path)
     except BaseException:
