@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, TypeVar, Union
@@ -74,9 +75,9 @@ def begun(paths: BuildPaths) -> list[str]:
 
 
 def note_again(paths: BuildPaths, command: str) -> None:
-    """Note the command that resumes the build."""
-    if paths.results.is_dir():
-        (paths.results / AGAIN).write_text(command, encoding="utf-8", errors="surrogateescape")
+    """Note the command that resumes the build. Where that fails, the error of the build is the one to be told."""
+    with suppress(OSError):
+        write_atomic(paths.results / AGAIN, command.encode("utf-8", "surrogateescape"))
 
 
 def noted_again(paths: BuildPaths) -> str:
