@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Optional
 
 from xcat_avs.store.protocol import Store
-from xcat_avs.system.files import write_atomic
+from xcat_avs.system import records
 from xcat_avs.system.findings import FAIL, OK, WARN, Finding
 
 NOTE = "verified.json"  # in the state directory: UUID of a store -> when it was last verified as a whole, in UTC
@@ -20,16 +18,7 @@ OLD = timedelta(days=90)
 
 def note_verified(state: Path, store: Store, date: str) -> None:
     """Note that the whole store was verified and is well. A note that cannot be written is no error: only check reads it."""
-    with suppress(OSError):
-        write_atomic(state / NOTE, json.dumps({**_verified(state), store.identity(): date}, indent=1) + "\n")
-
-
-def _verified(state: Path) -> dict[str, str]:
-    try:
-        found = json.loads((state / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return {str(uuid): str(date) for uuid, date in found.items()} if isinstance(found, dict) else {}
+    records.note(state / NOTE, store.identity(), date)
 
 
 def usable(store: Store, where: str, directory: Optional[Path], evidence: str) -> Iterator[Finding]:
@@ -63,7 +52,7 @@ def verified(store: Store, state: Path, image: str) -> Iterator[Finding]:
     identity = store.identity()
     if not identity:
         return
-    date = _verified(state).get(identity, "")
+    date = records.texts(state / NOTE).get(identity, "")
     fix = f"avsimage -c verify {image} --deep"
     if not date:
         yield Finding(WARN, "the whole store was never verified from here", fix=fix)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Optional
 
 from xcat_avs.errors import NoStoreError
-from xcat_avs.system.files import write_atomic
+from xcat_avs.system import records
 
 SHOWN = 2  # signs that an error names
 NOTE = "stores.json"  # in the state directory: URL of a store -> UUID of the repository that was used there
@@ -18,17 +16,12 @@ NOTE = "stores.json"  # in the state directory: URL of a store -> UUID of the re
 
 def noted(state: Path) -> dict[str, str]:
     """URL -> UUID of the stores that were used from this machine; empty where the note cannot be read."""
-    try:
-        found = json.loads((state / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return {str(url): str(uuid) for url, uuid in found.items()} if isinstance(found, dict) else {}
+    return records.texts(state / NOTE)
 
 
 def note(state: Path, url: str, uuid: str) -> None:
     """Note which repository is used at a URL. A note that cannot be written is no error: only a check reads it."""
-    with suppress(OSError):
-        write_atomic(state / NOTE, json.dumps({**noted(state), url: uuid}, indent=1, sort_keys=True) + "\n")
+    records.note(state / NOTE, url, uuid)
 
 
 def recognize(state: Path, url: str, now: str) -> str:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Optional, TypeVar, Union
+
+from xcat_avs.system.files import write_atomic
 
 KINDS: dict[str, Union[type, tuple[type, ...]]] = {"str": str, "int": int, "float": (int, float), "dict": dict}
 T = TypeVar("T")
@@ -35,3 +39,18 @@ def load(kind: type[T], text: Union[str, bytes]) -> Optional[T]:
         return kind(**values)
     except TypeError:  # a field is missing, or unknown
         return None
+
+
+def texts(path: Path) -> dict[str, str]:
+    """A file of notes: name -> text. Empty where there is none, or where it cannot be read."""
+    try:
+        found = document(path.read_bytes()) or {}
+    except OSError:
+        return {}
+    return {str(name): str(text) for name, text in found.items()}
+
+
+def note(path: Path, name: str, text: str) -> None:
+    """Put a note into such a file. One that cannot be written is no error: only checks read it."""
+    with suppress(OSError):
+        write_atomic(path, json.dumps({**texts(path), name: text}, indent=1, sort_keys=True) + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from xcat_avs.errors import AvsError, DamageError, NotFoundError
 from xcat_avs.store.evidence import missing
 from xcat_avs.store.ostree.repository import Commit, Item, Repository
 from xcat_avs.store.protocol import MANIFEST, PROVENANCE, Revision, Summary, Version
+from xcat_avs.system import records
 from xcat_avs.system.runner import QUIET, Runner
 from xcat_avs.tree.manifest import Entry
 
@@ -225,11 +225,7 @@ class Reading:
 
 def _document(commit: Commit) -> Optional[dict[str, Any]]:
     """The provenance in a commit; None where there is none, or where it is damaged."""
-    try:
-        found = json.loads(commit.meta[MADE_BY])
-    except (KeyError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    return records.document(commit.meta.get(MADE_BY, ""))
 
 
 def _number(commit: Commit) -> int:
