@@ -67,9 +67,7 @@ def test_benchmark_measures_and_checks(tmp_path: Path) -> None:
         for found in record["sides"].values():
             check_side(operation, found)
         classic = document["operations"]["checkout" if operation in KEPT else operation]["sides"]["classic"]
-        assert record["ratio"] == pytest.approx(
-            record["sides"]["avsimage"]["seconds"] / classic["seconds"], rel=0.01
-        )
+        assert record["ratio"] == pytest.approx(record["sides"]["avsimage"]["seconds"] / classic["seconds"], rel=0.01)
         assert len(record["ratios"]) == len(classic["samples"])
         assert record["title"] in done.stdout
     repository = document["repository"]
