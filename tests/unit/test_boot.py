@@ -14,7 +14,7 @@ from xcat_avs.boot import arguments, booting, console, files, judge, machine, me
 from xcat_avs.boot.booting import Terms
 from xcat_avs.boot.judge import Heard
 from xcat_avs.boot.machine import KINDS, KVM, TCG, Guest
-from xcat_avs.errors import AvsError, MissingError
+from xcat_avs.errors import AvsError
 
 CONSOLES = Path(__file__).resolve().parents[1] / "data/consoles"
 MIB = 1 << 20
@@ -92,7 +92,7 @@ def test_qemu_that_is_missing(family: str, package: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr("xcat_avs.system.command.find", lambda program: None)
     monkeypatch.setattr("xcat_avs.system.provides.family", lambda: family)
-    with pytest.raises(MissingError, match=f"qemu-system-x86_64 is not installed; it is in the package {package}$"):
+    with pytest.raises(AvsError, match=f"qemu-system-x86_64 is not installed; it is in the package {package}$"):
         machine.program("x86_64")
 
 
@@ -101,10 +101,15 @@ def test_success_that_is_no_pattern() -> None:
         console.patterns("(")
 
 
-def test_pexpect_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pexpect_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pexpect", None)
-    with pytest.raises(AvsError, match="pexpect, which is not installed; it is in the package python3-pexpect"):
-        console.Console(open(tmp_path / "x", "w+b"), tmp_path / "log", lambda: None)  # noqa: SIM115
+    for prefix, way in (
+        (sys.base_prefix, "it is in the package python3-pexpect"),
+        ("/venv", "`.* -m pip install pexpect`"),
+    ):
+        monkeypatch.setattr(sys, "prefix", prefix)
+        with pytest.raises(AvsError, match=f"pexpect, a library of Python that is not installed; {way}"):
+            console.library()
 
 
 def ask(directory: Path, request: bytes) -> bytes:

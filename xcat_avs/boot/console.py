@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import IO, Any, Callable
 
 from xcat_avs.boot import judge
 from xcat_avs.boot.judge import Heard
-from xcat_avs.errors import AvsError, SetupError
+from xcat_avs.errors import AvsError
 from xcat_avs.system import suspend
 
 TURN = 0.5  # seconds between two looks at the clock
@@ -24,19 +25,26 @@ def patterns(success: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
         raise AvsError(f"[boot] success is no regular expression: {success!r}: {err}") from None
 
 
+def library() -> Any:
+    """pexpect. Raises AvsError where it is not installed: no other mode needs it."""
+    try:
+        import pexpect
+        import pexpect.fdpexpect
+    except ImportError:
+        package = "it is in the package python3-pexpect"
+        where = package if sys.prefix == sys.base_prefix else f"`{sys.executable} -m pip install pexpect`"
+        raise AvsError(f"the console is read by pexpect, a library of Python that is not installed; {where}") from None
+    return pexpect
+
+
 class Console:
     """What a machine says. stream: its serial port; log: takes all of it; tick(): is called some times a second."""
 
     def __init__(self, stream: IO[bytes], log: Path, tick: Callable[[], None]) -> None:
-        try:
-            from pexpect import EOF, TIMEOUT, fdpexpect
-        except ImportError:
-            raise SetupError(
-                "the console is read by pexpect, which is not installed; it is in the package python3-pexpect, or `pip install pexpect`"
-            ) from None
-        self._eof, self._timeout, self._tick = EOF, TIMEOUT, tick
+        pexpect = library()
+        self._eof, self._timeout, self._tick = pexpect.EOF, pexpect.TIMEOUT, tick
         self._log = open(log, "ab")  # noqa: SIM115
-        self._child: Any = fdpexpect.fdspawn(stream, encoding="utf-8", codec_errors="replace", maxread=READ)
+        self._child: Any = pexpect.fdpexpect.fdspawn(stream, encoding="utf-8", codec_errors="replace", maxread=READ)
         self._child.logfile_read = self
         self._clock = suspend.Clock()
         self.text = ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from xcat_avs.errors import AvsError
-from xcat_avs.system import command
+from xcat_avs.system import command, provides
 
 KVM, TCG = "kvm", "emulation"
 DEVICE = Path("/dev/kvm")
@@ -76,11 +76,12 @@ def kind(osarch: str) -> Kind:
 
 
 def program(osarch: str) -> str:
-    """The path of QEMU for an architecture. Raises MissingError with its package."""
+    """The path of QEMU for an architecture. Raises AvsError with its package: no other mode needs it."""
     name = kind(osarch).program
-    if command.find(name) is None and osarch == os.uname().machine and command.find(OF_EL):
-        return OF_EL
-    return command.need(name)
+    found = command.find(name) or (command.find(OF_EL) if osarch == os.uname().machine else None)
+    if found is None:
+        raise AvsError(provides.missing([name]))
+    return found
 
 
 def why_emulated(osarch: str) -> str:

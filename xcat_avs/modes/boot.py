@@ -45,6 +45,7 @@ def run(request: Request, site: Site) -> Report:
         arguments=settings.boot_arguments,
     )  # fmt: skip
     machine.program(job.target.image.osarch)
+    console.library()
     console.patterns(terms.success)
     store = site.store()
     tagged = Tagged(store, image, find_tag(request.tag, store, image))
