@@ -83,21 +83,23 @@ class Packing:
         record = sets.read_record(rootimgdir)
         if record is None or not rootimgdir.is_symlink():
             return None
-        wanted = (job.target.image.name, tagged.image.name, tagged.tag.name, tagged.tag.source, job.inputs)
-        if (record.osimage, record.source, record.tag, record.revision, record.inputs) != wanted:
+        wanted = (job.target.image.name, tagged.image.name, tagged.tag.name, job.inputs)
+        if (record.osimage, record.source, record.tag, record.inputs) != wanted:
+            return None
+        if record.revision not in (tagged.tag.source, tagged.tag.first):
             return None
         if record.version not in ("", tagged.version):  # records of old do not say what the tag was
             return None
         return None if contents.changes(rootimgdir, record.files, sums=True) else record
 
     def facts(self) -> dict[str, str]:
-        """What the image says of itself; the date is the tag's, so that packing again gives the same bytes."""
+        """What the image says of itself; date and revision are the tag's, in whichever store: packing again gives the same bytes."""
         tag = self.tagged.tag
         return {
             "AVS_OSIMAGE": self.job.target.image.name,
             "AVS_SOURCE": self.tagged.image.name,
             "AVS_TAG": tag.name,
-            "AVS_REVISION": str(tag.source),
+            "AVS_REVISION": str(tag.first),
             "AVS_DATE": tag.date.split(".")[0].rstrip("Z") + "Z",
         }
 
