@@ -90,6 +90,7 @@ class Request:
     live: bool = _option("--live", "ask the nodes, by xdsh, what they run", "status")
     fast: bool = _option("--fast", "compare names and sizes only, and no checksums", "rollback")
     deep: bool = _option("--deep", "verify the whole store as well", "verify")
+    reproduce: bool = _option("--reproduce", "pack the tag again, and compare with what is packed", "verify")
     keep: str = _option("--keep N", "keep the newest N of each kind", "prune")
     older: str = _option("--older DAYS", "remove only what is older than DAYS", "prune")
     tags: str = _option("--tags PATTERN", "remove the tags that match PATTERN as well (OSTree)", "prune")

@@ -924,6 +924,7 @@ NORMAL = [
     (re.compile(r'"seconds": [\d.e-]+'), '"seconds": SECONDS'),
     (re.compile(r'\b\d+(?= paths, all of them)|(?<="paths": )\d+(?=,\s+"proven")'), "NUMBER"),
     (re.compile(r'("on_disk": |"store": \{\s+"bytes": )\d+'), r"\1SIZE"),
+    (re.compile(r'"programs": \{[^}]*\}'), '"programs": PROGRAMS'),
     (re.compile(r'("rootimg\.[^}]*?"size": )\d+'), r"\1SIZE"),
     (re.compile(r" \d(?=s  )"), " N"),
     (re.compile(r"\b\d+K\b"), "NK"),
