@@ -21,7 +21,7 @@ from integration.test_remote import Server
 from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.store import engines, signatures
 from xcat_avs.store.copying import Copying, Pair, Plan, plan
-from xcat_avs.store.protocol import MANIFEST, NewTag, Store, Version
+from xcat_avs.store.protocol import MANIFEST, PROVENANCE, NewTag, Store, Version
 from xcat_avs.store.signatures import Signing
 from xcat_avs.store.trees import checkout_tree, commit_tree, stored_manifest
 from xcat_avs.system.runner import Runner
@@ -58,7 +58,7 @@ def build(installation: Installation, tree: Path, number: int, profile: str = PR
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory, people: Signers) -> Installation:
-    """Three revisions, with another image's between them, and two tags, one signed. Not to be changed."""
+    """Four revisions, with another image's between them, and two tags, one signed. Not to be changed."""
     top = tmp_path_factory.mktemp("history")
     installation = Installation(top / "site")
     tree = make_source(top / "source")
@@ -73,6 +73,10 @@ def history(tmp_path_factory: pytest.TempPathFactory, people: Signers) -> Instal
             build(installation, tree, number, "example.test")
         if number == 2:
             remove(tree / "rootimg/usr/share/dir with space@5")
+    # Somebody else's commit: the manifest that is there is older, and still true.
+    numbers.append(
+        int(output(["svnmucc", "-m", "by hand", "propset", "note", "x", installation.trunk()]).split()[0][1:])
+    )
     store, image = installation.store(), installation.image()
     new = NewTag("v1", numbers[0], "bob", f"bob; Tag of revision {numbers[0]}\nfirst", real="uid 0 on there")
     store.tag(image, new)
@@ -102,11 +106,10 @@ def facts(store: Store, installation: Installation) -> list[object]:
     """All that a store says of an image but the numbers: of its revisions, and of its tags with the place of theirs."""
     image = installation.image()
     log, tags = store.log(image), store.tags(image)
-    provenance = store.provenance(image)
     places = {revision.number: place for place, revision in enumerate(log)}
     found: list[object] = [
-        (item.first, item.date, item.author, item.message, item.real, provenance[item.number],
-         store.read(image, Version(revision=item.number), MANIFEST)) for item in log
+        (item.first, item.date, item.author, item.message, item.real,
+         *(store.read(image, Version(revision=item.number), path) for path in (MANIFEST, PROVENANCE))) for item in log
     ]  # fmt: skip
     found += [(tag.name, places[tag.source], tag.date, tag.author, tag.message, tag.real, tag.signature,
                store.read(image, Version(tag=tag.name), MANIFEST)) for tag in tags]  # fmt: skip
@@ -131,7 +134,7 @@ def test_there_and_back(history: Installation, people: Signers, tmp_path: Path) 
     next(steps)
     steps.close()  # type: ignore[attr-defined]
     todo, done = run(source, target, installation, tmp_path / "two")
-    assert (len(todo.pairs), len(done), [tag.name for tag, _ in todo.tags]) == (1, 2, ["v1", "v2"])
+    assert (len(todo.pairs), len(done), [tag.name for tag, _ in todo.tags]) == (1, 3, ["v1", "v2"])
     assert facts(target, installation) == wanted
     numbers = [revision.number for revision in target.log(image)]
     assert numbers == [revision.number for revision in source.log(image)], "gaps and all"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -187,7 +188,10 @@ class Copying:
         version = Version(revision=old.number)
         if self.source.brought(self.image, old.number, MANIFEST):
             return checkout_tree(self.source, self.image, version, tree, self.warn)
-        # An older manifest says nothing of what others have committed since.
+        # An older manifest says nothing of what others have committed since; but it may have been a property only.
+        with suppress(AvsError):
+            if stored_manifest(self.source, self.image, version) is not None:
+                return checkout_tree(self.source, self.image, version, tree, self.warn)
         with kept.anew(tree) as new:
             self.source.export(self.image, version, new)
             _clear(new)
