@@ -268,6 +268,12 @@ def test_the_command(installation: Installation, source: Path, tmp_path: Path) -
     assert "nothing was copied, for" in error
     assert "has another history of it: 1 revision, none of them from here" in error
     assert difference(was, look(tmp_path / "other")) == {}
+    # One that was used and is gone may be on a disk that is not mounted.
+    installation.configure("paths", store=place("fsvs", installation.repository))
+    (tmp_path / "copied").rename(tmp_path / "away")
+    error = installation.run("copy", PROFILE, "--to", url, code=1).error
+    assert "there was one: " in error
+    assert "To begin a new, empty store there all the same, give --new-store" in error
 
 
 def test_what_avs_image_mgr_made(installation: Installation, source: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from xcat_avs.clock import local
 from xcat_avs.definitions.osimage import OsImage, stored_images
-from xcat_avs.errors import AvsError, Interrupted, UsageError, counted
+from xcat_avs.errors import AvsError, Interrupted, NoStoreError, UsageError, counted
 from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines
 from xcat_avs.request import Request
@@ -18,6 +18,7 @@ from xcat_avs.store.tags import described
 from xcat_avs.system.scratch import own_directory
 
 AGAIN = "the same command goes on there"
+CREATE = "create with --new-store"  # what errors of a store name for the one that is built into
 SHOWN = 3  # names in a line
 
 
@@ -30,8 +31,7 @@ def run(request: Request, site: Site) -> Report:
     done: list[Pair] = []
     with site.lock(image, "copy"), own_directory(site.private(site.kept_checkout(image).parent), OWN_CHECKOUT) as work:
         todo = plan(source, target, image)
-        target.prepare(image, site.identity.user, request.new_store)
-        evidence.note(site.private(site.settings.state), request.to, target.identity())
+        _make(request, site, target, image)
         tell = site.progress.begin
         try:
             for pair in Copying(source, target, image, work, warn=site.progress.warn, tell=tell).copy(todo):
@@ -59,8 +59,17 @@ def _target(request: Request, site: Site, source: Store) -> Store:
         raise UsageError(f"--to {request.to} is the store that is copied from: both have the UUID {target.identity()}")
     other = "" if request.new_store else evidence.recognize(state, request.to, target.identity())
     if other:
-        raise AvsError(other.replace("create with --new-store", "--new-store"))
+        raise AvsError(other.replace(CREATE, "--new-store"))
     return target
+
+
+def _make(request: Request, site: Site, target: Store, image: OsImage) -> None:
+    """Have the store, with a place for the image. Raises NoStoreError where there was one before, unless --new-store."""
+    try:
+        target.prepare(image, site.identity.user, request.new_store)
+    except NoStoreError as err:
+        raise NoStoreError(err.text.replace(CREATE, "give --new-store"), err.tail) from None
+    evidence.note(site.private(site.settings.state), request.to, target.identity())
 
 
 def _report(
