@@ -25,15 +25,15 @@ def run(request: Request, site: Site) -> Report:
         signed = signing.check(image, tag, manifest="")
         signers.append(signed.short() if tag.signature else "")
         tried = booted.of_tag(boots, tag)
-        facts = {"signature": asdict(signed), "packed": served, "boots": [boot.document() for boot in tried]}
-        documents.append({**described(tag), **facts})
+        more = {"signature": asdict(signed), "packed": served, "boots": [boot.document() for boot in tried]}
+        documents.append({**described(tag), **more})
         message = documents[-1]["message"]
+        numbers = (str(tag.source), str(tag.original or "-"))
         up = "; ".join(boot.short(local(boot.date)) for boot in tried) or "-"
-        rows.append(
-            (tag.name, str(tag.source), local(tag.date), tag.author, ", ".join(served) or "-", up, signers[-1], message)
-        )
-    headers = ("TAG", "REVISION", "DATE", "AUTHOR", "SERVED AS", "BOOTED", "SIGNED BY", "MESSAGE")
-    block: object = Table(headers, rows, [LEFT, RIGHT, *[LEFT] * 6], sparse=True) if rows else "(no tags found)"
+        facts = (tag.author, ", ".join(served) or "-", up, signers[-1], message)
+        rows.append((tag.name, *numbers, local(tag.date), *facts))
+    headers = ("TAG", "REVISION", "WAS", "DATE", "AUTHOR", "SERVED AS", "BOOTED", "SIGNED BY", "MESSAGE")
+    block: object = Table(headers, rows, [LEFT, RIGHT, RIGHT, *[LEFT] * 6], sparse=True) if rows else "(no tags found)"
     return Report([block], {"osimage": image.name, "tags": documents})
 
 

@@ -84,8 +84,9 @@ def newest(boots: Iterable[Boot]) -> list[Boot]:
 
 
 def of_tag(boots: Iterable[Boot], tag: Tag) -> list[Boot]:
-    """The last results of a tag, one of each form."""
-    return newest(boot for boot in boots if (boot.tag, boot.made, boot.revision) == (tag.name, tag.date, tag.source))
+    """The last results of a tag, one of each form; those from before it was copied to another store as well."""
+    wanted = {(tag.name, tag.date, revision) for revision in (tag.source, tag.original)}
+    return newest(boot for boot in boots if (boot.tag, boot.made, boot.revision) in wanted)
 
 
 def of_set(boots: Sequence[Boot], record: PackedSet) -> list[Boot]:
