@@ -311,6 +311,9 @@ class Heard:
     def started(self, argv: Sequence[str]) -> None:
         self.all.append((argv, None))
 
+    def warn(self, text: str) -> None:
+        pass
+
     def tick(self, log: Optional[Path]) -> None:
         self.all.append((None, log))
 

@@ -71,7 +71,7 @@ def test_different_names_stay_different(names: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ostree:", "ostree:/", "ostree:///", "ostree:relative", "ostree://host/path", "ostree:https://x/y"]
+    "url", ["ostree:", "ostree:/", "ostree:///", "ostree:relative", "ostree://host/path", "ostree:ftp://x/y"]
 )
 def test_a_url_that_is_no_directory(url: str, tmp_path: Path) -> None:
     with pytest.raises(AvsError, match="an OSTree repository is ostree:/DIR"):
@@ -385,7 +385,14 @@ def lose(path: Path) -> None:
 
 
 UNFIT: dict[str, tuple[Callable[[Path], None], str]] = {
-    "archive": (spoil_config("mode=bare", "mode=archive-z2"), "it is of mode archive-z2, which does not keep owners"),
+    "archive": (
+        spoil_config("mode=bare", "mode=archive-z2"),
+        "it is of mode archive-z2, which is for other machines to read by http",
+    ),
+    "for users": (
+        spoil_config("mode=bare", "mode=bare-user-only"),
+        "which does not keep owners and attributes; `ostree init --mode=bare`",
+    ),
     "newer": (
         spoil_config("repo_version=1", "repo_version=2"),
         "it is of version 2, and this avsimage knows version 1",
@@ -431,14 +438,6 @@ def test_ostree_that_is_not_installed(site: Site, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(AvsError, match="the program ostree is not installed; it is in the package ostree"):
         the(site).prepare(IMAGE, "ann")
     assert sorted(path.name for path in site.top.iterdir()) == ["tree"]
-
-
-@slow
-def test_a_file_system_without_attributes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xcat_avs.tree.restore.unkept", lambda directory: ["capabilities"])
-    with pytest.raises(AvsError, match="keeps no capabilities, which OSTree needs"):
-        the(site).prepare(IMAGE, "ann")
-    assert not (site.top / "repo").exists()
 
 
 @slow

@@ -184,9 +184,13 @@ class Reading:
                 (target / entry.sha256).write_bytes(self.files.content(item))
 
     def brought(self, image: OsImage, number: int, path: str) -> bool:
-        before = self._read(image, Version(revision=number - 1))
-        now = self.files.find(self._found(image, Version(revision=number)), path)
-        return now is not None and (before is None or self.files.find(before, path) != now)
+        before, now = self._read(image, Version(revision=number - 1)), self._found(image, Version(revision=number))
+        if path == MANIFEST:  # as each commit says it
+            return MANIFEST_SUM in now.meta and (
+                before is None or before.meta.get(MANIFEST_SUM) != now.meta[MANIFEST_SUM]
+            )
+        found = self.files.find(now, path)
+        return found is not None and (before is None or self.files.find(before, path) != found)
 
     def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
         found: dict[str, str] = {}
