@@ -358,6 +358,25 @@ def test_a_commit_that_ends_before_trunk_moves(site: Site, monkeypatch: pytest.M
     assert (site.kept / "rootimg/etc/passwd").read_text() == "another\n"
 
 
+@slow
+def test_what_somebody_has_mounted_below_a_checkout_stays_where_it_is(site: Site) -> None:
+    site.commit()
+    change(site)
+    site.commit()
+    site.checkout(Version(revision=1))
+    point = site.kept / "rootimg/usr"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "somebody", str(point)], check=True)
+    try:
+        (point / "precious").touch()
+        with pytest.raises(AvsError, match="mounted below it"):
+            site.checkout()
+        assert (point / "precious").exists()
+    finally:
+        subprocess.run(["umount", str(point)], check=True)
+    site.checkout()
+    assert site.rootimg(site.kept) == site.rootimg(site.tree)
+
+
 # -- bad inputs
 
 
