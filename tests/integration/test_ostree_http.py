@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 def machines(tmp_path: Path) -> Iterator[tuple[Installation, Installation, Web]]:
     """The one that builds, one that reads the mirror of its store, and the web server of that."""
     one, two = Installation(tmp_path / "one", "ostree"), Installation(tmp_path / "two", "ostree")
-    (tmp_path / "www").mkdir()
+    (tmp_path / "www/images").mkdir(parents=True)
     web = Web(tmp_path / "www")
     two.server = web.url
     two.define(PROFILE)

@@ -147,7 +147,9 @@ def site(tmp_path: Path) -> Served:
     os.mknod(made.root / "null", 0o20666, os.makedev(1, 3))
     (made.root / "etc/link").symlink_to("passwd")
     made.store_change("one\n")
-    made.mirror.parent.mkdir()
+    made.mirror.mkdir(parents=True)
+    made.mirror.chmod(0o750)
+    os.chown(made.mirror, 0, 33)
     ostree(tmp_path / "repo", "config", "set", "avs.mirror", str(made.mirror))
     made.store_change("two\n")
     made.tag("t1", 1)
@@ -176,6 +178,7 @@ def test_read_by_http(site: Served, web: Web) -> None:
     """Only what is needed is pulled, and only once."""
     store, own = site.elsewhere(web), site.own
     assert site.told.warnings == []
+    assert (site.mirror.stat().st_mode & 0o7777, site.mirror.stat().st_gid) == (0o750, 33), "as it was made"
     assert store.tags(IMAGE) == own.tags(IMAGE)
     assert store.log(IMAGE) == own.log(IMAGE)
     assert store.summaries([IMAGE]) == own.summaries([IMAGE])
@@ -372,11 +375,11 @@ def test_a_mirror_that_cannot_be_written(site: Served, web: Web) -> None:
     assert site.own.head(IMAGE) == site.own.revision(IMAGE, 3)
     (warning,) = site.told.warnings
     assert "what is stored is not in the mirror /nowhere/at/all" in warning
+    assert "`install -d -m 750 -g www-data /nowhere/at/all`" in warning
     assert "The next create, tag or prune brings it there" in warning
     ostree(site.top / "repo", "config", "set", "avs.mirror", str(site.mirror))
-    site.tag("t3", 3)
-    store = site.elsewhere(web)
-    assert (len(store.log(IMAGE)), len(store.tags(IMAGE))) == (3, 2)
+    trees.commit_tree(site.own, IMAGE, site.tree, "ann", "ann; nothing has changed", site.warned.append)
+    assert len(site.elsewhere(web).log(IMAGE)) == 3
     ostree(site.mirror, "config", "set", "core.mode", "bare")
     site.tag("t4", 3)
     assert "it is of mode bare" in site.told.warnings[-1]

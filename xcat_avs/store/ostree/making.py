@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,8 +31,10 @@ def make(path: Path, what: str, settings: Sequence[tuple[str, str]], runner: Run
             runner.capture(["ostree", "init", f"--repo={temporary}", f"--mode={mode}"])
             for key, value in settings:
                 runner.capture(["ostree", "config", f"--repo={temporary}", "set", key, value])
-            if mode == ARCHIVE:  # for the web server to read
-                temporary.chmod(0o755)
+            if mode == ARCHIVE:  # whose empty directory says who may read it
+                status = path.stat()
+                os.chown(temporary, status.st_uid, status.st_gid)
+                temporary.chmod(stat.S_IMODE(status.st_mode))
             try:
                 os.rename(temporary, path)
             except OSError:

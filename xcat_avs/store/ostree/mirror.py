@@ -15,17 +15,24 @@ OURS = "netboot/"
 SETTINGS = (("archive.zlib-level", "1"), ("core.min-free-space-percent", "0"))
 
 
+def named(source: Repository) -> str:
+    """The directory of the mirror; "" where the repository has none."""
+    return source.config().get(OWN, KEY, fallback="")
+
+
 def update(source: Repository, runner: Runner) -> None:
     """Bring the mirror, where the configuration names one, to what the repository holds.
 
     What is stored is stored: where this fails there is a warning, and the next time brings what is missing.
     """
-    path = source.config().get(OWN, KEY, fallback="")
+    path = named(source)
+    if not path or KEY in source.cache:  # it has failed in this run
+        return
     try:
-        if path:
-            _bring(source, _mirror(path, runner), runner)
+        _bring(source, _mirror(path, runner), runner)
     except (AvsError, OSError) as err:
         why = f"{err.filename}: {err.strerror}" if isinstance(err, OSError) else str(err)
+        source.cache[KEY] = path
         if runner.progress:
             runner.progress.warn(f"what is stored is not in the mirror {path} of {source.url} yet, so other machines do not see it: {why}. "
                                  "The next create, tag or prune brings it there")  # fmt: skip
@@ -34,8 +41,12 @@ def update(source: Repository, runner: Runner) -> None:
 def _mirror(text: str, runner: Runner) -> Repository:
     """The mirror, which is made where it is not there. Raises AvsError for one that cannot be it."""
     found = Repository(Path(text), modes=("archive", "archive-z2"))
-    if not found.path.is_absolute() or not found.path.parent.is_dir():
-        raise AvsError("it has to be an absolute path, below a directory that is there")
+    if not found.path.is_absolute():
+        raise AvsError("it has to be an absolute path")
+    if not found.path.is_dir():  # whoever may enter it reads password hashes
+        raise AvsError(
+            f"there is no such directory; `install -d -m 750 -g www-data {found.path}` makes one that the group of a web server may enter"
+        )
     if found.absent():
         make(found.path, f"the mirror {found.path}", SETTINGS, runner, ARCHIVE)
     found.config()

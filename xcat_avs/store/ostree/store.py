@@ -68,6 +68,9 @@ class OstreeStore(Reading):
                 (self.files.path / "refs/heads" / place(image) / name).mkdir(parents=True, exist_ok=True)
         except OSError as err:
             raise AvsError(f"the store {self.repository} cannot be written: {err.filename}: {err.strerror}") from None
+        if mirror.named(self.files):
+            with self._alone():
+                pass  # a create that changes nothing brings it up to date, too
 
     def _ostree(self, *words: str) -> str:
         """Run ostree on the repository; returns what it says. Raises AvsError that names the store."""
@@ -103,6 +106,7 @@ class OstreeStore(Reading):
                 self._ostree("prune", "--refs-only")
             if noted:
                 os.ftruncate(descriptor, 0)
+            mirror.update(self.files, self.runner)  # where the one before was interrupted in that
             yield descriptor
         except OSError as err:
             raise AvsError(
