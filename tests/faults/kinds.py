@@ -142,6 +142,9 @@ def killed(result: Result, number: signal.Signals) -> str:
     assert "Traceback" not in result.stderr, str(result)
     if result.code == 0:
         return "late"
+    if number == signal.SIGKILL and result.code == 1:
+        assert "was killed by SIGKILL" in result.error, str(result)  # a program that it had started
+        return "its program killed"
     if number == signal.SIGKILL:
         assert result.code in (-9, 137), str(result)
     elif result.code == -number:

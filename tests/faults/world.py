@@ -138,6 +138,10 @@ class World(Runs):
 
     def begin(self) -> World:
         """Make the two tags; it is in a constructor's place, for whoever changes something before."""
+        if self.site.engine == "ostree":
+            self.mirror.mkdir()
+            self.site.store().prepare(self.site.image(), "ann")
+            output(["ostree", "config", f"--repo={self.site.repository}", "set", "avs.mirror", str(self.mirror)])
         for tag in ("t1", "t2"):
             self.change(self.source / "rootimg")
             self.site.create(self.source)
@@ -146,6 +150,24 @@ class World(Runs):
         self.site.run("verify", PROFILE, "-t", "t1")  # its checkout is kept, so the next one is like all others
         self.check()
         return self
+
+    @property
+    def mirror(self) -> Path:
+        """Of an OSTree repository, for other machines."""
+        return self.top / "mirror"
+
+    def mirrored(self) -> None:
+        """The mirror is whole, and has what the repository has."""
+        refs = [
+            output(["ostree", "rev-parse", f"--repo={path}", *self._refs(path)])
+            for path in (self.site.repository, self.mirror)
+        ]
+        assert refs[0] == refs[1], "the mirror is of another time"
+        output(["ostree", "fsck", "--quiet", f"--repo={self.mirror}"])
+
+    @staticmethod
+    def _refs(repository: Path) -> list[str]:
+        return sorted(output(["ostree", "refs", f"--repo={repository}"]).split())
 
     def change(self, root: Path) -> None:
         """Make the next version of a tree; the sources of both have the same one."""
@@ -370,6 +392,8 @@ def again(world: World, command: Command, words: Sequence[str]) -> None:
     assert result.code == 0 or refused, f"the same again: {' '.join(words)}: {result}"
     assert "Traceback" not in result.stderr, str(result)
     command.proven(world)
+    if world.site.engine == "ostree" and command.name in ("create", "commit", "tag", "prune"):
+        world.mirrored()
     served = world.check()
     if command.name in ("pack", "rollback"):
         wanted = int(words[words.index("-t") + 1][1:])
