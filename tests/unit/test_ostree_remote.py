@@ -22,7 +22,7 @@ from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.store import engines, trees
 from xcat_avs.store.ostree import ground, refusals
 from xcat_avs.store.ostree.reading import place
-from xcat_avs.store.ostree.remote import RemoteStore
+from xcat_avs.store.ostree.remote import RemoteStore, listed
 from xcat_avs.store.ostree.repository import Repository
 from xcat_avs.store.ostree.store import OstreeStore
 from xcat_avs.store.protocol import MANIFEST, NewTag, Version
@@ -399,6 +399,17 @@ def test_a_mirror_that_cannot_be_written(site: Served, web: Web) -> None:
 def test_words_of_other_builds(said: str, text: str) -> None:
     assert text in refusals.meaning(said, "http://h", Path("/cache"))
     assert bool(refusals.meaning(said, "http://h", Path("/cache"))) is bool(text)
+
+
+def test_refs_of_a_summary() -> None:
+    """As GLib prints them: bytes that end in the only 0 among them look like text."""
+    numbers = ", ".join(["byte 0x01", *["0xff"] * 31])
+    text = rf"""([('a/b', (uint64 115, [{numbers}], {{}})), ('c', (115, b'\001x"{"y" * 28}\n', {{}})), ('d', (1, b"'{"z" * 30}", {{}}))], {{}})"""
+    assert listed(text) == {
+        "a/b": "01" + "ff" * 31,
+        "c": (b'\x01x"' + b"y" * 28 + b"\n\0").hex(),
+        "d": (b"'" + b"z" * 30 + b"\0").hex(),
+    }
 
 
 # -- a directory that machines share

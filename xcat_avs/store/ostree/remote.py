@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import uuid
@@ -25,9 +26,21 @@ from xcat_avs.tree.manifest import Entry, Manifest
 
 URL = re.compile(rf"{SCHEME}https?://")
 NAME = "avs"  # of the server, in the configuration of the cache
-# A ref in the summary, as `ostree remote summary --raw` prints it, and its commit.
-REF = re.compile(r"\('([\w./-]+)', \((?:uint64 )?\d+, \[((?:(?:byte )?0x[0-9a-f]{2}(?:, )?){32})\]")
+# A ref in the summary, as `ostree remote summary --raw` prints it, and its commit: bytes that end in 0 are printed as text.
+REF = re.compile(
+    r"""\('([\w./-]+)', \((?:uint64 )?\d+, (?:\[((?:(?:byte )?0x[0-9a-f]{2}(?:, )?){32})\]|(b'(?:[^'\\]|\\.)*'|b"(?:[^"\\]|\\.)*"))"""
+)
 BYTE = re.compile(r"0x([0-9a-f]{2})")
+
+
+def listed(text: str) -> dict[str, str]:
+    """The refs of a summary in this form: name -> checksum of the commit."""
+    return {
+        name: "".join(BYTE.findall(numbers)) if numbers else (ast.literal_eval(plain) + b"\0").hex()
+        for name, numbers, plain in REF.findall(text)
+    }
+
+
 # What says how to talk to the server (tls-ca-path and so on) stays there, for the cache is made once.
 SETTINGS = ((f'remote "{NAME}".gpg-verify', "false"), ("core.min-free-space-percent", "0"))
 
@@ -127,7 +140,7 @@ class RemoteStore(OstreeStore):
             raise AvsError(
                 f"the store {self.repository} cannot be read: {self.address}/summary is no summary of OSTree; is that the URL of the mirror itself?"
             )
-        return {name: "".join(BYTE.findall(sum)) for name, sum in REF.findall(text)}
+        return listed(text)
 
     def _pull(self, *words: str) -> str:
         """Ask the server; returns what ostree says. Raises AvsError that says what the server's refusal means."""
