@@ -37,6 +37,7 @@ OWN = {
         "rpm2cpio": "rpm", "xz": "xz", "mount": "util-linux", "mksquashfs": "squashfs", "unsquashfs": "squashfs",
         "gpg": "gpg2", "ssh-keygen": "openssh-common", "systemd-nspawn": "systemd-container",
         "qemu-system-x86_64": "qemu-x86", "qemu-system-aarch64": "qemu-arm", "qemu-system-ppc64": "qemu-ppc",
+        "ostree": "libostree",
     },
 }  # fmt: skip
 # Family -> what installs packages.
