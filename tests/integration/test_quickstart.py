@@ -95,6 +95,7 @@ def normal(text: str, quickstart: Quickstart) -> str:
         r'"(seconds|size|memory|needed|unpacked|packages(?:_\w+)?|bytes(?:_\w+)?)": [\d.e-]+', r'"\1": N', text
     )
     text = re.sub(r'"(host|real)": "[^"]*"', r'"\1": "HOST"', text)
+    text = re.sub(r'"programs": \{[^}]*\}', '"programs": PROGRAMS', text)
     text = re.sub(r"line \d+", "line N", text)
     # The width of a column goes by what was replaced above.
     return re.sub(r"(?<=\S) {3,}", "  ", text)

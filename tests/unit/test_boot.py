@@ -145,7 +145,7 @@ class Machine:
         self._scripts: dict[str, str] = {}
         monkeypatch.setattr(machine, "argv", lambda guest, how: ["/bin/sh", "-c", self._scripts[how]])
         monkeypatch.setattr(machine, "why_emulated", lambda osarch: "" if KVM in self._scripts else "a test")
-        monkeypatch.setattr(booting, "FIRST", 0.5)
+        monkeypatch.setattr(booting, "FIRST", 0.3)
         monkeypatch.setattr(booting, "SETTLE", 1.0)
         monkeypatch.setattr(console, "AFTER", 0.2)
         monkeypatch.setattr(console, "TURN", 0.1)
@@ -210,12 +210,12 @@ def test_qemu_that_cannot_even_start_it(qemu: Machine) -> None:
     ],
 )
 def test_what_never_comes_up(script: str, kind: str, qemu: Machine) -> None:
-    done = qemu.boot(script, seconds=0.6)
+    done = qemu.boot(script, seconds=0.3)
     assert done.verdict.kind == kind
 
 
 def test_a_unit_that_fails_after_the_login_prompt(qemu: Machine) -> None:
-    late = "printf '\\nnode login: '; sleep 0.1; echo '[FAILED] Failed to start ssh.service - OpenBSD server.'; exec sleep 60"
+    late = "printf '\\nnode login: '; sleep 0.1; echo '[FAILED] Failed to start ssh.service - OpenBSD server.'; echo Startup finished in 1s; exec sleep 60"
     assert qemu.boot(late).verdict.kind == judge.BOOTED
     done = qemu.boot(late, units=("ssh*",))
     assert done.verdict.kind == judge.UNIT
