@@ -76,7 +76,8 @@ def test_the_libraries_of_debian_12_are_new_enough(definitions: dict[str, str]) 
 def xcat(tmp_path: Path) -> dict[str, str]:
     """An XCATROOT that has lsdef, and the environment to install into it from what is on this machine."""
     (tmp_path / "xcat/bin").mkdir(parents=True)
-    return {"XCATROOT": str(tmp_path / "xcat"), "AVS_COMPLETIONS": str(tmp_path / "share"), "PYTHON": "/usr/bin/python3", "AVS_VENV_OPTIONS": "--system-site-packages",
+    return {"XCATROOT": str(tmp_path / "xcat"), "AVS_COMPLETIONS": str(tmp_path / "share"), "PYTHON": "/usr/bin/python3",
+            "AVS_VENV_OPTIONS": "--system-site-packages",
             "AVS_PIP_OPTIONS": "--no-index --no-deps --no-build-isolation"}  # fmt: skip
 
 
