@@ -135,9 +135,8 @@ def test_install_xcat_brings_the_postscript_and_takes_it_away(tmp_path: Path, xc
     assert sorted(os.listdir(installdir / "postscripts")) == ["avsaddons", "otherpkgs"]
     assert len(list(xcatroot.glob("share/xcat/avs/venv/lib/*/site-packages/xcat_avs/addons/common/kvm.py"))) == 1
     recipe = xcatroot / "share/xcat/avs/recipes/default.conf"
-    completions = {"bash-completion/completions/avsimage": "avsimage.bash", "zsh/site-functions/_avsimage": "_avsimage"}
-    for path, source in completions.items():
-        assert (tmp_path / "share" / path).read_bytes() == (TOP / "share/xcat/avs/completion" / source).read_bytes()
+    for path in ("bash-completion/completions/avsimage", "zsh/site-functions/_avsimage"):
+        assert "\n_avsimage_modes='check create " in (tmp_path / "share" / path).read_text()
     name = "example.debian.conf"
     assert list(xcatroot.rglob(name)) == [recipe.with_name(name)]  # no second copy
     code = "from xcat_avs import settings; print((settings.share_dir() / 'recipes/default.conf').resolve())"

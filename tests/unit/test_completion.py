@@ -101,6 +101,16 @@ def test_options_have_their_help() -> None:
     assert said == ["words\n--live\task the nodes, by xdsh, what they run\n\0"]
 
 
+def test_what_is_put_into_the_scripts() -> None:
+    said = list[str]()
+    assert completion.respond(["--words"], said.append) == 0
+    lines = dict(line.split("=", 1) for line in said[0].splitlines() if "=" in line)
+    assert lines["_avsimage_modes"] == f"'{' '.join(modes.MODES)}'"
+    for mode in modes.MODES:
+        assert lines[f"_avsimage_options[{mode}]"].strip("'").split() == fits(f"-c {mode} --")
+    assert lines["_avsimage_options[-]"].strip("'").split() == fits("--")
+
+
 def test_osimages_by_profile_and_by_name(asked: list[str]) -> None:
     assert fits("-c create ") == ["example.prod", "test", OLD, PROD, TEST]
     assert fits("create SL") == [OLD]

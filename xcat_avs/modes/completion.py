@@ -1,6 +1,7 @@
 """What a shell offers for the word that is being typed, of the table of options and of the names that were asked for before.
 
 `avsimage --complete SHELL AT WORD...` is for the scripts in share/xcat/avs/completion: WORD number AT is being typed.
+`avsimage --complete --words` is for who installs them.
 The answer is a line that says what fits (words, files, directories), a line for each word that does, with its help
 after a tab, and a NUL, at which the shell goes on.
 """
@@ -183,13 +184,29 @@ def joined(words: Sequence[str], at: int) -> tuple[list[str], int, str]:
     return found, place, left
 
 
+def known_beforehand() -> str:
+    """The modes, and the options of each, for bash and zsh: to be put into the scripts where they are installed.
+
+    A machine that is busy does not answer in time, and then they have these.
+    """
+    lines = [f"_avsimage_modes='{' '.join(modes.MODES)}'\n", "typeset -gA _avsimage_options\n"]
+    for mode in ("-", *modes.MODES):
+        line = Line((), given={} if mode == "-" else {"mode": mode})
+        flags = " ".join(flag for flag, _ in _flags(line, ""))
+        lines.append(f"_avsimage_options[{mode}]='{flags}'\n")
+    return "".join(lines)
+
+
 def respond(argv: Sequence[str], say: Callable[[str], None]) -> int:
     """Answer a shell. Returns the exit code; nothing is ever raised, for who is typing wants no messages.
 
     argv: what follows --complete. say: takes the answer, once.
     """
     try:
-        _respond(argv[0], int(argv[1]), list(argv[2:]) or [""], say)
+        if list(argv) == ["--words"]:
+            say(known_beforehand())
+        else:
+            _respond(argv[0], int(argv[1]), list(argv[2:]) or [""], say)
     except Exception:
         return 1
     return 0
