@@ -21,6 +21,7 @@ _avsimage() {
             done
             word=${COMP_WORDS[COMP_CWORD]}
             if [[ $word == -* ]]; then
+                # shellcheck disable=SC2154
                 mapfile -t COMPREPLY < <(compgen -W "${_avsimage_options[$mode]}" -- "$word")
             elif [[ $mode == - ]]; then
                 mapfile -t COMPREPLY < <(compgen -W "$_avsimage_modes" -- "$word")
