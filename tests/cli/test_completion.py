@@ -9,6 +9,7 @@ import re
 import select
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from fakes.node import ManagementNode
 from harness import TOP
 
 from cli.conftest import PROD, Installation
+from xcat_avs import settings
 from xcat_avs.modes import completion
 
 SCRIPTS = TOP / "share/xcat/avs/completion"
@@ -169,3 +171,26 @@ def test_xcat_that_takes_its_time_holds_nobody_up(name: str, tmp_path: Path) -> 
         shell.typed("avsimage -c create exa", r"^mple\.prod ")
         calls = [json.loads(line) for line in (node.fake / "calls.jsonl").read_text().splitlines()]
         assert [call["argv"][:2] for call in calls] == [["-t", "osimage"]]
+
+
+@pytest.mark.slow
+def test_tags_where_the_site_says_which_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """INSTALLDIR is needed for that, which is another table: xCAT is asked once with each question, and no more."""
+    node = ManagementNode(tmp_path / "node")
+    node.image()
+    url = f"file://{tmp_path}/repo"
+    (node.installdir / "custom/avs").mkdir(parents=True)
+    (node.installdir / "custom/avs/avs.conf").write_text(f"[paths]\nstore = {url}\n")
+    subprocess.run(["svnadmin", "create", str(tmp_path / "repo")], check=True)
+    made = f"{url}/netboot/rocky9.4/x86_64/example.prod/tags/v1"
+    subprocess.run(["svn", "mkdir", "-q", "--parents", "-m", "a tag", made], check=True)
+    for name, value in {**node.environment, "AVS_CONF": "", "XDG_CACHE_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(settings, "ETC_CONF", tmp_path / "none")
+    asked, said = list[int](), list[str]()
+    for _ in range(3):
+        assert completion.respond(["bash", "3", "show", "example.prod", "-t", "v"], said.append) == 0
+        asked.append(len((node.fake / "calls.jsonl").read_text().splitlines()))
+    assert asked == [1, 2, 2]
+    assert said[0] == "words\n\0"
+    assert said[2] == "words\nv1\t\n\0"
