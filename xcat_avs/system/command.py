@@ -35,6 +35,9 @@ class Watcher(Protocol):
     def tick(self, log: Optional[Path]) -> None:
         """Programs run; called some times a second. log: where they write to, None if that is kept apart."""
 
+    def warn(self, text: str) -> None:
+        """Something is not as it should be, and no error."""
+
 
 def environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, str]:
     """The environment of every child, built from nothing."""
