@@ -19,7 +19,7 @@ from xcat_avs.errors import AvsError, Interrupted, SetupError, UsageError, neare
 from xcat_avs.escape import is_text, masked, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
-from xcat_avs.request import OPTIONS, Request, completed, current, grouped, placed
+from xcat_avs.request import OPTIONS, Request, completed, current, grouped, parted, placed
 from xcat_avs.system import interrupts, mounts, suspend
 from xcat_avs.system.progress import Progress
 
@@ -46,7 +46,8 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(add_help_option=False)(_command(typer, parsed.update))
-    words, pattern = current(completed(argv))
+    before, after = parted(argv)
+    words, pattern = current(completed(before))
     try:
         app(args=words, standalone_mode=False)
     except Exception as err:
@@ -54,6 +55,9 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
         if not hasattr(err, "format_message"):
             raise
         raise UsageError(_complaint(err)) from None
+    mode = modes.named((parsed["mode"] or parsed["image"] or after or [""])[0])
+    parsed["command"] = after if mode and mode.command else []
+    parsed["image"] = [*(parsed["image"] or []), *([] if parsed["command"] else after)]
     if parsed["image"] and not parsed["mode"]:  # the mode may be the first word
         parsed.update(mode=parsed["image"][:1], image=parsed["image"][1:])
     if pattern and not (parsed["image"] or parsed["profile"]):
@@ -95,9 +99,10 @@ def _command(typer: Any, take: Callable[..., None]) -> Callable[..., None]:
 
 def to_request(parsed: Mapping[str, Any]) -> Request:
     """The request, each value given at most once. Raises UsageError."""
-    values: dict[str, Any] = {}
     osvers, osarch = modes.classic(parsed["osvers"] or [], parsed["osarch"] or [])
-    for name, value in placed({**parsed, "osvers": osvers, "osarch": osarch}).items():
+    given = placed({**parsed, "osvers": osvers, "osarch": osarch})
+    values: dict[str, Any] = {"command": tuple(given.pop("command", ()))}
+    for name, value in given.items():
         if value is None or isinstance(value, bool):
             values[name] = value or getattr(Request, name)
             continue

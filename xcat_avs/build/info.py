@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from xcat_avs import generate
 from xcat_avs.build.building import Built
+from xcat_avs.build.failure import TEST
 from xcat_avs.build.job import BuildJob
 from xcat_avs.build.paths import BuildPaths
 from xcat_avs.definitions.osimage import OsImage
@@ -21,8 +22,8 @@ from xcat_avs.tree import packages, scan
 
 
 def step_reports(paths: BuildPaths, recipe: Recipe) -> dict[str, list[str]]:
-    """What steps have to say in the report: step -> lines."""
-    said = {step.name: paths.report(step.name) for step in recipe.steps}
+    """What steps, and the tests, have to say in the report: step -> lines."""
+    said = {name: paths.report(name) for name in [*(step.name for step in recipe.steps), TEST]}
     return {name: path.read_text(encoding="utf-8").splitlines() for name, path in said.items() if path.is_file()}
 
 

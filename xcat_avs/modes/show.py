@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +12,8 @@ from xcat_avs.errors import NotFoundError, UsageError
 from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, Report, Table, as_lines
 from xcat_avs.request import Request
+from xcat_avs.serve import booted
+from xcat_avs.serve.booted import Boot
 from xcat_avs.serve.sets import packed_as
 from xcat_avs.site import Site
 from xcat_avs.store import signatures
@@ -35,8 +37,10 @@ def run(request: Request, site: Site) -> Report:
         signed = site.signing(request).check(
             image, tag, signatures.digest(store, image, version) if tag.signature else ""
         )
+        boots = booted.of_tag(booted.read(site.settings.state, image.name), tag)
         document.update(_tag_document(tag, image, site, signed))
-        facts += _tag_facts(tag, document)
+        document["tag"]["boots"] = [boot.document() for boot in boots]
+        facts += [*_tag_facts(tag, document), *_boot_facts(boots)]
         facts += [("Signature:", signed.words(local(signed.date)))] if tag.signature else []
     else:
         revision = find_revision(request.revision, store, image)
@@ -84,6 +88,11 @@ def _tag_facts(tag: Tag, document: Mapping[str, Any]) -> Iterator[tuple[str, str
     why = parted(tag.message)[1]
     if why:
         yield "Tagged because:", why
+
+
+def _boot_facts(boots: Sequence[Boot]) -> Iterator[tuple[str, str]]:
+    for boot in boots:
+        yield "Boot:", f"{boot.words(local(boot.date))}, by {boot.user}; a node needs {boot.needed} MiB"
 
 
 def _revision_facts(revision: Revision) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from xcat_avs.system.runner import Runner
 from xcat_avs.xcat import programs
 
 PATIENCE = 60  # seconds for what check asks, where no timeout is set
-DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
+DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs", "runs", "boots")  # of the state
 # Modes whose answer is not in the directories of the state and of the logs.
 OF_THE_STORE = ("env", "steps", "list-tags", "log", "diff", "files", "cat")
 

@@ -204,6 +204,11 @@ class Group:
         ended, self._running = self._running, []
         return [int(item.process.exit_code) for item in ended]
 
+    def end(self) -> None:
+        """End what still runs: SIGTERM, a while of grace, SIGKILL."""
+        _end(self._running)
+        self._running = []
+
     def error(self, text: str) -> CommandError:
         log = self._terms.log
         return CommandError(text, tail(log), str(log)) if log else CommandError(text)

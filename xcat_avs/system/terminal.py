@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def on_terminal() -> bool:
+    """Whether both the input and the output of this process are terminals."""
+    return os.isatty(0) and os.isatty(1)
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Leave Ctrl-C to the program that has the terminal; this process waits for its end."""
