@@ -41,8 +41,7 @@ class Call:
 
 def parse(argv: Sequence[str]) -> dict[str, Any]:
     """The command line as a dictionary, nothing checked yet but its grammar. Raises UsageError."""
-    import typer
-
+    typer = _typer()
     parsed: dict[str, Any] = {}
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(add_help_option=False)(_command(typer, parsed.update))
@@ -59,6 +58,17 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
     if pattern and not (parsed["image"] or parsed["profile"]):
         parsed.update(image=[pattern], match=[])
     return parsed
+
+
+def _typer() -> Any:
+    """The library, without rich: versions of it load that at once where it is there, and take twice as long to start."""
+    hidden = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
+    try:
+        import typer
+    finally:
+        if hidden:
+            del sys.modules["rich"]
+    return typer
 
 
 def _complaint(err: Any) -> str:

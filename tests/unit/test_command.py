@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import pytest
 
 from xcat_avs.errors import CommandError, Interrupted
 from xcat_avs.system import command, provides
+from xcat_avs.system.meter import Far
 from xcat_avs.system.runner import Runner, capture
 
 TOP = Path(__file__).resolve().parents[2]
@@ -311,7 +312,7 @@ class Heard:
     def started(self, argv: Sequence[str]) -> None:
         self.all.append((argv, None))
 
-    def tick(self, log: Optional[Path]) -> None:
+    def tick(self, log: Optional[Path], far: Callable[[], Optional[Far]]) -> None:
         self.all.append((None, log))
 
 
@@ -351,7 +352,7 @@ def test_an_interruption_ends_the_whole_group(tmp_path: Path, log: Path, error: 
     """What a signal handler raises comes out of the wait; the same for a progress that breaks."""
 
     class Broken(Heard):
-        def tick(self, log: Optional[Path]) -> None:
+        def tick(self, log: Optional[Path], far: Callable[[], Optional[Far]]) -> None:
             if (tmp_path / "grandchild").exists() and (tmp_path / "grandchild").read_text():
                 raise error
 
