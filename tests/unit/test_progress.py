@@ -56,6 +56,8 @@ class Screen:
                 self.lines[self._row] = "" if token == "\x1b[2K" else self.lines[self._row][: self._column]
             elif token.endswith("A"):
                 self._row -= int(token[2:-1] or 1)
+            elif token == "\x1b[J":
+                self.lines[self._row :] = [self.lines[self._row][: self._column]]
             elif token in ("\x1b[?25h", "\x1b[?25l"):
                 self.cursor = token.endswith("h")
             elif not token.startswith("\x1b"):
@@ -251,7 +253,7 @@ def test_a_status_line_is_as_wide_as_the_terminal_is_now(terminal: tuple[int, in
             last += os.read(ours, 65536).decode("utf-8", "replace")
         assert Screen.of("\x1b[?25h" + last).cursor
         os.killpg(job.pid, signal.SIGCONT)
-        assert said(ours, "1013M read").startswith("\r\x1b[2Kchecking out")
+        assert said(ours, "1013M read").removeprefix("\x1b[J").startswith("\r\x1b[2Kchecking out")
     finally:
         job.kill()
         job.wait()

@@ -40,7 +40,7 @@ th, td { text-align: left; vertical-align: top; padding: 4px 18px 4px 0; border-
 td:last-child { white-space: normal; overflow-wrap: anywhere; min-width: 12em; }
 th { color: var(--faint); font-weight: 600; font-size: 13px; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
-td.n:last-child, th:last-child { white-space: nowrap; }
+td.n:last-child, th:last-child { white-space: nowrap; min-width: 0; }
 details { margin: 8px 0; }
 summary { cursor: pointer; color: var(--mark); }
 pre { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: 12px 14px; margin: 8px 0;

@@ -122,9 +122,7 @@ def packages(data: Data) -> str:
     found = [(str(name), of) for name, _, _, of in survey["packages"] if of]
     found.sort(key=lambda item: -item[1])
     rows = [(name, version, arch, size(of)) for name, version, arch, of in survey["packages"]]
-    all_of_them = folded(
-        f"All of {counted(len(rows), 'package')}", table(("Package", "Version", "Architecture", "Size"), rows)
-    )
+    all_of_them = folded(f"Every package ({len(rows):,})", table(("Package", "Version", "Architecture", "Size"), rows))
     if not found:
         why = survey["problem"] or "Its package database says no sizes."
         return section("Size by package", note(why), all_of_them if rows else "")

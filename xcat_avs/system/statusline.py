@@ -8,6 +8,7 @@ from xcat_avs.system.meter import Far
 
 NARROW = 60  # columns; on less than these, how far something is is one number
 BAR = 16  # columns
+ERASE_BELOW = "\x1b[J"
 
 
 class StatusLine:
@@ -17,6 +18,7 @@ class StatusLine:
         from rich.console import Console
         from rich.live import Live
 
+        self._stream = stream
         self._console = Console(file=stream, force_terminal=True, markup=False, emoji=False, highlight=False)
         # Without a thread: there is none when programs are started, and none that may be refused.
         self._live = Live(
@@ -46,7 +48,11 @@ class StatusLine:
         if not self._live.is_started:
             self._live.start()
             self._console.show_cursor(True)  # whatever stops or kills this process, the terminal has its cursor
+        # Where a terminal has become narrower, the last one may be folded: below the cursor, which waits at its start.
+        self._stream.write(ERASE_BELOW)
         self._live.update(row, refresh=True)
+        self._stream.write("\r")
+        self._stream.flush()
 
     def say(self, line: str) -> None:
         """Print a line above it, which stays."""
