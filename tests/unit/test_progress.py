@@ -229,8 +229,7 @@ def said(descriptor: int, words: str) -> str:
 def test_a_status_line_is_as_wide_as_the_terminal_is_now(terminal: tuple[int, int], tmp_path: Path) -> None:
     (tmp_path / "log").write_text("x" * 300)
     resize(terminal[0], 80)
-    env = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
-    del env["COLUMNS"]
+    env = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8", "COLUMNS": "200"}
     ours, theirs = terminal
     job = subprocess.Popen(
         [sys.executable, "-c", SHOWS, str(tmp_path / "log")], stdin=theirs, stdout=theirs, stderr=theirs, env=env

@@ -165,7 +165,7 @@ def history(revisions: Sequence[Mapping[str, Any]]) -> Any:
             line={"color": COLORS[number - 1], "width": 2}, marker={"size": 7}, hovertemplate="%{y:,.5~r}<br>%{text}<extra></extra>",
         )  # fmt: skip
     found.update_xaxes(type="category", nticks=12, showgrid=False)
-    found.update_yaxes(rangemode="tozero", nticks=4)
+    found.update_yaxes(nticks=4)
     found.update_layout(height=520, showlegend=False, template="none", margin={"l": 56, "r": 12, "t": 28, "b": 32})
     return found
 

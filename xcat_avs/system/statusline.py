@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import Optional, TextIO
 
 from xcat_avs.system.meter import Far
@@ -34,12 +36,15 @@ class StatusLine:
         def text(words: str) -> Text:
             return Text(words, no_wrap=True, overflow="ellipsis")
 
+        # As it is now, and not as COLUMNS says, which rich would go by.
+        with suppress(OSError, ValueError):  # it is no terminal, as in a test
+            self._console.width = os.get_terminal_size(self._stream.fileno()).columns or self._console.width
         row = Table.grid(padding=(0, 2, 0, 0))
         row.add_column()
         cells: list[object] = [text(activity), text(f"{seconds:.0f}s")]
         wide = self._console.width >= NARROW
         if far and far.total and wide:
-            cells.append(ProgressBar(far.total, far.done, width=BAR))
+            cells.append(ProgressBar(far.total, far.done, width=BAR, complete_style="cyan"))
         cells += [text(str(far) if wide else far.short)] if far else []
         for _ in cells[1:]:
             row.add_column(no_wrap=True)  # whole; the activity and the last output are made to fit
