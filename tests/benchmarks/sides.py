@@ -130,6 +130,15 @@ class Side:
         """Write the tree of a tag into the directory target, which is there and empty."""
         raise NotImplementedError
 
+    def pack_tree(self, label: str) -> Optional[list[Step]]:
+        """Have the tree of a tag where it is kept from one pack to the next."""
+        return None
+
+    @property
+    def packed(self) -> Path:
+        """Where that is."""
+        return self.directory / "packed"
+
     def diff(self, old: str, new: str, target: Path) -> list[Step]:
         """target: a directory that is there and empty, for who needs one."""
         raise NotImplementedError
@@ -293,6 +302,13 @@ class Avsimage(_Subversion):
 
     def checkout(self, label: str, target: Path) -> list[Step]:
         return self.worker("checkout", PROFILE, label, str(target))
+
+    def pack_tree(self, label: str) -> list[Step]:
+        return self.worker("pack_tree", PROFILE, label)
+
+    @property
+    def packed(self) -> Path:
+        return self.directory / "state/checkouts" / IMAGE / "tree"
 
     def diff(self, old: str, new: str, target: Path) -> list[Step]:
         return self.mode("diff", PROFILE, "-t", f"{old}:{new}")

@@ -15,11 +15,10 @@ from typing import Any
 # Only this file knows how the modes call the store.
 
 
-def commit(profile: str, tree: str, author: str, message: str) -> dict[str, Any]:
-    """What create does with the tree that it built."""
+def _opened(profile: str) -> tuple[Any, Any]:
+    """The installation and the osimage, in a private namespace."""
     from xcat_avs.request import Request
     from xcat_avs.site import Site
-    from xcat_avs.store.trees import commit_tree
     from xcat_avs.system import mounts
     from xcat_avs.system.progress import Progress
 
@@ -28,28 +27,41 @@ def commit(profile: str, tree: str, author: str, message: str) -> dict[str, Any]
     code = mounts.enter_private_namespace()
     if code is not None:
         sys.exit(code)
-    image = site.image(request)
+    return site, site.image(request)
+
+
+def commit(profile: str, tree: str, author: str, message: str) -> dict[str, Any]:
+    """What create does with the tree that it built."""
+    from xcat_avs.store.trees import commit_tree
+
+    site, image = _opened(profile)
     (Path(tree) / "build_info").mkdir(exist_ok=True)
     revision, new = commit_tree(site.store(), image, Path(tree), author, message, site.progress.warn)
     return {"revision": revision.number, "new": new}
 
 
 def checkout(profile: str, tag: str, target: str) -> dict[str, Any]:
-    """What pack does to get the tree of a tag, proven."""
-    from xcat_avs.request import Request
-    from xcat_avs.site import Site
+    """A tag's tree from nothing, proven."""
     from xcat_avs.store.protocol import Version
     from xcat_avs.store.trees import checkout_tree
-    from xcat_avs.system import mounts
-    from xcat_avs.system.progress import Progress
 
-    request = Request(image=profile)
-    site = Site.open(request, Progress(sys.stderr, False))
-    code = mounts.enter_private_namespace()
-    if code is not None:
-        sys.exit(code)
-    image = site.image(request)
+    site, image = _opened(profile)
     found = checkout_tree(site.store(), image, Version(tag=tag), Path(target), site.progress.warn)
+    return {"entries": len(found)}
+
+
+def pack_tree(profile: str, tag: str) -> dict[str, Any]:
+    """What pack does to get the tree of a tag, proven: from the last build, or the kept tree of another version."""
+    from functools import partial
+
+    from xcat_avs.site import lending
+    from xcat_avs.store.protocol import Version
+    from xcat_avs.store.trees import checkout_tree
+
+    site, image = _opened(profile)
+    with site.checkout(image) as target:
+        build = partial(lending.last_build, site, image, target)
+        found = checkout_tree(site.store(), image, Version(tag=tag), target, site.progress.warn, build)
     return {"entries": len(found)}
 
 
@@ -75,7 +87,7 @@ def sources(work: str) -> dict[str, Any]:
 
 
 ACTIONS: dict[str, Callable[..., dict[str, Any]]] = {
-    "commit": commit, "checkout": checkout, "manifest": manifest, "sources": sources,
+    "commit": commit, "checkout": checkout, "pack_tree": pack_tree, "manifest": manifest, "sources": sources,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ CONTENT = ("type", "size", "sha256", "link", "device", "hardlink")  # where one 
 LENT = "lent"  # beside the tree of a build: of which manifest the one was that became the kept checkout
 # Directories beside a checkout: with parts of an export, and with the contents that it lacks to be another version.
 PARTS, FETCHED = ".parts", ".fetched"
+ROOM = 2  # times the size of a checkout must be free where the one before it is removed after it
 MOST = 4  # of so many paths one may be missing, or a checkout from nothing is faster
 
 
@@ -75,17 +77,25 @@ def beside(target: Path, suffix: str) -> Iterator[Path]:
 
 
 @contextmanager
-def anew(target: Path) -> Iterator[Path]:
-    """Yield an empty directory, which takes the place of target if the block raises no error; target is gone before."""
+def anew(target: Path, wanted: Optional[Manifest] = None) -> Iterator[Path]:
+    """Yield an empty directory, which takes the place of target if the block raises no error.
+
+    Where the disk has no room for what is wanted beside it, or that is not known, target is gone before.
+    """
     new = target.with_name(f"{target.name}.new")
-    for old in (target, new, new.with_name(new.name + PARTS), target.with_name(target.name + FETCHED)):
+    for old in (new, new.with_name(new.name + PARTS), target.with_name(target.name + FETCHED)):
         mounts.remove_tree(old)
     new.mkdir(parents=True, mode=0o700)
+    size = sum(entry.size for entry in wanted.values()) if wanted else 0
+    # ext4 makes files many times slower in the minute after as many were removed.
+    if not size or shutil.disk_usage(new).free < ROOM * size:
+        mounts.remove_tree(target)
     try:
         yield new
     except AvsError:
         mounts.remove_tree(new)
         raise
+    mounts.remove_tree(target)
     os.rename(new, target)
 
 

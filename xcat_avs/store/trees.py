@@ -238,7 +238,7 @@ def checkout_tree(
     if more:  # which neither of the following would notice
         raise _different(image, version, [f"+{path}" for path in sorted(more)])
     if before is None or not _brought(store, image, version, target, (before, wanted)):
-        with kept.anew(target) as new:
+        with kept.anew(target, wanted) as new:
             store.export(image, version, new, kept.in_store(wanted))
             _prove(store, image, version, new, wanted)
     return wanted
