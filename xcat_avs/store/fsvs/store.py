@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,8 +156,7 @@ class FsvsStore(Fetching):
                 if word == "put":
                     word, more = ("cp", [str(base), ahead[path]]) if path in ahead else ("put", [sources[path]])
                 words += [word, *more, f"{url}/trunk/{quote(path)}"]
-            sent = sum(os.path.getsize(source) for source in sources.values())
-            number = self._sized(sent)._mucc(words, ["-r", str(base)], author, message)
+            number = self._sending(sources, before)._mucc(words, ["-r", str(base)], author, message)
             if ahead:
                 self._remove_incoming(url, author)
         if number > base + 1 and self._log(f"{url}/trunk@{number}", "-q", "-r", f"{base + 1}:{number - 1}"):
@@ -167,9 +166,14 @@ class FsvsStore(Fetching):
             raise AvsError(f"E160024: revision {number} holds changes of others as well")
         return number
 
-    def _sized(self, total: int) -> FsvsStore:
-        """The same for programs that have so many bytes to read."""
-        return replace(self, runner=self.runner.sized(total))
+    def _sending(self, sources: Mapping[str, str], before: Manifest) -> FsvsStore:
+        """The same for a program that has these files to read.
+
+        before: what is stored, by path; a local store reads that of them as well, to store the difference.
+        """
+        total = sum(os.path.getsize(source) for source in sources.values())
+        known = sources.keys() & before.keys() if self._local() else ()
+        return replace(self, runner=self.runner.sized(total + sum(before[path].size for path in known)))
 
     def _remove_incoming(self, url: str, author: str) -> None:
         if self._xml(["svn", "info", "--xml", f"{url}/{INCOMING}@HEAD"]) is not None:
