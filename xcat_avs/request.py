@@ -83,17 +83,19 @@ class Request:
     define: bool = _option(
         "--define", "put into the xCAT definition what its name says, where that is missing", "create"
     )
+    to: str = _option("--to URL", "the store to copy to", "copy")
     new_store: bool = _option(
-        "--new-store", "begin a new store, or take another one, where there was one before", "create"
+        "--new-store", "begin a new store, or take another one, where there was one before", "create copy"
     )
     live: bool = _option("--live", "ask the nodes, by xdsh, what they run", "status")
     fast: bool = _option("--fast", "compare names and sizes only, and no checksums", "rollback")
     deep: bool = _option("--deep", "verify the whole store as well", "verify")
+    reproduce: bool = _option("--reproduce", "pack the tag again, and compare with what is packed", "verify")
     keep: str = _option("--keep N", "keep the newest N of each kind", "prune")
     older: str = _option("--older DAYS", "remove only what is older than DAYS", "prune")
     tags: str = _option("--tags PATTERN", "remove the tags that match PATTERN as well (OSTree)", "prune")
     yes: str = _option("--yes NAMES", "the names of these tags, parted by commas", "prune")
-    dry_run: bool = _option("--dry-run", "only say what would be removed, and how much it would free", "prune")
+    dry_run: bool = _option("--dry-run", "only say what would be removed, and how much it would free", "prune copy")
     packages: bool = _option("--packages", "only the packages", "diff")
     files: bool = _option("--files", "only the files, all of them", "diff")
     match: str = _option("--match PATTERN", "only the files that match PATTERN, all of them", "diff", True)

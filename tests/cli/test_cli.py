@@ -924,6 +924,7 @@ NORMAL = [
     (re.compile(r'"seconds": [\d.e-]+'), '"seconds": SECONDS'),
     (re.compile(r'\b\d+(?= paths, all of them)|(?<="paths": )\d+(?=,\s+"proven")'), "NUMBER"),
     (re.compile(r'("on_disk": |"store": \{\s+"bytes": )\d+'), r"\1SIZE"),
+    (re.compile(r'"programs": \{[^}]*\}'), '"programs": PROGRAMS'),
     (re.compile(r'("rootimg\.[^}]*?"size": )\d+'), r"\1SIZE"),
     (re.compile(r" \d(?=s  )"), " N"),
     (re.compile(r"\b\d+K\b"), "NK"),
@@ -997,6 +998,8 @@ STORY: dict[str, list[str]] = {
         "-x",
         "example.test",
     ],
+    "copy.txt": ["copy", "example.prod", "--to", "OTHER"],
+    "copy.json": ["copy", "example.prod", "--to", "OTHER", "--json"],
     "prune.txt": ["prune", "example.prod", "--keep", "0", "--dry-run"],
     "prune.json": ["prune", "example.prod", "--older", "1", "--json"],
 }
@@ -1006,7 +1009,8 @@ STORY: dict[str, list[str]] = {
 def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Installation, dict[str, Answer]]:
     """All of STORY, told once."""
     avs = Installation.make(tmp_path_factory.mktemp("story"))
-    places = {"SOURCE": str(avs.tree()), "DIR1": str(avs.top / "one"), "DIR2": str(avs.top / "two")}
+    places = {"SOURCE": str(avs.tree()), "DIR1": str(avs.top / "one"), "DIR2": str(avs.top / "two"),
+              "OTHER": f"ostree:{avs.top}/other"}  # fmt: skip
     return avs, {name: avs("-c", *(places.get(word, word) for word in argv)) for name, argv in STORY.items()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +10,10 @@ import pytest
 from fakes.node import ManagementNode, osimage
 from harness import TOP
 
+from cli import typed
+
 # The osvers of the fake's distribution in place of those that the README shows.
-SHOWN = re.compile(r"debian12-x86_64|SL6\.3-x86_64|SL6\.3/x86_64|/install\b")
+SHOWN = re.compile(r"debian12-x86_64|SL6\.3-x86_64|SL6\.3/x86_64")
 OPENSSH = '''"""OpenSSH, as far as the runbook looks at it"""
 
 
@@ -31,20 +32,13 @@ def runbook(title: str) -> list[list[str]]:
     return [block.replace("\\\n", " ").splitlines() for block in blocks]
 
 
-def follow(node: ManagementNode, line: str, code: int = 0) -> str:
-    """Run one line as somebody types it; power is the nodes' own affair."""
-    places = {"/install": str(node.installdir), "SL6.3/x86_64": "rocky9.4/x86_64"}
-    line = SHOWN.sub(lambda found: places.get(found.group(), "rocky9.4-x86_64"), line)
-    words = shlex.split(line.replace("/var/tmp", str(node.top / "tmp")), comments=True)
-    assert words[0] in ("avsimage", "nodeset", "chdef", "rpower"), line
-    if words[0] == "rpower":
-        return ""
-    if words[0] == "avsimage":
-        assert words[1] == "-c", line
-        return node.run(*words[2:], code=code).stdout
-    done = node.program(words[0], *words[1:])
-    assert done.code == code, f"{line}: {done}"
-    return done.stdout
+def shown(line: str) -> str:
+    places = {"SL6.3/x86_64": "rocky9.4/x86_64"}
+    return SHOWN.sub(lambda found: places.get(found.group(), "rocky9.4-x86_64"), line)
+
+
+def follow(node: ManagementNode, line: str) -> str:
+    return typed.follow(node, shown(line))
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_it_asks_no_more_for_many_than_for_one(node: ManagementNode) -> None:
         said = node.run(*words, "-V").stderr
         asked.append(re.findall(r"^\+ (?:\S*/)?(lsdef|svn|du)\b", said, re.MULTILINE))
         assert len(node.calls()) == 3
-    assert sorted(asked[0]) == sorted(asked[1]) == ["du", "lsdef", "lsdef", "lsdef", "svn", "svn"]
+    assert sorted(asked[0]) == sorted(asked[1]) == ["du", "lsdef", "lsdef", "lsdef", "svn", "svn", "svn"]
 
 
 def test_who_builds(node: ManagementNode) -> None:

@@ -47,7 +47,7 @@ def test_installed_from_source_it_has_all_its_files(tmp_path: Path, definitions:
     installed = run(venv / "bin/pip", "install", *flags, source, PIP_DISABLE_PIP_VERSION_CHECK="1")
     assert installed.returncode == 0, installed.stderr
     shutil.rmtree(source)
-    for name in ("man1/avsimage.1", "man5/avs.conf.5", "man7/avs-procedures.7"):
+    for name in ("man1/avsimage.1", "man5/avs.conf.5", "man7/avs-procedures.7", "man7/avs-runbook.7"):
         assert (venv / "share/man" / name).is_file()
     assert (venv / "share/xcat/avs/avs.conf").is_file()
     steps = run(venv / "bin/avsimage", "-c", "steps", "example.prod", "-V", **definitions)

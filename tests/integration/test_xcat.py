@@ -725,6 +725,10 @@ def test_packimage_gets_a_tree_that_is_thrown_away(node: ManagementNode, tmp_pat
         "avs.json", "initrd-stateless.gz", "initrd-statelite.gz", "kernel", "rootimg.cpio.gz",
     ]  # fmt: skip
     assert {path.stat().st_mode & 0o777 for path in node.served().iterdir()} == {0o644}
+    said = node.run("verify", "example.prod", "-t", "v1", "--reproduce").stdout
+    assert "as packimage never makes the same twice" in said
+    assert "rootimg.cpio.gz: opt/xcat/xcatinfo: sha256, mtime (by packimage: the name of the image)" in said
+    assert "[FAIL]" not in said
     url = f"file://{node.repository}/netboot/rocky9.4/x86_64/example.prod/tags/v1/rootimg/etc"
     assert "synced" not in subprocess.run(["svn", "ls", url], capture_output=True, text=True, check=True).stdout
 

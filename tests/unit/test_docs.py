@@ -24,7 +24,7 @@ from xcat_avs.serve.sets import PackedSet
 from xcat_avs.settings import FIELDS, Settings, load_site_settings, overlay_settings, sections
 
 TOP = Path(__file__).resolve().parents[2]
-PAGES = ("man1/avsimage.1", "man5/avs.conf.5", "man7/avs-procedures.7", "man5/avs-manifest.5")
+PAGES = ("man1/avsimage.1", "man5/avs.conf.5", "man7/avs-procedures.7", "man5/avs-manifest.5", "man7/avs-runbook.7")
 SHIPPED = sorted(path for path in (TOP / "xcat_avs/procedures").glob("*/*") if path.is_file())
 ADDONS = sorted(path for path in (TOP / "xcat_avs/addons").glob("*/*") if path.is_file())
 ESCAPES = {r"\-": "-", r"\e": "\\", r"\(aq": "'", r"\(ti": "~", r"\&": "", r"\(bu": "*"}

@@ -322,11 +322,15 @@ def test_what_the_run_is_called_is_shown_where_it_takes_a_while(clock: list[floa
     clock[0] += 0.6
     progress.tick(None)
     assert shown(stream) == ["step  0s", "create  1s"]
+    progress.begin("one")
+    clock[0] += 5
+    progress.begin("two")
+    progress.end()
     progress.close()
-    assert shown(stream) == ["step  0s"]
+    assert shown(stream) == ["step  0s", "one  5s", "two  0s"], "what begins ends what was before"
     clock[0] += 100
     progress.tick(None)
-    assert shown(stream) == ["step  0s"], "all is said"
+    assert len(shown(stream)) == 3, "all is said"
 
 
 def test_rich_is_imported_where_something_long_runs_on_a_terminal() -> None:

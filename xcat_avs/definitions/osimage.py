@@ -163,6 +163,13 @@ class Tag:
     real: str = ""  # the user, uid and host that the system knows
     # What is signed, with the signature; "" for none. Not in repr(), by which tags without a manifest are known.
     signature: str = field(default="", repr=False)
+    # Of a copy from another store: the number that its revision was made with, where that is another; else 0.
+    original: int = field(default=0, repr=False)
+
+    @property
+    def first(self) -> int:
+        """The number that its revision was made with, in whichever store."""
+        return self.original or self.source
 
 
 def check_tag_name(name: str) -> str:

@@ -34,6 +34,7 @@ MODES = {
     "diff": "show what changed between two tags or revisions",
     "verify": "compare a tag, and what is published of it, with its manifest",
     "prune": "remove packed sets, the build, its logs, the checkout and revisions that nothing uses",
+    "copy": "copy all revisions and tags of an image into another store, each proven by its manifest",
     "steps": "list the procedures and add-ons that a create would run",
     "env": "print the image's settings as `export NAME=value` lines",
     "files": "list the paths of a tag or revision: type, mode, owner, size",

@@ -24,11 +24,10 @@ def run(request: Request, site: Site) -> Report:
         signers.append(signed.short() if tag.signature else "")
         documents.append({**described(tag), "signature": asdict(signed), "packed": served})
         message = documents[-1]["message"]
-        rows.append(
-            (tag.name, str(tag.source), local(tag.date), tag.author, ", ".join(served) or "-", signers[-1], message)
-        )
-    headers = ("TAG", "REVISION", "DATE", "AUTHOR", "SERVED AS", "SIGNED BY", "MESSAGE")
-    block: object = Table(headers, rows, [LEFT, RIGHT, *[LEFT] * 5], sparse=True) if rows else "(no tags found)"
+        numbers = (str(tag.source), str(tag.original or "-"))
+        rows.append((tag.name, *numbers, local(tag.date), tag.author, ", ".join(served) or "-", signers[-1], message))
+    headers = ("TAG", "REVISION", "WAS", "DATE", "AUTHOR", "SERVED AS", "SIGNED BY", "MESSAGE")
+    block: object = Table(headers, rows, [LEFT, RIGHT, RIGHT, *[LEFT] * 5], sparse=True) if rows else "(no tags found)"
     return Report([block], {"osimage": image.name, "tags": documents})
 
 

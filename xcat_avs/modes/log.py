@@ -18,6 +18,7 @@ def run(request: Request, site: Site) -> Report:
     rows = [
         (
             str(item["number"]),
+            str(item["original"] or "-"),
             local(item["date"]),
             item["author"],
             _or_dash(item["packages"]),
@@ -27,8 +28,8 @@ def run(request: Request, site: Site) -> Report:
         )
         for item in documents
     ]
-    headers = ("REVISION", "DATE", "AUTHOR", "PACKAGES", "SIZE", "TAGS", "MESSAGE")
-    align = [RIGHT, LEFT, LEFT, RIGHT, RIGHT, LEFT, LEFT]
+    headers = ("REVISION", "WAS", "DATE", "AUTHOR", "PACKAGES", "SIZE", "TAGS", "MESSAGE")
+    align = [RIGHT, RIGHT, LEFT, LEFT, RIGHT, RIGHT, LEFT, LEFT]
     block: object = Table(headers, rows, align, sparse=True) if rows else "(no revisions found)"
     return Report([block], {"osimage": image.name, "revisions": documents})
 

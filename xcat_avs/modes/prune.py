@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -61,7 +62,10 @@ class Limits:
 def run(request: Request, site: Site) -> Report:
     image, limits = site.own_image(request), _limits(request)
     store = site.store()
-    with site.lock(image, "build"), site.lock(image, "pack"), site.checkout(image) as checkout:
+    with ExitStack() as stack:
+        for activity in ("build", "pack", "copy"):
+            stack.enter_context(site.lock(image, activity))
+        checkout = stack.enter_context(site.checkout(image))
         tags, revisions = _tags(request, site, image, store), list(_revisions(store, image))
         kinds = [list(_sets(site, image)), *([item] for item in _directories(site, image, checkout))]
         chosen = [item for kind in kinds for item in limits.chosen(kind)] if limits else []

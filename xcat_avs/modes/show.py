@@ -145,7 +145,8 @@ def _tag_facts(tag: Tag, document: Mapping[str, Any]) -> Iterator[tuple[str, str
 
 
 def _revision_facts(revision: Revision) -> Iterator[tuple[str, str]]:
-    yield "Revision:", str(revision.number)
+    was = f", which was {revision.original} in the store that it was made in" if revision.original else ""
+    yield "Revision:", f"{revision.number}{was}"
     yield "Date:", local(revision.date)
     yield "Author:", revision.author
     yield "Message:", parted(revision.message)[1] or revision.message

@@ -11,6 +11,8 @@ from xcat_avs.clock import local, utc_now
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, NotFoundError
 from xcat_avs.modes import Mode
+from xcat_avs.pack.packing import Tagged
+from xcat_avs.pack.reproducing import reproduce
 from xcat_avs.report import Report, as_lines
 from xcat_avs.request import Request
 from xcat_avs.serve import judging, sets
@@ -38,6 +40,8 @@ def run(request: Request, site: Site) -> Report:
         *_signature(version, request, site, store, image),
         *_published(site, store, image),
     ]
+    if request.reproduce:
+        findings += _reproduced(version, request, site, store, image)
     if request.deep:
         findings.append(_store(site, store))
     failed = any(finding.result == FAIL for finding in findings)
@@ -131,6 +135,12 @@ def _set(record: Optional[PackedSet], other: Target, site: Site, store: Store, i
         text = f"{len(wrong)} of its files are not as they were packed; pack it again with --force"
         return Finding(FAIL, f"{what}: {text}", wrong)
     return Finding(OK, f"{what}: {len(record.files)} files are as they were packed")
+
+
+def _reproduced(version: Version, request: Request, site: Site, store: Store, image: OsImage) -> Iterable[Finding]:
+    if not version.tag:
+        return [Finding(WARN, f"{image.name} has no tag, so nothing is packed of it that could be packed again")]
+    return reproduce(request, site, Tagged(store, image, find_tag(version.tag, store, image)))
 
 
 def _manifest(store: Store, image: OsImage, tag: str) -> Optional[Manifest]:

@@ -127,6 +127,18 @@ def present(root: Path, wanted: Mapping[str, Xattrs]) -> dict[str, Xattrs]:
     return {path: xattrs for path, xattrs in wanted.items() if os.path.lexists(root / path)}
 
 
+def order(root: Path, wanted: Mapping[str, Xattrs]) -> None:
+    """Have the attributes of each path in one order: archives have them in that of the file system, which goes by history."""
+    with Descent(str(root)) as tree:
+        for path, xattrs in wanted.items():
+            if len(xattrs) > 1:
+                name = tree.name("" if path == "." else path)
+                for attribute, _ in xattrs:
+                    os.removexattr(name, attribute, follow_symlinks=False)
+                for attribute, value in xattrs:
+                    os.setxattr(name, attribute, value, follow_symlinks=False)
+
+
 def _has(root: Path, program: str) -> bool:
     return any(inside(root, f"{top}/{program}", True).exists() for top in ("usr/bin", "usr/sbin", "bin", "sbin"))
 

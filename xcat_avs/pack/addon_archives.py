@@ -19,6 +19,7 @@ from xcat_avs.tree.manifest import CAPABILITY, SELINUX
 
 DIRECTORY = "addons"  # of a version, and of a published set
 SUFFIX = ".cpio.gz"
+FORM = Form("cpio", "gzip")
 SUMS = "SHA256SUMS"  # as sha256sum -c reads it
 # In the archive, what the node has to be told; gone from it when the add-on is there.
 LISTS = ".avs-addon"
@@ -56,11 +57,10 @@ def write(tree: Path, base: Path, new: Path, facts: Mapping[str, str], runner: R
             os.utime(root / LISTS / item, (0, 0))
         os.utime(root / LISTS, (0, 0))
         os.utime(root, ns=(status.st_atime_ns, status.st_mtime_ns))
-        form = Form("cpio", "gzip")
         wanted = scan.scan_with_top(str(root))
-        archive.refuse_large(form, wanted.values())
-        archive.write(root, target, form, runner, onto=True)
-        proof.prove(target, form, wanted, runner)
+        archive.refuse_large(FORM, wanted.values())
+        archive.write(root, target, FORM, runner, onto=True)
+        proof.prove(target, FORM, wanted, runner)
         sums.append(f"{scan.digest(str(target))}  {target.name}\n")
     (new / DIRECTORY / SUMS).write_text("".join(sums), encoding="ascii")
     return names

@@ -20,6 +20,9 @@ from xcat_avs.tree.manifest import Entry
 MKFS_TIME = "1000000000"  # seconds; any time does that is always the same
 CPIO_LIMIT = 2**32 - 1  # bytes of a file in the newc form
 SUFFIXES = {"gzip": "gz", "zstd": "zst", "xz": "xz"}
+# ACLs are extended attributes as well; with --acls they stand there once more, by the names that this machine has for users.
+# In the later forms of sparse files stands the number of tar's process.
+SPARSE = ("--sparse", "--sparse-version=0.0", "--hole-detection=raw")
 # All archives xCAT's initrd could pick, in its order; a published set holds just one.
 MARK = "rootimg."
 
@@ -46,16 +49,20 @@ class Form:
         return f"{MARK}{self.method}.{SUFFIXES[self.compress]}"
 
     def compressor(self) -> list[str]:
-        """The fastest program for the compression that is installed; its output does not change from run to run."""
+        """The fastest program for the compression that is installed; its output does not change from run to run.
+
+        With a single thread xz and zstd may make other bytes than with more of them, whose number makes no difference.
+        """
+        threads = str(max(2, os.cpu_count() or 1))
         if self.compress == "gzip":
             for argv in (["igzip", "-3", "-n", "-c"], ["pigz", "-n", "-c"]):
                 if command.find(argv[0]):
                     return argv
             return ["gzip", "-n", "-c"]
         # Of the checks of xz a kernel that unpacks its initramfs knows only this one.
-        return {"zstd": ["zstd", "-q", "-3", "-T0", "-c"], "xz": ["xz", "-6", "-T0", "--check=crc32", "-c"]}[
-            self.compress
-        ]
+        return {
+            "zstd": ["zstd", "-q", "-3", f"-T{threads}", "-c"], "xz": ["xz", "-6", f"-T{threads}", "--check=crc32", "-c"],
+        }[self.compress]  # fmt: skip
 
     def decompressor(self) -> list[str]:
         return [self.compressor()[0], "-d", "-c"]
@@ -65,6 +72,16 @@ class Form:
         if self.method == "squashfs":
             return ("mksquashfs", "unsquashfs")
         return (self.method, self.compressor()[0])
+
+    def versions(self, runner: Runner) -> dict[str, str]:
+        """The programs that write this form -> what they say of their version: others make other bytes of the same."""
+        names = self.programs()[:1] if self.method == "squashfs" else self.programs()
+        found = {}
+        for name in names:
+            said = runner.capture([name, "-version" if name == "mksquashfs" else "--version"], check=False)
+            lines = [line.strip() for line in f"{said.text}\n{said.stderr}".split("\n") if line.strip()]
+            found[name] = lines[0] if lines else ""
+        return found
 
 
 def refuse_large(form: Form, entries: Iterable[Entry]) -> None:
@@ -113,7 +130,7 @@ def write(root: Path, archive: Path, form: Form, runner: Runner, onto: bool = Fa
             packer = ["cpio", "--quiet", "-o", "-H", "newc", "--null", "--reproducible"]
         else:
             packer = ["tar", "--create", "--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
-                      "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--hole-detection=raw", "--no-recursion",
+                      "--numeric-owner", "--xattrs", "--xattrs-include=*", *SPARSE, "--no-recursion",
                       "--null", "--verbatim-files-from", f"--files-from={names}"]  # fmt: skip
         stdin = names if form.method == "cpio" else None
         runner.sized(total, program=packer[0]).pipe([packer, form.compressor()], stdin=stdin, stdout=archive, cwd=root)

@@ -83,21 +83,23 @@ class Packing:
         record = sets.read_record(rootimgdir)
         if record is None or not rootimgdir.is_symlink():
             return None
-        wanted = (job.target.image.name, tagged.image.name, tagged.tag.name, tagged.tag.source, job.inputs)
-        if (record.osimage, record.source, record.tag, record.revision, record.inputs) != wanted:
+        wanted = (job.target.image.name, tagged.image.name, tagged.tag.name, job.inputs)
+        if (record.osimage, record.source, record.tag, record.inputs) != wanted:
+            return None
+        if record.revision not in (tagged.tag.source, tagged.tag.first):
             return None
         if record.version not in ("", tagged.version):  # records of old do not say what the tag was
             return None
         return None if contents.changes(rootimgdir, record.files, sums=True) else record
 
     def facts(self) -> dict[str, str]:
-        """What the image says of itself; the date is the tag's, so that packing again gives the same bytes."""
+        """What the image says of itself; date and revision are the tag's, in whichever store: packing again gives the same bytes."""
         tag = self.tagged.tag
         return {
             "AVS_OSIMAGE": self.job.target.image.name,
             "AVS_SOURCE": self.tagged.image.name,
             "AVS_TAG": tag.name,
-            "AVS_REVISION": str(tag.source),
+            "AVS_REVISION": str(tag.first),
             "AVS_DATE": tag.date.split(".")[0].rstrip("Z") + "Z",
         }
 
@@ -133,8 +135,15 @@ class Packing:
         return PackedSet(
             osimage=job.target.image.name, source=tagged.image.name, tag=tagged.tag.name, revision=tagged.tag.source,
             date=utc_now(), user=job.user, archive=archived.name, inputs=inputs, files=sets.describe_files(new),
-            version=tagged.version, by_design=archived.by_design,
+            version=tagged.version, by_design=archived.by_design, programs=self._programs(archived, new),
         )  # fmt: skip
+
+    def _programs(self, archived: Archived, new: Path) -> dict[str, str]:
+        """The versions of what has written the archives, but for packimage."""
+        forms = [Form.of(archived.name)] if self.job.packer == "own" else []
+        if (new / addon_archives.DIRECTORY).is_dir():
+            forms.append(addon_archives.FORM)
+        return {name: text for form in forms for name, text in form.versions(self.job.runner).items()}
 
     @contextmanager
     def _changeable(self, stored: Manifest) -> Iterator[Path]:
@@ -173,6 +182,8 @@ class Packing:
         form = self._form(wanted, bool(lost))
         with _kept_times(tree, stored):
             added = self._xattrs_at_boot(root, rich) if form.method == "cpio" else []
+        if form.method != "cpio":
+            additions.order(root, additions.present(root, rich))
         wanted, _ = proof.look_again(wanted, root, added)
         archive.write(root, new / form.filename, form, self.job.runner, total=manifest.size(wanted))
         self.job.progress.begin(f"proving {form.filename}", "step 3 of 3")

@@ -46,6 +46,7 @@ class PackedSet:
     files: dict[str, dict[str, object]] = field(default_factory=dict)  # name -> size, sha256
     version: str = ""  # a hash of what the tag was; "" in records that are older than this field
     by_design: dict[str, str] = field(default_factory=dict)  # path that packimage changed by design -> why
+    programs: dict[str, str] = field(default_factory=dict)  # program of our own packer -> its version
 
 
 def read_record(directory: Path) -> Optional[PackedSet]:

@@ -181,8 +181,8 @@ class Site:
 
     @contextmanager
     def lock(self, image: OsImage, activity: str) -> Iterator[None]:
-        """One `build` or `pack` of an osimage at a time."""
-        past = {"build": "built", "pack": "packed"}[activity]
+        """One `build`, `pack` or `copy` of an osimage at a time."""
+        past = {"build": "built", "pack": "packed", "copy": "copied"}[activity]
         self.private(self.settings.state)
         path = self.settings.state / "locks" / f"{image.name}.{activity}"
         with locks.locked(path, f"{image.name} is being {past} by", self._holder()) as tell, self.progress.told(tell):

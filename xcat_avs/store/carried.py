@@ -56,13 +56,13 @@ def contents(found: Mapping[str, Entry], aside: Iterable[str]) -> dict[str, Entr
     return {entry.sha256: entry for entry in files if not entry.hardlink or entry.hardlink in aside}
 
 
-def held(found: Mapping[str, Entry], own: Mapping[str, Entry]) -> Manifest:
-    """The part of a tree that the store itself holds. own: the manifest and the carried contents."""
+def held(found: Mapping[str, Entry], added: Mapping[str, Entry]) -> Manifest:
+    """The part of a tree that the store itself holds. added: the manifest and the carried contents."""
     aside = carried(found)
-    return {**{path: entry for path, entry in found.items() if path not in aside}, **own}
+    return {**{path: entry for path, entry in found.items() if path not in aside}, **added}
 
 
-def _own(tree: Path) -> Manifest:
+def own(tree: Path) -> Manifest:
     """Entries of the files that a commit adds to the tree."""
     found = scan.scan(str(tree / INFO), skip={name for name in os.listdir(tree / INFO) if f"{INFO}/{name}" not in OWN})
     return {f"{INFO}/{path}": entry._replace(path=f"{INFO}/{path}") for path, entry in found.items()}
@@ -88,4 +88,4 @@ def add(tree: Path, present: Manifest, aside: Iterable[str]) -> Manifest:
     with open(tree / MANIFEST, "x", encoding="ascii") as stream:
         stream.writelines(manifest.lines(present))
     restore.restore_times(str(tree), {INFO: present[INFO]})  # so that the tree is what its manifest says
-    return _own(tree)
+    return own(tree)

@@ -18,13 +18,22 @@ PROVENANCE = "build_info/provenance.json"
 
 @dataclass(frozen=True)
 class Revision:
-    """A revision of an image's trunk. date: UTC, ISO 8601. real: who asked, as the system knows them."""
+    """A revision of an image's trunk. date: UTC, ISO 8601. real: who asked, as the system knows them.
+
+    original: of one that was copied from another store the number that it was made with, where that is another; else 0.
+    """
 
     number: int
     date: str
     author: str
     message: str
     real: str = ""
+    original: int = 0
+
+    @property
+    def first(self) -> int:
+        """The number that it was made with, in whichever store."""
+        return self.original or self.number
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,8 @@ class Content:
 
     before: the entries of the revision that it follows; None for the first revision.
     aside: paths that are in the tree and not in entries; the store must skip them.
+    copied: the revision of another store that this is a copy of. Its date and real user are kept, and its number where
+    the store can choose numbers; else the number that it was made with is kept beside it.
     """
 
     tree: Path
@@ -68,6 +79,7 @@ class Content:
     before: Optional[Manifest] = None
     base: Optional[Revision] = None
     aside: Sequence[str] = ()
+    copied: Optional[Revision] = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,8 @@ class NewTag:
     """A tag that is to be made. source: the revision of trunk. real: who makes it, as the system knows them.
 
     signature: goes into the store with the tag, in the same step, and is never changed; "" for none.
+    date, original: of a copy from another store, when the tag was made (UTC, ISO 8601), and of which number its revision
+    was there; "" and 0 otherwise.
     """
 
     name: str
@@ -83,6 +97,8 @@ class NewTag:
     message: str
     real: str
     signature: str = ""
+    date: str = ""
+    original: int = 0
 
 
 class Store(Protocol):

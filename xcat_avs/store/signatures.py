@@ -157,8 +157,9 @@ class Signing:
         if block is None or "date" not in said:
             return Signed(TAMPERED, why="what is stored as its signature is none")
         kind = GPG if block[1] == "PGP" else SSH
+        # What was signed is the revision by the number that it was made with.
         wrong = _wrong(
-            said, _facts(image, tag.name, tag.source, manifest or said.get("manifest", "").rpartition(":")[2])
+            said, _facts(image, tag.name, tag.first, manifest or said.get("manifest", "").rpartition(":")[2])
         )
         if wrong:
             return Signed(TAMPERED, date=said["date"], why=wrong)

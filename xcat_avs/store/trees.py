@@ -85,18 +85,20 @@ def commit_tree(
     before: Optional[Manifest] = None
     if head:
         if stored is None:
-            stored = before = _stored_tree(store, image, head, tree.parent)
+            stored = before = stored_tree(store, image, head, tree.parent)
         else:
-            before = {
-                **held(stored, earlier(contents(stored, carried(stored)))),
-                **_wrongly_held(store, image, head, stored),
-            }
+            before = held_by(store, image, head, stored)
         restore.restore_times(str(tree), stored, present)
         present = _same_times(present, stored)
     aside = carried(present)
     entries = held(present, add(tree, present, aside))
     content = Content(tree, entries, before, head, aside=sorted(aside))
     return store.commit(image, content, author, message), True
+
+
+def held_by(store: Store, image: OsImage, head: Revision, stored: Manifest) -> Manifest:
+    """What the store holds of a revision with this manifest."""
+    return {**held(stored, earlier(contents(stored, carried(stored)))), **_wrongly_held(store, image, head, stored)}
 
 
 def _wrongly_held(store: Store, image: OsImage, head: Revision, stored: Mapping[str, Entry]) -> Manifest:
@@ -191,7 +193,7 @@ def _same_initrds(
     return found
 
 
-def _stored_tree(store: Store, image: OsImage, revision: Revision, beside: Path) -> Manifest:
+def stored_tree(store: Store, image: OsImage, revision: Revision, beside: Path) -> Manifest:
     """The manifest of a revision that has none stored, made by checking it out."""
     with own_directory(beside, BEFORE) as directory:
         try:

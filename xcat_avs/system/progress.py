@@ -71,6 +71,7 @@ class Progress:
 
     def begin(self, activity: str, place: str = "") -> None:
         """Set the activity that is shown, and printed with -V. place: among others, `step 3 of 7`."""
+        self._over()
         text = f"{activity} ({place})" if place else activity
         for tell in self._told:
             tell(text)
@@ -82,11 +83,14 @@ class Progress:
             self.say(text)
 
     def end(self) -> None:
-        """The activity is over; how long it took stays on the terminal."""
-        if self._line and self._activity != self._whole:
-            self._line.say(f"{printable(self._activity)}  {time.monotonic() - self._started:.0f}s")
+        self._over()
         self._activity, self._started = self._whole, time.monotonic()
         self._clear()
+
+    def _over(self) -> None:
+        """An activity is over; how long it took stays on the terminal."""
+        if self._line and self._activity != self._whole:
+            self._line.say(f"{printable(self._activity)}  {time.monotonic() - self._started:.0f}s")
 
     def close(self) -> None:
         """All is done: take the status line back, and show none any more."""

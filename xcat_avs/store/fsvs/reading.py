@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 from xml.etree import ElementTree
@@ -21,6 +21,9 @@ DIRECTORY, _, NAME = PROVENANCE.rpartition("/")
 LISTED = ("", "/trunk", "/tags", f"/trunk/{DIRECTORY}")  # what summaries lists of an image
 # Revision properties: who made it, as the system knows them; and of a tag, what is signed, with the signature.
 REAL, SIGNATURE = "avs:real", "avs:signature"
+# Of what was copied from another store: who made it, when, and with which number. svn:date stays the date of the copy, for
+# it can be changed where a hook allows that only, and Subversion finds revisions by dates that never go back.
+AUTHOR, DATE, ORIGINAL = "avs:author", "avs:date", "avs:original"
 USER = re.compile(r"([^\s;]+); ")  # how messages begin
 
 
@@ -64,7 +67,7 @@ class Reading(Subversion):
         listing = self._xml(["svn", "ls", "--xml", trunk])
         if listing is None or listing.find(".//entry") is None:
             return None
-        entries = self._log(trunk, "-l", "1")
+        entries = self._log(trunk, "-l", "1", "--with-all-revprops")
         return _revision(entries[0]) if entries else None
 
     def tags(self, image: OsImage) -> list[Tag]:
@@ -82,7 +85,7 @@ class Reading(Subversion):
                     source = int(path.get("copyfrom-rev") or made.number)
                     found[name] = Tag(
                         name, made.number, source, made.date, author=made.author, message=made.message, real=made.real,
-                        signature=entry.findtext(f"revprops/property[@name='{SIGNATURE}']", ""),
+                        signature=_property(entry, SIGNATURE) or "", original=made.original,
                     )  # fmt: skip
         return sorted(found.values(), key=lambda tag: tag.revision)
 
@@ -108,7 +111,14 @@ class Reading(Subversion):
             counts = self._counts([image for image in part if _names(listed[image.name][-1]) & {NAME}])
             for name, (top, trunk, tags, _) in listed.items():
                 found[name] = answers.summarized(top if trunk else [], tags, counts.get(name, {}))
-        return found
+        return self._dated(found)
+
+    def _dated(self, found: Mapping[str, Summary]) -> dict[str, Summary]:
+        """The same with the dates of what was copied from another store."""
+        numbers = ",".join({str(summary.revision) for summary in found.values() if summary.revision})
+        entries = self._log(f"{self._base()}@HEAD", "-c", numbers, "--with-revprop", DATE) if numbers else []
+        dates = {int(entry.get("revision", "0")): _property(entry, DATE) for entry in entries}
+        return {name: replace(item, date=dates.get(item.revision) or item.date) for name, item in found.items()}
 
     def _counts(self, images: Sequence[OsImage]) -> dict[str, dict[str, Any]]:
         """Name of an image -> the provenance of its newest revision; nothing where one of them is damaged."""
@@ -173,10 +183,17 @@ def _names(listing: Sequence[ElementTree.Element]) -> set[str]:
 
 
 def _revision(entry: ElementTree.Element) -> Revision:
-    text = entry.findtext
-    real = entry.findtext(f"revprops/property[@name='{REAL}']", "")
-    message = text("msg", "")
+    message, date = entry.findtext("msg", ""), entry.findtext("date", "")
     # Many people may share one account of a server; the message names the person.
     user = USER.match(message)
-    author = user.group(1) if user else text("author", "")
-    return Revision(int(entry.get("revision", "0")), text("date", ""), author, message, real=real)
+    author, kept = user.group(1) if user else entry.findtext("author", ""), _property(entry, AUTHOR)
+    number, original = entry.get("revision", "0"), _property(entry, ORIGINAL) or ""
+    return Revision(
+        int(number), _property(entry, DATE) or date, author if kept is None else kept, message,
+        real=_property(entry, REAL) or "", original=int(original) if original.isdecimal() and original != number else 0,
+    )  # fmt: skip
+
+
+def _property(entry: ElementTree.Element, name: str) -> Optional[str]:
+    """A property of a revision; None where it has none of that name."""
+    return entry.findtext(f"revprops/property[@name='{name}']")

@@ -16,7 +16,7 @@ from xcat_avs.errors import AvsError, CommandError, DamageError, NotFoundError
 from xcat_avs.store.fsvs import refusals
 from xcat_avs.store.fsvs.changes import actions, uploads
 from xcat_avs.store.fsvs.fetching import Fetching, failed, fit
-from xcat_avs.store.fsvs.reading import REAL, SIGNATURE
+from xcat_avs.store.fsvs.reading import AUTHOR, DATE, ORIGINAL, REAL, SIGNATURE
 from xcat_avs.store.fsvs.subversion import CORRUPT, EXISTS, NO_PATH, OUT_OF_DATE, open_files, quote
 from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, NewTag, Revision, Version
 from xcat_avs.system import command, mounts
@@ -70,7 +70,9 @@ class FsvsStore(Fetching):
 
     def commit(self, image: OsImage, content: Content, author: str, message: str) -> Revision:
         # What FSVS sends by http, Subversion's library refuses ("Closing editor with directories or files open").
-        whole = content.before is None and not self.repository.startswith("http")
+        # Of a revision FSVS says author and message alone, which are not all that is said of a copied one.
+        http = self.repository.startswith("http")
+        whole = content.before is None and content.copied is None and not http
         commit = self._commit_whole if whole else self._commit_changes
         try:
             with self._transaction(len(content.entries)):
@@ -156,7 +158,8 @@ class FsvsStore(Fetching):
                 if word == "put":
                     word, more = ("cp", [str(base), ahead[path]]) if path in ahead else ("put", [sources[path]])
                 words += [word, *more, f"{url}/trunk/{quote(path)}"]
-            number = self._sending(sources, before)._mucc(words, ["-r", str(base)], author, message)
+            options = ["-r", str(base), *_copied(content.copied)]
+            number = self._sent(sources, before)._mucc(words, options, author, message)
             if ahead:
                 self._remove_incoming(url, author)
         if number > base + 1 and self._log(f"{url}/trunk@{number}", "-q", "-r", f"{base + 1}:{number - 1}"):
@@ -166,7 +169,7 @@ class FsvsStore(Fetching):
             raise AvsError(f"E160024: revision {number} holds changes of others as well")
         return number
 
-    def _sending(self, sources: Mapping[str, str], before: Manifest) -> FsvsStore:
+    def _sent(self, sources: Mapping[str, str], before: Manifest) -> FsvsStore:
         """The same for a program that has these files to read.
 
         before: what is stored, by path; a local store reads that of them as well, to store the difference.
@@ -221,8 +224,9 @@ class FsvsStore(Fetching):
 
     def tag(self, image: OsImage, new: NewTag) -> None:
         target = self.url(image, Version(tag=new.name))
-        properties = {REAL: new.real, **({SIGNATURE: new.signature} if new.signature else {})}
-        options = [word for name, value in properties.items() for word in ("--with-revprop", f"{name}={value}")]
+        said = {REAL: new.real, SIGNATURE: new.signature, DATE: new.date}
+        said.update({AUTHOR: new.author, ORIGINAL: str(new.original or "")} if new.date else {})
+        options = _properties(said)
         # svnmucc fails where the tag exists; `svn cp` would copy trunk into it.
         try:
             words = ["cp", str(new.source), self.url(image, Version()), target]
@@ -252,6 +256,24 @@ class FsvsStore(Fetching):
             what = f"{damaged}svnadmin verify {path} {command.describe(said.code)}"
             raise (DamageError if damaged else AvsError)(what, lines[-command.TAIL_LINES :])
         return f"svnadmin verify {path}"
+
+
+def _properties(values: Mapping[str, str]) -> list[str]:
+    """Options that give a new revision properties; those without a value are left out, but for an author, as there may be none."""
+    return [
+        word
+        for name, value in values.items()
+        if value or name == AUTHOR
+        for word in ("--with-revprop", f"{name}={value}")
+    ]
+
+
+def _copied(revision: Optional[Revision]) -> list[str]:
+    """What is said of the copy of a revision of another store; nothing of any other."""
+    if revision is None:
+        return []
+    facts = {AUTHOR: revision.author, DATE: revision.date, REAL: revision.real, ORIGINAL: str(revision.first)}
+    return _properties(facts)
 
 
 def _settings(directory: Path) -> None:

@@ -199,7 +199,7 @@ class Subversion:
 
     def _as(self, author: str) -> list[str]:
         """Options that name the author to a file:// repository; a server takes the author from its login."""
-        return ["--username", author] if self._local() else []
+        return ["--username", author] if author and self._local() else []
 
     def _create(self, path: Path) -> None:
         """Make the repository under another name and rename it, so that nobody sees half of one."""

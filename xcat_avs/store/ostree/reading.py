@@ -24,6 +24,9 @@ from xcat_avs.tree.manifest import Entry
 # What a commit says of itself, beside the message.
 AUTHOR, REAL, DATE, REVISION, TAG = "avs.author", "avs.real", "avs.date", "avs.revision", "avs.tag"
 SIGNATURE = "avs.signature"  # of a tag: what is signed, with the signature
+ORIGINAL = (
+    "avs.original"  # of what was copied from another store: the number that it was made with, where that is another
+)
 IMAGE, MESSAGE, MADE_BY, MANIFEST_SUM = "avs.image", "avs.message", "avs.provenance", "avs.manifest"
 TRUNK = "trunk"
 PLAIN = re.compile(r"_(?=-)|[^A-Za-z0-9._-]")  # what a name of OSTree cannot have, and what stands for that
@@ -184,8 +187,10 @@ class Reading:
                 (target / entry.sha256).write_bytes(self.files.content(item))
 
     def brought(self, image: OsImage, number: int, path: str) -> bool:
-        before = self._read(image, Version(revision=number - 1))
         now = self.files.find(self._found(image, Version(revision=number)), path)
+        if path == MANIFEST:  # that of each commit is its own, by the sum that the commit has of it
+            return now is not None
+        before = self._read(image, Version(revision=number - 1))
         return now is not None and (before is None or self.files.find(before, path) != now)
 
     def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
@@ -234,12 +239,23 @@ def _number(commit: Commit) -> int:
 
 def _revision(commit: Commit) -> Revision:
     say = commit.meta.get
-    return Revision(_number(commit), say(DATE, ""), say(AUTHOR, ""), say(MESSAGE, ""), real=say(REAL, ""))
+    original = say(ORIGINAL, "")
+    return Revision(
+        _number(commit), say(DATE, ""), say(AUTHOR, ""), say(MESSAGE, ""),
+        real=say(REAL, ""), original=int(original) if original.isdecimal() else 0,
+    )  # fmt: skip
+
+
+def facts_of(copied: Optional[Revision], number: int) -> dict[str, str]:
+    """What a commit says of the revision of another store that it is a copy of, beside author and message."""
+    original = str(copied.first) if copied and copied.first != number else ""
+    found = {DATE: copied.date, REAL: copied.real, ORIGINAL: original} if copied else {}
+    return {key: value for key, value in found.items() if value}
 
 
 def _tag(commit: Commit) -> Tag:
     made = _revision(commit)
     return Tag(
         commit.meta.get(TAG, ""), made.number, made.number, made.date, author=made.author, message=made.message, real=made.real,
-        signature=commit.meta.get(SIGNATURE, ""),
+        signature=commit.meta.get(SIGNATURE, ""), original=made.original,
     )  # fmt: skip

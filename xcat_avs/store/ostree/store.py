@@ -23,11 +23,13 @@ from xcat_avs.store.ostree.reading import (
     MADE_BY,
     MANIFEST_SUM,
     MESSAGE,
+    ORIGINAL,
     REAL,
     REVISION,
     SIGNATURE,
     TAG,
     Reading,
+    facts_of,
     place,
 )  # fmt: skip
 from xcat_avs.store.ostree.repository import OWN, SUM, Commit
@@ -162,9 +164,11 @@ class OstreeStore(Reading):
                         f"somebody else has committed to {where} meanwhile; `avsimage -c create` with -b resumes the build"
                     )
                 number = content.base.number + 1 if content.base else 1
+                if content.copied:
+                    number = max(number, content.copied.number)
                 os.pwrite(lock, BOOT.read_bytes(), 0)
                 os.fsync(lock)
-                facts = {REVISION: str(number), **self._facts(content)}
+                facts = {REVISION: str(number), **self._facts(content), **facts_of(content.copied, number)}
                 sum = self._write(content, before, self._words(image, author, message, facts))
                 libc.syncfs(self.files.path)
                 for version in (Version(revision=number), Version()):
@@ -227,7 +231,8 @@ class OstreeStore(Reading):
                     f"{image.name}: tag {new.name} exists already, and tags are never changed; take another name"
                 )
             facts = {TAG: new.name, REAL: new.real, REVISION: str(new.source)}
-            facts.update({SIGNATURE: new.signature} if new.signature else {})
+            copied = {SIGNATURE: new.signature, DATE: new.date, ORIGINAL: str(new.original or "")}
+            facts.update({key: value for key, value in copied.items() if value})
             facts.update({key: source.meta[key] for key in (MANIFEST_SUM, MADE_BY) if key in source.meta})
             words = self._words(image, new.author, new.message, facts)
             sum = self._sum("commit", *words, "--parent=none", f"--tree=ref={source.sum}")
