@@ -58,7 +58,7 @@ class Settings:
     )
     logs: Path = _setting("paths", "logs", Path("/var/log/xcat/avs"), "logs of builds; root only")
     store: str = _setting(
-        "paths", "store", "file:///var/lib/xcat-avs/repo", "URL of the store: Subversion (file, svn, svn+ssh, http, https) or ostree:/DIR"
+        "paths", "store", "file:///var/lib/xcat-avs/repo", "URL of the store: Subversion (file, svn, svn+ssh, http, https) or OSTree (ostree:/DIR, ostree:https://HOST/PATH)"
     )  # fmt: skip
     installdir: str = _setting("paths", "installdir", "", "default: xCAT's own; without xCAT /install")
     tftpdir: str = _setting("paths", "tftpdir", "", "default: xCAT's own; without xCAT /tftpboot")

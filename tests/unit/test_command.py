@@ -174,14 +174,14 @@ def test_a_missing_program_names_its_package(
 @pytest.mark.parametrize(
     ("release", "family", "found"),
     [
-        ("ID=debian\n", "debian", ("xz-utils", "squashfs-tools", "rinse", "mount")),
-        ("ID=ubuntu\nID_LIKE=debian\n", "debian", ("xz-utils", "squashfs-tools", "rinse", "mount")),
-        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "el", ("xz", "squashfs-tools", "", "util-linux")),
-        ("NAME=x\nID=fedora\n", "el", ("xz", "squashfs-tools", "", "util-linux")),
-        ('ID="sles"\nID_LIKE="suse"\n', "sles", ("xz", "squashfs", "", "util-linux")),
-        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "sles", ("xz", "squashfs", "", "util-linux")),
-        ("ID=gentoo\n", "", ("", "", "", "")),
-        (None, "", ("", "", "", "")),
+        ("ID=debian\n", "debian", ("xz-utils", "squashfs-tools", "rinse", "mount", "ostree")),
+        ("ID=ubuntu\nID_LIKE=debian\n", "debian", ("xz-utils", "squashfs-tools", "rinse", "mount", "ostree")),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "el", ("xz", "squashfs-tools", "", "util-linux", "ostree")),
+        ("NAME=x\nID=fedora\n", "el", ("xz", "squashfs-tools", "", "util-linux", "ostree")),
+        ('ID="sles"\nID_LIKE="suse"\n', "sles", ("xz", "squashfs", "", "util-linux", "libostree")),
+        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "sles", ("xz", "squashfs", "", "util-linux", "libostree")),
+        ("ID=gentoo\n", "", ("", "", "", "", "")),
+        (None, "", ("", "", "", "", "")),
     ],
     ids=str,
 )
@@ -192,7 +192,7 @@ def test_a_package_is_called_as_this_machine_calls_it(
     if release is not None:
         (tmp_path / "os-release").write_text(f"PRETTY_NAME='x y'\n{release}")
     assert provides.family() == family
-    assert tuple(provides.package(name) for name in ("xz", "mksquashfs", "rinse", "mount")) == found
+    assert tuple(provides.package(name) for name in ("xz", "mksquashfs", "rinse", "mount", "ostree")) == found
 
 
 def test_a_missing_program_of_no_known_package(log: Path) -> None:
@@ -311,6 +311,9 @@ class Heard:
 
     def started(self, argv: Sequence[str]) -> None:
         self.all.append((argv, None))
+
+    def warn(self, text: str) -> None:
+        pass
 
     def tick(self, log: Optional[Path], far: Callable[[], Optional[Far]]) -> None:
         self.all.append((None, log))

@@ -364,6 +364,9 @@ class Heard:
     def started(self, argv: object) -> None:
         pass
 
+    def warn(self, text: str) -> None:
+        pass
+
     def tick(self, log: object, far: object) -> None:
         found = far()  # type: ignore[operator]
         self.all += [found] if found else []

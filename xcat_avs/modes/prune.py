@@ -20,6 +20,7 @@ from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines, short_size
 from xcat_avs.request import Request
 from xcat_avs.serve import publish, sets
 from xcat_avs.site import Site
+from xcat_avs.store import engines
 from xcat_avs.store.protocol import Store, Version
 from xcat_avs.system import mounts
 from xcat_avs.tree.scan import tree_size
@@ -72,7 +73,7 @@ def run(request: Request, site: Site) -> Report:
         old = limits.chosen(revisions) if limits else []
         versions = [*(Version(tag=item.name) for item in tags), *(Version(revision=int(item.name)) for item in old)]
         content = store.forget(image, versions, dry_run=True)
-        history = "" if content is not None else f"The history in {store.url(image)} stays: Subversion does not forget"
+        history = "" if content is not None else f"The history in {store.url(image)} stays: {_why(store.url(image))}"
         if history and tags:
             raise AvsError(f"{image.name}: {history}, and tags are a part of it; nothing was removed")
         items = [*chosen, *([] if history else old), *tags]
@@ -83,6 +84,13 @@ def run(request: Request, site: Site) -> Report:
                 item.remove()
             freed += (store.forget(image, versions) or 0) - (content or 0)
     return _report(request, image, items, freed, history)
+
+
+def _why(url: str) -> str:
+    """Why a store removes nothing."""
+    if url.startswith(engines.OSTREE):
+        return "this machine only reads it; prune where images are committed to it"
+    return "Subversion does not forget"
 
 
 def _report(request: Request, image: OsImage, items: Sequence[Item], freed: int, history: str) -> Report:

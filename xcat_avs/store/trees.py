@@ -261,7 +261,7 @@ def _brought(
     """Whether a checkout of one manifest could be made one of another one, proven; it is left, or gone, where not."""
     before, wanted = manifests
     missing, new = kept.missing(before, wanted), target.with_name(f"{target.name}.new")
-    if missing is None:
+    if missing is None or mounts.mounts_below(target):  # which must not move with it
         return False
     with kept.beside(target, kept.FETCHED) as fetched:
         store.fetch(image, version, missing, fetched)

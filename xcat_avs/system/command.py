@@ -39,6 +39,9 @@ class Watcher(Protocol):
         log: where programs write to, None if that is kept apart. far(): how far it is, None where nobody knows.
         """
 
+    def warn(self, text: str) -> None:
+        """Something is not as it should be, and no error."""
+
 
 def environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, str]:
     """The environment of every child, built from nothing."""

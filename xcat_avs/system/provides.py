@@ -33,7 +33,7 @@ OWN = {
     },
     "sles": {
         "rpm2cpio": "rpm", "xz": "xz", "mount": "util-linux", "mksquashfs": "squashfs", "unsquashfs": "squashfs",
-        "gpg": "gpg2", "ssh-keygen": "openssh-common",
+        "gpg": "gpg2", "ssh-keygen": "openssh-common", "ostree": "libostree",
     },
 }  # fmt: skip
 # Family -> what installs packages.

@@ -187,11 +187,11 @@ class Reading:
                 (target / entry.sha256).write_bytes(self.files.content(item))
 
     def brought(self, image: OsImage, number: int, path: str) -> bool:
-        now = self.files.find(self._found(image, Version(revision=number)), path)
+        now = self._found(image, Version(revision=number))
         if path == MANIFEST:  # that of each commit is its own, by the sum that the commit has of it
-            return now is not None
-        before = self._read(image, Version(revision=number - 1))
-        return now is not None and (before is None or self.files.find(before, path) != now)
+            return MANIFEST_SUM in now.meta
+        before, found = self._read(image, Version(revision=number - 1)), self.files.find(now, path)
+        return found is not None and (before is None or self.files.find(before, path) != found)
 
     def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
         found: dict[str, str] = {}
