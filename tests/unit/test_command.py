@@ -354,14 +354,16 @@ def test_a_timeout_that_is_not_reached(log: Path) -> None:
 def test_an_interruption_ends_the_whole_group(tmp_path: Path, log: Path, error: BaseException) -> None:
     """What a signal handler raises comes out of the wait; the same for a progress that breaks."""
 
+    names = ("leader", "child", "grandchild")
+
     class Broken(Heard):
         def tick(self, log: Optional[Path], far: Callable[[], Optional[Far]]) -> None:
-            if (tmp_path / "grandchild").exists() and (tmp_path / "grandchild").read_text():
+            if all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in names):
                 raise error
 
     with pytest.raises(type(error)):
         Runner(log, progress=Broken()).run(shell(GRANDCHILDREN.format(tmp_path)))
-    for name in ("leader", "child", "grandchild"):
+    for name in names:
         assert ends(tmp_path / name), name
 
 
