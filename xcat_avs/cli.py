@@ -221,6 +221,10 @@ def run(argv: Sequence[str]) -> int:
     """Do what a command line asks; returns the exit code: 0, 1, or 128+n after signal n."""
     os.umask(0o022)
     _open_streams()
+    if argv[:1] == ["--complete"]:  # by the scripts that complete words in a shell; no option of the user's
+        from xcat_avs.modes import completion
+
+        return completion.respond(argv[1:], _answer)
     call = Call(Request(json=["--json"] in grouped(completed(argv))))
     try:
         interrupts.follow()

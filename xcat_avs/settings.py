@@ -263,7 +263,7 @@ def share_dir() -> Path:
     ]
     for candidate in candidates:
         if (candidate / "avs.conf").is_file():
-            return candidate
+            return candidate.resolve()
     raise AvsError(f"the shipped defaults are not installed; looked in {', '.join(map(str, candidates))}")
 
 
