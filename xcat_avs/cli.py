@@ -20,7 +20,7 @@ from xcat_avs.escape import is_text, masked, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
 from xcat_avs.request import OPTIONS, Request, completed, current, grouped, parted, placed
-from xcat_avs.system import interrupts, mounts, suspend
+from xcat_avs.system import interrupts, mounts, suspend, terminal
 from xcat_avs.system.progress import Progress
 
 LONG = [flag for option in OPTIONS.values() for flag in option.flags if flag.startswith("--")]
@@ -41,8 +41,7 @@ class Call:
 
 def parse(argv: Sequence[str]) -> dict[str, Any]:
     """The command line as a dictionary, nothing checked yet but its grammar. Raises UsageError."""
-    import typer
-
+    typer = _typer()
     parsed: dict[str, Any] = {}
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(add_help_option=False)(_command(typer, parsed.update))
@@ -63,6 +62,17 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
     if pattern and not (parsed["image"] or parsed["profile"]):
         parsed.update(image=[pattern], match=[])
     return parsed
+
+
+def _typer() -> Any:
+    """The library, without rich: versions of it load that at once where it is there, and take twice as long to start."""
+    hidden = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
+    try:
+        import typer
+    finally:
+        if hidden:
+            del sys.modules["rich"]
+    return typer
 
 
 def _complaint(err: Any) -> str:
@@ -119,7 +129,7 @@ def _checked(name: str, value: str) -> str:
     path = name == "argument" or (name in OPTIONS and OPTIONS[name].path)
     if not value.strip():
         raise UsageError(f"an empty value for {_flag(name)}")
-    value = value if path else _typed(value)
+    value = value if path else terminal.typed(value, getattr(sys.stderr, "encoding", None))
     if not is_text(value.translate(AS_BYTES) if path else value):
         raise UsageError(f"the value of {_flag(name)} is not UTF-8 text or holds control characters: {value!a}")
     return masked(value) if name == "message" else value  # it is stored, and other programs are given it
@@ -128,16 +138,6 @@ def _checked(name: str, value: str) -> str:
 def _flag(name: str) -> str:
     """How the user calls a field of Request."""
     return OPTIONS[name].flags[0] if name in OPTIONS else name.upper()
-
-
-def _typed(value: str) -> str:
-    """A value that was typed on a terminal whose encoding is not UTF-8."""
-    if value.isprintable() or sys.stderr is None:
-        return value
-    try:
-        return os.fsencode(value).decode(sys.stderr.encoding)
-    except (UnicodeError, LookupError):
-        return value
 
 
 def _answer(answer: Union[str, bytes]) -> None:
@@ -191,9 +191,9 @@ def _run(argv: Sequence[str], call: Call) -> int:
 
 def _place(request: Request) -> report.Place:
     """Where the answer goes. In a pipe nothing is cut."""
-    terminal = sys.stdout.isatty()
-    columns = shutil.get_terminal_size().columns if terminal else 0
-    return report.Place(terminal, columns, request.wide)
+    isatty = sys.stdout.isatty()
+    columns = shutil.get_terminal_size().columns if isatty else 0
+    return report.Place(isatty, columns, request.wide)
 
 
 def _open_streams() -> None:

@@ -107,6 +107,7 @@ class Request:
     osvers: str = _option("-o|--osvers OSVERS", "narrow a profile down to an osvers")
     osarch: str = _option("-a|--arch ARCH", "narrow a profile down to an architecture")
     store: str = _option("-s|--store URL", "another store")
+    html: str = _option("--html FILE", "write it into FILE as a page to look at, with charts", "show", True)
     wide: bool = _option("--wide", "tables in full: all columns, and nothing folded or shortened")
     json: bool = _option("--json", "answer with one JSON document")
     verbose: bool = _option("-V|--verbose", "say what is done")

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "identity": {"clock", "errors"},
     "image": {"definitions.*"},
     "modes.*": {
-        "", "boot.*", "build.*", "clock", "definitions.*", "diff.*", "errors", "modes.*", "pack.*",
+        "", "boot.*", "build.*", "clock", "definitions.*", "diff.*", "errors", "modes.*", "pack.*", "page.*",
         "recipes.*", "report", "request", "serve.*", "site.*", "store.*", "system.*", "tree.*",
         "xcat.*",
     },
@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
         "clock", "definitions.*", "errors", "pack.*", "report", "request", "serve.*", "site.*",
         "store.*", "system.*", "tree.*", "xcat.*",
     },
+    "page.*": {"clock", "errors", "escape", "page.*", "report", "system.*"},
     "recipes.*": {"definitions.*", "errors", "recipes.*", "settings", "system.*"},
     "report": {"escape"},
     "request": set(),
@@ -129,7 +130,15 @@ def test_each_imports_only_what_it_may() -> None:
 
 @pytest.mark.parametrize(
     ("library", "home"),
-    [("sh", "system.command"), ("tabulate", "report"), ("typer", "cli"), ("pexpect", "boot.console"), ("click", None)],
+    [
+        ("sh", "system.command"),
+        ("tabulate", "report"),
+        ("typer", "cli"),
+        ("pexpect", "boot.console"),
+        ("click", None),
+        ("rich", "system.statusline"),
+        ("plotly", "page.charts"),
+    ],
 )
 def test_a_library_is_imported_in_its_one_place(library: str, home: str | None) -> None:
     users = [name for name, path in SOURCES.items() if library in {item.split(".")[0] for item in imported(path)}]

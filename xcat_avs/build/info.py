@@ -43,7 +43,8 @@ def write_build_info(job: BuildJob, built: Built, report: str, provenance: Mappi
             masking.write(info / name, text)
     installed, problem = packages.examine(paths.root)
     (paths.tree / packages.STORED).write_text(packages.dump(installed), encoding="utf-8")
-    facts = {**provenance, "packages": len(installed), "bytes": scan.tree_size(str(paths.root))}
+    facts = {**provenance, "packages": len(installed), "bytes": scan.tree_size(str(paths.root)),
+             "seconds": round(sum(row.seconds for row in built.steps) + sum(row.seconds for row in built.addons), 1)}  # fmt: skip
     masking.write(info / "provenance.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
     for log in [*(step.log for step in built.steps), *(addon.log for addon in built.addons)]:
         if os.path.exists(log):

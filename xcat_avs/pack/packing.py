@@ -25,7 +25,7 @@ from xcat_avs.serve.sets import PackedSet
 from xcat_avs.store.protocol import MANIFEST, Store, Version
 from xcat_avs.store.trees import Build, checkout_tree, no_build
 from xcat_avs.system import mounts
-from xcat_avs.tree import kernels, restore, throwaway
+from xcat_avs.tree import kernels, manifest, restore, throwaway
 from xcat_avs.tree.manifest import Manifest, Xattrs
 
 INITRDS = (kernels.INITRD, "initrd-statelite.gz")
@@ -171,7 +171,7 @@ class Packing:
         if form.method != "cpio":
             additions.order(root, additions.present(root, rich))
         wanted, _ = proof.look_again(wanted, root, added)
-        archive.write(root, new / form.filename, form, self.job.runner)
+        archive.write(root, new / form.filename, form, self.job.runner, total=manifest.size(wanted))
         self.job.progress.begin(f"proving {form.filename}", "step 3 of 3")
         try:
             proof.prove(new / form.filename, form, wanted, self.job.runner)
@@ -183,7 +183,7 @@ class Packing:
         """The same by packimage."""
         job = self.job
         method = "" if job.method == "auto" and form.method == "cpio" else form.method  # its own default
-        made = packimage.write(tree, job, method, self.facts())
+        made = packimage.write(tree, job, method, self.facts(), manifest.size(wanted))
         job.progress.begin(f"proving {made.name}", "step 3 of 3")
         by_design = packimage.check(made, self.checkout / "rootimg", wanted, job)
         self.gate.put_by_packimage(by_design)
