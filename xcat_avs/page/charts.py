@@ -96,9 +96,10 @@ def treemap(nodes: Sequence[tuple[str, str, str, int]]) -> Any:
     """Fields in fields. nodes: id, id of the one around it ("" for none), name, bytes of all in it; that one first."""
     import plotly.graph_objects as go
 
-    number = {item[0]: str(place) for place, item in enumerate(nodes)}  # two ids may look the same
+    # Two ids may look the same, or be the same: two kernels, or a library for two architectures. The first is meant.
+    number = {item[0]: str(place) for place, item in reversed([*enumerate(nodes)])}
     trace = go.Treemap(
-        ids=[number[item[0]] for item in nodes], parents=[number.get(item[1], "") for item in nodes],
+        ids=[*map(str, range(len(nodes)))], parents=[number.get(item[1], "") for item in nodes],
         labels=[_label(item[2]) for item in nodes], customdata=[_label(item[0]) for item in nodes],
         values=[item[3] for item in nodes], text=[short_size(item[3]) for item in nodes],
         branchvalues="total", marker={"colors": _colors(nodes), "line": {"width": 1, "color": "rgba(255,255,255,0.35)"}}, textinfo="label+text",
