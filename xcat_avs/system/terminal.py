@@ -16,13 +16,18 @@ def on_terminal() -> bool:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Leave Ctrl-C to the program that has the terminal; this process waits for its end."""
+    """Leave Ctrl-C to the program that has the terminal; this process waits for its end.
+
+    Nor does that program inherit what Python ignores for itself: it ends where nobody reads what it writes.
+    """
     # Not SIG_IGN, which the program would inherit.
-    before = signal.signal(signal.SIGINT, lambda _signum, _frame: None)
+    ours = {signal.SIGINT: lambda _signum, _frame: None, signal.SIGPIPE: signal.SIG_DFL, signal.SIGXFSZ: signal.SIG_DFL}
+    before = {number: signal.signal(number, action) for number, action in ours.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, action in before.items():
+            signal.signal(number, action)
 
 
 @contextmanager
