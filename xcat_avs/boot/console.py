@@ -15,7 +15,9 @@ from xcat_avs.system import suspend
 TURN = 0.5  # seconds between two looks at the clock
 AFTER = 3.0  # seconds for the lines that follow a panic
 READ, WINDOW = 2048, 8192  # bytes that are read at once, characters at the end that are searched
-MOST = 16 << 20  # characters that a boot may say, for all of them are kept; a real serial port takes 20 minutes for these
+MOST = (
+    16 << 20
+)  # characters that a boot may say, for all of them are kept; a real serial port takes 20 minutes for these
 
 
 def patterns(success: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
