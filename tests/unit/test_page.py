@@ -89,7 +89,7 @@ def test_packages_of_one_name_are_fields_of_their_own() -> None:
 def test_a_page_without_charts_is_an_error_that_says_how_to_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    with pytest.raises(AvsError, match=r"pip install xcat-avs\[html\]"):
+    with pytest.raises(AvsError, match=r"`/\S+ -m pip install plotly` brings it"):
         charts.need()
 
 

@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import posixpath
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,8 +56,8 @@ def need() -> None:
         import plotly.graph_objects  # noqa: F401
     except ImportError:
         raise AvsError(
-            "a page has charts, which plotly makes, and plotly is not installed; `pip install xcat-avs[html]` brings it, "
-            "and so does the package python3-plotly of Debian and Ubuntu"
+            f"a page has charts, which plotly makes, and plotly is not installed; `{sys.executable} -m pip install plotly` "
+            "brings it, and so does, where avsimage runs by the system's own Python, the package python3-plotly of Debian and Ubuntu"
         ) from None
 
 
