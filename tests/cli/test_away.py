@@ -6,10 +6,14 @@ import json
 import os
 import shutil
 import subprocess
+from unittest.mock import Mock
 
 import pytest
 
 from cli.conftest import Installation
+from xcat_avs.definitions.osimage import Tag
+from xcat_avs.modes import prune
+from xcat_avs.store.protocol import Revision
 
 AWAY = "ostree:http://127.0.0.1:9/images"
 
@@ -31,6 +35,16 @@ def test_what_is_served_is_told_where_the_store_does_not_answer(built: Installat
     # What only the server can look at is no warning that never goes.
     assert "was never verified" not in built.here("-c", "check", "-s", AWAY).out
     assert "was never verified" in built.here("-c", "check").out
+
+
+def test_a_revision_whose_only_tags_go_goes_with_them() -> None:
+    tags = [Tag(name, number, number, "", author="", message="") for name, number in (("a", 1), ("b", 1), ("c", 2))]
+    store = Mock(tags=lambda _: tags, log=lambda _: [Revision(number, "", "", "") for number in (3, 2, 1)])
+    kept = [
+        {item.name: item.kept for item in prune._revisions(store, Mock(), gone)} for gone in ([], ["a"], ["a", "b"])
+    ]
+    assert kept[0] == kept[1] == {"3": "is the newest", "2": "is tagged", "1": "is tagged"}
+    assert kept[2] == {**kept[0], "1": ""}
 
 
 def test_prune_frees_what_it_says(built: Installation) -> None:

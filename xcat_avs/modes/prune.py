@@ -70,7 +70,8 @@ def run(request: Request, site: Site) -> Report:
         for activity in ("build", "pack", "copy"):
             stack.enter_context(site.lock(image, activity))
         checkout = stack.enter_context(site.checkout(image))
-        tags, revisions = _tags(request, site, image, store), list(_revisions(store, image))
+        tags = _tags(request, site, image, store)
+        revisions = list(_revisions(store, image, [item.name for item in tags]))
         kinds = [list(_sets(site, image)), *([item] for item in _directories(site, image, checkout))]
         chosen = _measured(site, [item for kind in kinds for item in limits.chosen(kind)] if limits else [])
         old = limits.chosen(revisions) if limits else []
@@ -168,9 +169,9 @@ def _directories(site: Site, image: OsImage, checkout: Path) -> Iterator[Item]:
             yield Item(*facts, path=path, remove=partial(mounts.remove_tree, path))
 
 
-def _revisions(store: Store, image: OsImage) -> Iterator[Item]:
-    """The revisions of trunk; the newest stays, and those of tags."""
-    tagged = {tag.source for tag in store.tags(image)}
+def _revisions(store: Store, image: OsImage, gone: Sequence[str]) -> Iterator[Item]:
+    """The revisions of trunk; the newest stays, and those of tags. gone: tags that go as well, and keep none."""
+    tagged = {tag.source for tag in store.tags(image) if tag.name not in gone}
     for number, revision in enumerate(store.log(image)):
         kept = "is the newest" if not number else "is tagged" if revision.number in tagged else ""
         yield Item("revision", str(revision.number), revision.date, kept)
