@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import pytest
 
 from xcat_avs.errors import CommandError, Interrupted
 from xcat_avs.system import command, provides
+from xcat_avs.system.meter import Far
 from xcat_avs.system.runner import Runner, capture
 
 TOP = Path(__file__).resolve().parents[2]
@@ -314,7 +315,7 @@ class Heard:
     def warn(self, text: str) -> None:
         pass
 
-    def tick(self, log: Optional[Path]) -> None:
+    def tick(self, log: Optional[Path], far: Callable[[], Optional[Far]]) -> None:
         self.all.append((None, log))
 
 
@@ -353,14 +354,16 @@ def test_a_timeout_that_is_not_reached(log: Path) -> None:
 def test_an_interruption_ends_the_whole_group(tmp_path: Path, log: Path, error: BaseException) -> None:
     """What a signal handler raises comes out of the wait; the same for a progress that breaks."""
 
+    names = ("leader", "child", "grandchild")
+
     class Broken(Heard):
-        def tick(self, log: Optional[Path]) -> None:
-            if (tmp_path / "grandchild").exists() and (tmp_path / "grandchild").read_text():
+        def tick(self, log: Optional[Path], far: Callable[[], Optional[Far]]) -> None:
+            if all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in names):
                 raise error
 
     with pytest.raises(type(error)):
         Runner(log, progress=Broken()).run(shell(GRANDCHILDREN.format(tmp_path)))
-    for name in ("leader", "child", "grandchild"):
+    for name in names:
         assert ends(tmp_path / name), name
 
 

@@ -94,7 +94,7 @@ class Told:
     def started(self, argv: object) -> None:
         pass
 
-    def tick(self, log: object) -> None:
+    def tick(self, log: object, far: object) -> None:
         pass
 
 

@@ -8,7 +8,7 @@ import os
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Optional
@@ -37,8 +37,9 @@ from xcat_avs.store.protocol import MANIFEST, PLAIN, PROVENANCE, Content, NewTag
 from xcat_avs.system import command, libc
 from xcat_avs.system.descent import read_file
 from xcat_avs.system.files import sync
+from xcat_avs.system.meter import READ, WRITTEN
 from xcat_avs.system.scratch import own_directory
-from xcat_avs.tree import restore
+from xcat_avs.tree import manifest, restore
 from xcat_avs.tree.manifest import Manifest
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -73,6 +74,10 @@ class OstreeStore(Reading):
         if mirror.named(self.files):
             with self._alone():
                 pass  # a create that changes nothing brings it up to date, too
+
+    def _sized(self, total: int, word: str) -> OstreeStore:
+        """The same for programs that have so many bytes to read or write; 0: nobody knows."""
+        return replace(self, runner=self.runner.sized(total, word))
 
     def _ostree(self, *words: str) -> str:
         """Run ostree on the repository; returns what it says. Raises AvsError that names the store."""
@@ -189,10 +194,11 @@ class OstreeStore(Reading):
         if restore.unkept(self.files.path / OWN):  # as NFS; the manifest has them
             content, kept = staging.without_attributes(content), ("--no-xattrs",)
         if content.before is None or before is None:
+            store = self._sized(manifest.size(content.entries, by_name=True), READ)
             with own_directory(content.tree.parent, PLAIN) as directory:
                 made = staging.parts(content, directory, os.cpu_count() or 1)
                 part = ["commit", "--orphan", "--no-bindings", *kept]
-                sums = self._ostrees([[*part, f"--tree=dir={path}"] for path in made])
+                sums = store._ostrees([[*part, f"--tree=dir={path}"] for path in made])
             return self._sum("commit", *words, *(f"--tree=ref={sum}" for sum in sums))
         # Hard links lead only to the file system of the repository.
         with own_directory(self.files.path / OWN, STAGING) as directory:
@@ -238,7 +244,8 @@ class OstreeStore(Reading):
             pass  # each directory is proven, and each name leads nowhere else, before anything is written
         os.rmdir(target)  # ostree makes it, and follows nothing that is there
         try:
-            self._ostree("checkout", "--force-copy", "--fsync=no", commit.sum, str(target))
+            store = self._sized(manifest.size(wanted or {}, by_name=True), WRITTEN)
+            store._ostree("checkout", "--force-copy", "--fsync=no", commit.sum, str(target))
             target.chmod(0o700)
         except AvsError as err:
             target.mkdir(exist_ok=True)
