@@ -116,7 +116,7 @@ class Settings:
         "pack", "require_signature", (), "osimages that serve nothing but tags with a good signature: patterns, or yes for all", pattern=GLOB
     )  # fmt: skip
     require_boot: tuple[str, ...] = _setting(
-        "pack", "require_boot", (), "osimages that serve nothing but tags that have booted: patterns, or yes for all", pattern=GLOB
+        "pack", "require_boot", (), "osimages that serve nothing but tags that have booted: patterns, or yes for *.prod", pattern=GLOB
     )  # fmt: skip
     boot_success: str = _setting(
         "boot", "success", "", "what of the console says that it has booted: a regular expression"

@@ -236,6 +236,7 @@ def test_what_is_only_read(site: Served, web: Web) -> None:
             AvsError, match="can only be read, for it is behind a web server; create, tag and prune on the machine"
         ):
             action()
+    assert store.caches == site.top / "state/pulled"  # not where the store of this machine may be
     with pytest.raises(NotFoundError, match="is on a server: `ostree fsck` has to be run there"):
         store.check()
     assert store.forget(IMAGE, [Version(revision=1)]) is None
@@ -357,7 +358,7 @@ def test_https(site: Served, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("ostree:https://ann:secret@host/path", "has a login in its URL"), ("ostree:https://host", "is no URL of a repository"),
+        ("ostree:https://ann:secret@host/path", "has a login in its URL"), ("ostree:https://host#x", "is no URL of a repository"),
         ("ostree:http:///path", "is no URL of a repository"), ("ostree:https://host/path?x=1", "is no URL of a repository"),
     ],
 )  # fmt: skip
@@ -383,6 +384,32 @@ def test_a_mirror_that_cannot_be_written(site: Served, web: Web) -> None:
     ostree(site.mirror, "config", "set", "core.mode", "bare")
     site.tag("t4", 3)
     assert "it is of mode bare" in site.told.warnings[-1]
+
+
+def test_a_mirror_that_lacks_something(site: Served, web: Web) -> None:
+    """The error says how it becomes whole, and so it does; the group of the web server may still enter it."""
+    for path in site.mirror.rglob("*.filez"):
+        path.unlink()
+    said = refused(site.elsewhere(web))
+    find = said.partition("(`find DIR ")[2].partition("`")[0]
+    subprocess.run(["find", site.mirror, *find.split()], check=True)
+    site.tag("t2", 2)
+    assert site.told.warnings == []
+    assert (site.mirror.stat().st_mode & 0o7777, site.mirror.stat().st_gid) == (0o750, 33)
+    checked_out(site, site.elsewhere(web), Version(revision=1))
+
+
+def test_the_mirror_at_the_top_of_a_server(site: Served) -> None:
+    """As a host of its own, or a server for a try, has it. The first use makes the state directory for root only."""
+    web = Web(site.mirror)
+    try:
+        web_url = web.url.rpartition("/")[0]
+        for number, url in enumerate((web_url, f"{web_url}/")):
+            store = engines.store(url, site.top / f"new{number}/state", Runner(timeout=60), str)
+            assert [tag.name for tag in store.tags(IMAGE)] == ["t1"]
+            assert (site.top / f"new{number}/state").stat().st_mode & 0o7777 == 0o700
+    finally:
+        web.stop()
 
 
 @pytest.mark.parametrize(

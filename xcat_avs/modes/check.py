@@ -213,7 +213,8 @@ def _store(site: Site, image: Optional[OsImage]) -> Iterator[Finding]:
     other = site.recognize(store)
     if other:
         yield Finding(FAIL, other)
-    yield from stores.verified(store, site.settings.state, image.name if image else "IMAGE")
+    if site.local_store():  # one on a server is verified there
+        yield from stores.verified(store, site.settings.state, image.name if image else "IMAGE")
 
 
 def _space(site: Site, image: Optional[OsImage]) -> Iterator[Finding]:

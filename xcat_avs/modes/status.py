@@ -9,7 +9,7 @@ from typing import Any
 
 from xcat_avs.clock import local
 from xcat_avs.definitions.osimage import OsImage
-from xcat_avs.errors import NoStoreError, UsageError
+from xcat_avs.errors import AvsError, UsageError
 from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines
 from xcat_avs.request import Request
@@ -95,9 +95,10 @@ def _newest(states: Sequence[Served], site: Site) -> dict[str, str]:
         state.image.name: images.get(state.record.source, state.image) if state.record else state.image
         for state in states
     }
-    try:  # what is served is told also where the store is gone
-        tags = site.store(recognize=False).newest_tags([*{source.name: source for source in sources.values()}.values()])
-    except NoStoreError as err:
+    store = site.store(recognize=False)
+    try:  # what is served is told also where the store is gone, or does not answer
+        tags = store.newest_tags([*{source.name: source for source in sources.values()}.values()])
+    except AvsError as err:
         site.progress.warn(err.text)
         return dict.fromkeys(sources, "")
     return {name: tags[source.name] for name, source in sources.items()}

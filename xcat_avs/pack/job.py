@@ -25,6 +25,8 @@ from xcat_avs.tree import gate
 from xcat_avs.tree.gate import Allowed
 from xcat_avs.xcat import fitness, programs
 
+PRODUCTION = "*.prod"  # osimages that `[pack] require_boot = yes` means
+
 
 @dataclass(frozen=True)
 class PackJob:
@@ -94,7 +96,7 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
         log=log, runner=site.runner(log), user=site.identity.user, progress=site.progress,
         secrets=wanted.secrets, refuse_secrets=wanted.refuse_secrets,
         signing=site.signing(request), signature_required=signatures.required(wanted.require_signature, image),
-        boot_required=signatures.required(wanted.require_boot, image),
+        boot_required=signatures.required(wanted.require_boot, image, PRODUCTION),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def store(url: str, state: Path, runner: Runner, evidence: Callable[[], str]) ->
     if SERVED.match(url):
         from xcat_avs.store.ostree.remote import RemoteStore
 
-        return RemoteStore(url, runner, evidence, caches=state / "ostree")
+        return RemoteStore(url, runner, evidence, caches=state / "pulled")
     if url.startswith(OSTREE):
         from xcat_avs.store.ostree.store import OstreeStore
 

@@ -87,8 +87,8 @@ def anew(target: Path, wanted: Optional[Manifest] = None) -> Iterator[Path]:
         mounts.remove_tree(old)
     new.mkdir(parents=True, mode=0o700)
     size = sum(entry.size for entry in wanted.values()) if wanted else 0
-    # ext4 makes files many times slower in the minute after as many were removed.
-    if not size or shutil.disk_usage(new).free < ROOM * size:
+    # ext4 makes files many times slower in the minute after as many were removed. What is mounted there is told at once.
+    if not size or shutil.disk_usage(new).free < ROOM * size or mounts.mounts_below(target):
         mounts.remove_tree(target)
     try:
         yield new

@@ -236,12 +236,13 @@ def checkout_tree(
     with build() as built:
         if built is not None and kept.take(built, target, wanted, store.runner):
             return wanted
-    more = store.paths(image, version) - kept.in_store(wanted).keys()
+    stored = kept.in_store(wanted)
+    more = store.paths(image, version) - stored.keys()
     if more:  # which neither of the following would notice
         raise _different(image, version, [f"+{path}" for path in sorted(more)])
     if before is None or not _brought(store, image, version, target, (before, wanted)):
         with kept.anew(target, wanted) as new:
-            store.export(image, version, new, kept.in_store(wanted))
+            store.export(image, version, new, stored)
             _prove(store, image, version, new, wanted)
     return wanted
 

@@ -51,7 +51,8 @@ def _answered(code: str, url: str, cache: Path) -> str:
                 f"{_setting(cache, 'tls-client-cert-path', 'FILE')} and tls-client-key-path")  # fmt: skip
     if code in ("404", "410"):
         return (f"it answers HTTP {code}: is {url} the mirror itself, the directory with `config` and `summary`? Where it is, some of it is missing: "
-                "the next create or tag by whoever commits to it makes it whole, and `ostree summary --repo=DIR -u` there the summary")  # fmt: skip
+                "empty it where images are committed (`find DIR -mindepth 1 -delete`), and the next create or tag there makes it anew, "
+                "and `ostree summary --repo=DIR -u` there the summary")  # fmt: skip
     if code[0] == "5":
         return f"the server itself failed (HTTP {code}); its error log says why"
     return f"it answers HTTP {code}"

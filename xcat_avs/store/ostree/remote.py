@@ -56,7 +56,7 @@ class RemoteStore(OstreeStore):
         if "@" in parts.netloc:
             raise AvsError(f"the store {SCHEME}{parts.scheme}://***@{parts.netloc.rpartition('@')[2]}{parts.path} has a login in its URL, where every user of "
                            "this machine sees it; leave it out: a client certificate (see A store by OSTree in avsimage(1)) says who asks")  # fmt: skip
-        if not parts.netloc or not parts.path.strip("/") or parts.query or parts.fragment:
+        if not parts.netloc or parts.query or parts.fragment:
             raise AvsError(f"the store {self.repository!r} is no URL of a repository; one is ostree:https://HOST/PATH")
 
     @cached_property
@@ -118,6 +118,7 @@ class RemoteStore(OstreeStore):
                     f"what is read of the store {self.repository} is kept in {self.files.path}, which root makes; use sudo"
                 )
             settings = ((f'remote "{NAME}".url', self.address), *SETTINGS)
+            self._private()
             making.make(
                 self.files.path, f"the cache {self.files.path} of the store {self.repository}", settings, self.runner
             )
@@ -132,6 +133,13 @@ class RemoteStore(OstreeStore):
             if here.keys() - there.keys():
                 self._ostree("prune", "--refs-only", "--depth=0")
         return there.keys()
+
+    def _private(self) -> None:
+        """Have the state directory, where this is its first use, for root only, as every other use of it makes it."""
+        try:
+            self.caches.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as err:
+            raise AvsError(f"cannot make {self.caches.parent}: {err.strerror}") from None
 
     def _listed(self) -> Mapping[str, str]:
         """The refs of the server, by its summary: name -> checksum of the commit."""
