@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Optional
+from typing import Any, Optional
 
 
 def on_terminal() -> bool:
@@ -21,7 +21,8 @@ def uninterrupted() -> Iterator[None]:
     Nor does that program inherit what Python ignores for itself: it ends where nobody reads what it writes.
     """
     # Not SIG_IGN, which the program would inherit.
-    ours = {signal.SIGINT: lambda _signum, _frame: None, signal.SIGPIPE: signal.SIG_DFL, signal.SIGXFSZ: signal.SIG_DFL}
+    ours: dict[signal.Signals, Any] = {signal.SIGINT: lambda _signum, _frame: None}
+    ours.update(dict.fromkeys((signal.SIGPIPE, signal.SIGXFSZ), signal.SIG_DFL))
     before = {number: signal.signal(number, action) for number, action in ours.items()}
     try:
         yield
