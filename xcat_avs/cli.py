@@ -19,8 +19,8 @@ from xcat_avs.errors import AvsError, Interrupted, SetupError, UsageError, neare
 from xcat_avs.escape import is_text, masked, printable_lines
 from xcat_avs.modes import Mode
 from xcat_avs.report import Report
-from xcat_avs.request import OPTIONS, Request, completed, current, grouped, placed
-from xcat_avs.system import interrupts, mounts, suspend
+from xcat_avs.request import OPTIONS, Request, completed, current, grouped, parted, placed
+from xcat_avs.system import interrupts, mounts, suspend, terminal
 from xcat_avs.system.progress import Progress
 
 LONG = [flag for option in OPTIONS.values() for flag in option.flags if flag.startswith("--")]
@@ -41,12 +41,12 @@ class Call:
 
 def parse(argv: Sequence[str]) -> dict[str, Any]:
     """The command line as a dictionary, nothing checked yet but its grammar. Raises UsageError."""
-    import typer
-
+    typer = _typer()
     parsed: dict[str, Any] = {}
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(add_help_option=False)(_command(typer, parsed.update))
-    words, pattern = current(completed(argv))
+    before, after = parted(argv)
+    words, pattern = current(completed(before))
     try:
         app(args=words, standalone_mode=False)
     except Exception as err:
@@ -54,11 +54,25 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
         if not hasattr(err, "format_message"):
             raise
         raise UsageError(_complaint(err)) from None
+    mode = modes.named((parsed["mode"] or parsed["image"] or after or [""])[0])
+    parsed["command"] = after if mode and mode.command else []
+    parsed["image"] = [*(parsed["image"] or []), *([] if parsed["command"] else after)]
     if parsed["image"] and not parsed["mode"]:  # the mode may be the first word
         parsed.update(mode=parsed["image"][:1], image=parsed["image"][1:])
     if pattern and not (parsed["image"] or parsed["profile"]):
         parsed.update(image=[pattern], match=[])
     return parsed
+
+
+def _typer() -> Any:
+    """The library, without rich: versions of it load that at once where it is there, and take twice as long to start."""
+    hidden = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
+    try:
+        import typer
+    finally:
+        if hidden:
+            del sys.modules["rich"]
+    return typer
 
 
 def _complaint(err: Any) -> str:
@@ -95,9 +109,10 @@ def _command(typer: Any, take: Callable[..., None]) -> Callable[..., None]:
 
 def to_request(parsed: Mapping[str, Any]) -> Request:
     """The request, each value given at most once. Raises UsageError."""
-    values: dict[str, Any] = {}
     osvers, osarch = modes.classic(parsed["osvers"] or [], parsed["osarch"] or [])
-    for name, value in placed({**parsed, "osvers": osvers, "osarch": osarch}).items():
+    given = placed({**parsed, "osvers": osvers, "osarch": osarch})
+    values: dict[str, Any] = {"command": tuple(given.pop("command", ()))}
+    for name, value in given.items():
         if value is None or isinstance(value, bool):
             values[name] = value or getattr(Request, name)
             continue
@@ -114,7 +129,7 @@ def _checked(name: str, value: str) -> str:
     path = name == "argument" or (name in OPTIONS and OPTIONS[name].path)
     if not value.strip():
         raise UsageError(f"an empty value for {_flag(name)}")
-    value = value if path else _typed(value)
+    value = value if path else terminal.typed(value, getattr(sys.stderr, "encoding", None))
     if not is_text(value.translate(AS_BYTES) if path else value):
         raise UsageError(f"the value of {_flag(name)} is not UTF-8 text or holds control characters: {value!a}")
     return masked(value) if name == "message" else value  # it is stored, and other programs are given it
@@ -123,16 +138,6 @@ def _checked(name: str, value: str) -> str:
 def _flag(name: str) -> str:
     """How the user calls a field of Request."""
     return OPTIONS[name].flags[0] if name in OPTIONS else name.upper()
-
-
-def _typed(value: str) -> str:
-    """A value that was typed on a terminal whose encoding is not UTF-8."""
-    if value.isprintable() or sys.stderr is None:
-        return value
-    try:
-        return os.fsencode(value).decode(sys.stderr.encoding)
-    except (UnicodeError, LookupError):
-        return value
 
 
 def _answer(answer: Union[str, bytes]) -> None:
@@ -186,9 +191,9 @@ def _run(argv: Sequence[str], call: Call) -> int:
 
 def _place(request: Request) -> report.Place:
     """Where the answer goes. In a pipe nothing is cut."""
-    terminal = sys.stdout.isatty()
-    columns = shutil.get_terminal_size().columns if terminal else 0
-    return report.Place(terminal, columns, request.wide)
+    isatty = sys.stdout.isatty()
+    columns = shutil.get_terminal_size().columns if isatty else 0
+    return report.Place(isatty, columns, request.wide)
 
 
 def _open_streams() -> None:
@@ -211,6 +216,10 @@ def run(argv: Sequence[str]) -> int:
     """Do what a command line asks; returns the exit code: 0, 1, or 128+n after signal n."""
     os.umask(0o022)
     _open_streams()
+    if argv[:1] == ["--complete"]:  # by the scripts that complete words in a shell; no option of the user's
+        from xcat_avs.modes import completion
+
+        return completion.respond(argv[1:], _answer)
     call = Call(Request(json=["--json"] in grouped(completed(argv))))
     try:
         interrupts.follow()

@@ -52,17 +52,18 @@ class Request:
 
     image: str = ""
     argument: str = ""  # the word after IMAGE, in the modes that take one: PATTERN, PATH, DIR
+    command: tuple[str, ...] = ()  # the words after `--`, in the modes that take a command
     mode: str = _option("-c|--mode MODE", "what to do")
-    tag: str = _option("-t|--tag TAG", "the tag", "tag show pack rollback verify diff files cat checkout logs")
+    tag: str = _option("-t|--tag TAG", "the tag", "tag show pack run boot rollback verify diff files cat checkout logs")
     revision: str = _option(
-        "-r|--revision REV", "the revision (default: the newest)", "tag show diff files cat checkout logs"
+        "-r|--revision REV", "the revision (default: the newest)", "tag show run diff files cat checkout logs"
     )
     message: str = _option("-m|--message MESSAGE", "why, for the history", "create tag rollback")
     sign: str = _option(
         "--sign [KEY]", "sign the tag (default: with [sign] key, or else gpg's own)", "create tag", bare="default"
     )
     user: str = _option(
-        "-u|--user USER", "who does it (default: who is logged in)", "create tag pack rollback", ignored=True
+        "-u|--user USER", "who does it (default: who is logged in)", "create tag pack rollback boot", ignored=True
     )
     resume: bool = _option(
         "-b|--resume", "resume a build that failed: repeat only what is not done, or changed", "create steps"
@@ -75,9 +76,9 @@ class Request:
     )
     base: bool = _option("-n|--base-only", "base image only (no add-ons)", "create steps")
     finish: bool = _option("-f|--finish", "tag and pack it when done", "create")
-    masquerade: str = _option("-x|--masquerade IMAGE", "serve it as another osimage (test nodes)", "create pack")
-    method: str = _option("--method METHOD", "auto, cpio, tar or squashfs", "create pack")
-    compress: str = _option("--compress NAME", "auto, gzip, pigz, zstd or xz", "create pack")
+    masquerade: str = _option("-x|--masquerade IMAGE", "serve it as another osimage (test nodes)", "create pack boot")
+    method: str = _option("--method METHOD", "auto, cpio, tar or squashfs", "create pack boot")
+    compress: str = _option("--compress NAME", "auto, gzip, pigz, zstd or xz", "create pack boot")
     force: bool = _option("--force", "pack it again though it is served already", "pack")
     nodeset: bool = _option("--nodeset", "run the nodeset that is due", "create pack rollback")
     define: bool = _option(
@@ -106,6 +107,7 @@ class Request:
     osvers: str = _option("-o|--osvers OSVERS", "narrow a profile down to an osvers")
     osarch: str = _option("-a|--arch ARCH", "narrow a profile down to an architecture")
     store: str = _option("-s|--store URL", "another store")
+    html: str = _option("--html FILE", "write it into FILE as a page to look at, with charts", "show", True)
     wide: bool = _option("--wide", "tables in full: all columns, and nothing folded or shortened")
     json: bool = _option("--json", "answer with one JSON document")
     verbose: bool = _option("-V|--verbose", "say what is done")
@@ -129,6 +131,16 @@ def grouped(argv: Sequence[str]) -> list[list[str]]:
         found.append(words[:end])
         del words[:end]
     return found
+
+
+def parted(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line before `--`, and those after it."""
+    before: list[str] = []
+    for group in grouped(argv):
+        if group[0] == "--":
+            return before, group[1:]
+        before += group
+    return before, []
 
 
 def current(argv: Sequence[str]) -> tuple[list[str], str]:

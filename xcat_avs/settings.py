@@ -25,6 +25,7 @@ WORD = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 LOCALE = r"[A-Za-z0-9_][A-Za-z0-9_.@-]*"
 SIZE = r"[0-9]+[kmgKMG]?"
 GLOB = r"[A-Za-z0-9_.+~*?\[\]!-]+"
+UNIT = r"[A-Za-z0-9_.@:*?\[\]!-]+"
 ARGUMENT = r"-[A-Za-z0-9_.,:=/+@%~*?-]+"
 # Kind, pattern of paths, reason, and who says so.
 AllowedSecret = tuple[str, str, str, str]
@@ -58,24 +59,16 @@ class Settings:
     )
     logs: Path = _setting("paths", "logs", Path("/var/log/xcat/avs"), "logs of builds; root only")
     store: str = _setting(
-        "paths", "store", "file:///var/lib/xcat-avs/repo", "URL of the store: Subversion (file, svn, svn+ssh, http, https) or ostree:/DIR"
+        "paths", "store", "file:///var/lib/xcat-avs/repo", "URL of the store: Subversion (file, svn, svn+ssh, http, https) or OSTree (ostree:/DIR, ostree:https://HOST/PATH)"
     )  # fmt: skip
     installdir: str = _setting("paths", "installdir", "", "default: xCAT's own; without xCAT /install")
     tftpdir: str = _setting("paths", "tftpdir", "", "default: xCAT's own; without xCAT /tftpboot")
     generator: str = _setting(
-        "image",
-        "generator",
-        "auto",
-        "what builds the tree; auto: by osvers",
-        ("auto", "genimage", "mmdebstrap", "dnf", "rinse"),
-    )
+        "image", "generator", "auto", "what builds the tree; auto: by osvers", ("auto", "genimage", "mmdebstrap", "dnf", "rinse")
+    )  # fmt: skip
     pkglist: str = _setting(
-        "image",
-        "pkglist",
-        "own",
-        "what genimage installs: the image's own pkglist, or a minimal one",
-        ("own", "minimal"),
-    )
+        "image", "pkglist", "own", "what genimage installs: the image's own pkglist, or a minimal one", ("own", "minimal")
+    )  # fmt: skip
     provider: str = _setting("image", "provider", "", "directory of XCATROOT/share/xcat/netboot to take genimage from")
     require_message: bool = _setting("image", "require_message", False, "create needs -m MESSAGE")
     timeout: int = _setting("image", "timeout", 0, "seconds after which a program run by a build is ended; 0: never")
@@ -88,16 +81,14 @@ class Settings:
     )
     rinse_packages: str = _setting("image", "rinse_packages", "", "what rinse unpacks first; default: by osvers")
     kernel: str = _setting("image", "kernel", "", "release of the kernel that nodes boot", pattern=WORD)
-    kernel_suffix: str = _setting(
-        "image", "kernel_suffix", "", "what follows that release", pattern=r"[A-Za-z0-9_.+-]*"
-    )
+    kernel_suffix: str = _setting("image", "kernel_suffix", "", "what follows that release", (), r"[A-Za-z0-9_.+-]*")
     interface: str = _setting("image", "interface", "", "network interface that nodes boot from", pattern=WORD)
     net_modules: tuple[str, ...] = _setting("image", "net_modules", (), "network drivers in the initrd", pattern=WORD)
     storage_modules: tuple[str, ...] = _setting(
         "image", "storage_modules", (), "storage drivers in the initrd", pattern=WORD
     )
     filesystem_modules: tuple[str, ...] = _setting(
-        "image", "filesystem_modules", (), "file systems in the initrd", pattern=WORD
+        "image", "filesystem_modules", (), "file systems in the initrd", (), WORD
     )
     root_size: str = _setting("image", "root_size", "", "most that the nodes' root file system may hold", pattern=SIZE)
     refuse_stored_secrets: bool = _setting(
@@ -124,12 +115,20 @@ class Settings:
     require_signature: tuple[str, ...] = _setting(
         "pack", "require_signature", (), "osimages that serve nothing but tags with a good signature: patterns, or yes for all", pattern=GLOB
     )  # fmt: skip
+    require_boot: tuple[str, ...] = _setting(
+        "pack", "require_boot", (), "osimages that serve nothing but tags that have booted: patterns, or yes for *.prod", pattern=GLOB
+    )  # fmt: skip
+    boot_success: str = _setting(
+        "boot", "success", "", "what of the console says that it has booted: a regular expression"
+    )
+    boot_units: tuple[str, ...] = _setting("boot", "units", (), "units that must not fail: patterns", pattern=UNIT)
+    boot_timeout: int = _setting("boot", "timeout", 600, "seconds that it may take")
+    boot_memory: int = _setting("boot", "memory", 0, "memory of the virtual machine in MiB; 0: by what the set holds")
+    boot_arguments: str = _setting("boot", "arguments", "", "more arguments for the kernel")
     sign_key: str = _setting("sign", "key", "", "what signs each tag: a key of gpg, or the path of an ssh key")
     allowed_signers: str = _setting("sign", "allowed_signers", "", "who may sign by ssh, and by which keys")
     keyring: str = _setting("sign", "keyring", "", "the public keys of those who may sign by gpg")
-    os_names: OsNames = dataclasses.field(
-        default=(), metadata={"help": "[osvers]: a site's own names of distributions, and what those are like"}
-    )
+    os_names: OsNames = dataclasses.field(default=(), metadata={"help": "[osvers]: a site's own distributions, and what they are like"})  # fmt: skip
 
 
 FILES = ("rinse_packages", "module_signing_key", "module_signing_certificate")
@@ -263,7 +262,7 @@ def share_dir() -> Path:
     ]
     for candidate in candidates:
         if (candidate / "avs.conf").is_file():
-            return candidate
+            return candidate.resolve()
     raise AvsError(f"the shipped defaults are not installed; looked in {', '.join(map(str, candidates))}")
 
 

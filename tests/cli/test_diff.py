@@ -201,6 +201,31 @@ def test_json(two: Installation) -> None:
 
 
 @pytest.mark.slow
+def test_a_page_has_what_differs_from_the_tag_before(two: Installation, tmp_path: Path) -> None:
+    """Of a real store, whose treemaps, history and rights it has as well."""
+    pytest.importorskip("plotly")
+    page = tmp_path / "page.html"
+    words = good(two.here("-c", "show", "example.prod", "-t", "v2", "--html", str(page)))
+    assert re.fullmatch(rf"Wrote {page} \(\d+M\): a page on \S+ tag v2\n", words)
+    text = page.read_text(encoding="utf-8")
+    assert "<h2>Changes since tag v1</h2>" in text
+    assert "Packages: 1 added, 1 downgraded, 1 removed, 1 upgraded" in text
+    assert "<td>bash:amd64</td><td>5.2.15-9</td><td>5.2.15-10</td><td>upgraded</td>" in text
+    assert 'id="directories-data"' in text
+    assert 'id="history-data"' in text
+    assert "Its package database says no sizes." in text
+    good(two.here("-c", "show", "example.prod", "--html", str(page)))
+    assert "<h2>Changes since tag v2</h2>" in page.read_text(encoding="utf-8")
+    first = good(two.here("-c", "show", "example.prod", "-t", "v1", "--html", str(page), "--json"))
+    assert json.loads(first)["html"] == str(page)
+    assert "There is no tag before this version." in page.read_text(encoding="utf-8")
+    mine = tmp_path / "mine"
+    mine.write_text("precious", encoding="utf-8")
+    refused(two.here("-c", "show", "example.prod", "--html", str(mine)), "is no page of avsimage; it was left as it is")
+    assert mine.read_text(encoding="utf-8") == "precious"
+
+
+@pytest.mark.slow
 def test_parts_of_the_document(two: Installation) -> None:
     common = {"osimage", "old", "new"}
     line = ("-c", "diff", "example.prod", "-t", "v1:v2", "--json")

@@ -38,7 +38,7 @@ def shown(line: str) -> str:
 
 
 def follow(node: ManagementNode, line: str) -> str:
-    return typed.follow(node, shown(line))
+    return typed.follow(node, shown(line)).split(typed.ERRORS)[0]
 
 
 @pytest.fixture

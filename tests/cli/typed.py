@@ -8,11 +8,12 @@ import subprocess
 
 from fakes.node import ManagementNode
 
+ERRORS = "\n--\n"  # between the answer and the warnings of a line
 PROGRAMS = ("avsimage", "nodeset", "chdef", "rpower", "rsync", "svnadmin")
 
 
 def follow(node: ManagementNode, line: str, code: int = 0) -> str:
-    """Run one line; returns what it said, errors included. Power is the nodes' own affair."""
+    """Run one line; returns its answer, then what it warned of. Power is the nodes' own affair."""
     places = {"/install": node.installdir, "/var/lib/xcat-avs/repo": node.repository, "/var/lib/xcat-avs": node.state,
               "/var/tmp": node.top / "tmp", "/backup": node.top / "backup", "/srv/avs": node.top / "srv"}  # fmt: skip
     wanted = "|".join(map(re.escape, sorted(places, key=len, reverse=True)))
@@ -30,7 +31,7 @@ def follow(node: ManagementNode, line: str, code: int = 0) -> str:
     if words[0] == "avsimage":
         assert words[1] == "-c", line
         done = node.run(*words[2:], code=code, **environment)
-        return done.stdout + done.stderr
+        return done.stdout + ERRORS + done.stderr
     done = node.program(words[0], *words[1:], **environment)
     assert done.code == code, f"{line}: {done}"
     return done.stdout

@@ -24,20 +24,21 @@ from faults.kinds import ChangingTree, Clock, ForeignMount, Full, Kill, Kind, Re
 from faults.servers import DaemonDies, ServerKilled
 from faults.world import COMMANDS
 
+ENGINES = ("fsvs", "ostree")
 PLACES = ("state", "logs", "store", "staging", "install", "tmp")
 
 
-def kinds() -> list[Kind]:
-    return [
-        *(Kill(name) for name in COMMANDS),
-        *(Full(name) for name in PLACES),
-        ServerKilled("server killed"),
-        ReadOnly("store read-only"),
-        DaemonDies("xcatd dies"),
-        Clock("clock set back"),
-        ForeignMount("foreign mount"),
-        ChangingTree("changing tree"),
+def kinds(engine: str) -> list[Kind]:
+    """Those that try a store of this engine; with FSVS also those that concern none, or its server."""
+    each: list[Kind] = [
+        *(Kill(name, engine) for name in COMMANDS),
+        *(Full(name, engine) for name in PLACES),
+        ReadOnly("store read-only", engine),
+        Clock("clock set back", engine),
+        ForeignMount("foreign mount", engine),
+        ChangingTree("changing tree", engine),
     ]
+    return [*each, ServerKilled("server killed"), DaemonDies("xcatd dies")] if engine == "fsvs" else each
 
 
 @dataclass
@@ -101,13 +102,13 @@ def numbers_of(kind: Kind, given: argparse.Namespace) -> Sequence[int]:
 
 
 def table(tallies: dict[str, Tally]) -> list[str]:
-    lines = [f"{'':16}{'points':>8}{'found':>7}{'s':>8}  what came of them"]
+    lines = [f"{'':24}{'points':>8}{'found':>7}{'s':>8}  what came of them"]
     for name, tally in tallies.items():
         points = sum(tally.outcomes.values()) - tally.outcomes["not done"]
         words = ", ".join(f"{count} {what}" for what, count in sorted(tally.outcomes.items()) if count)
-        lines.append(f"{name:16}{points:8}{len(tally.found):7}{tally.seconds:8.1f}  {words}")
+        lines.append(f"{name:24}{points:8}{len(tally.found):7}{tally.seconds:8.1f}  {words}")
     total = sum(sum(tally.outcomes.values()) - tally.outcomes["not done"] for tally in tallies.values())
-    lines.append(f"{'all':16}{total:8}{sum(len(item.found) for item in tallies.values()):7}")
+    lines.append(f"{'all':24}{total:8}{sum(len(item.found) for item in tallies.values()):7}")
     return lines
 
 
@@ -116,6 +117,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--points", type=int, default=60, help="points of each command's kills; of others a part (60)")
     parser.add_argument("--seconds", type=float, default=1800, help="no point is begun after that (1800)")
     parser.add_argument("--seed", type=int, default=None, help="as an earlier run printed it")
+    parser.add_argument("--engine", choices=(*ENGINES, "both"), default="both", help="of the store (both)")
     parser.add_argument("--only", default="", help="kinds whose name holds this")
     parser.add_argument("--point", type=int, default=None, help="just this point of a kind")
     return parser.parse_args(argv)
@@ -135,7 +137,8 @@ def main(argv: Sequence[str]) -> int:
     run, began = Run(top, seed, given.seconds), time.monotonic()
     tallies: dict[str, Any] = {}
     try:
-        for kind in kinds():
+        engines = ENGINES if given.engine == "both" else (given.engine,)
+        for kind in (kind for engine in engines for kind in kinds(engine)):
             if given.only in kind.name:
                 tallies[kind.name] = run.do(kind, numbers_of(kind, given))
                 print(table({kind.name: tallies[kind.name]})[1], flush=True)

@@ -22,10 +22,12 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 FULL = ("full", "No space left on device", "no space left")
 USED_BY = {
     "logs": ("create", "pack"),
-    "store": ("create", "commit", "tag", "verify"),
+    "store": ("create", "commit", "tag", "prune", "verify"),
     "staging": ("pack",),
     "install": ("pack", "rollback"),
 }  # what writes there; elsewhere all do
+# What is done in one world in any order; prune takes sets away that a rollback needs.
+MIXED = tuple(name for name in COMMANDS if name != "prune")
 SLACK = 6  # paths; a tag whose kept set has a link more, a file more in a version
 LATER = 0.05  # seconds; the longest that is waited after the point
 Go = Callable[[], None]
@@ -36,14 +38,15 @@ class Kind(ABC):
 
     share = 1.0  # how many points, of what is asked for
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, engine: str = "fsvs") -> None:
+        self.name = name if engine == "fsvs" else f"{name}, {engine}"
+        self.engine = engine
 
     def __str__(self) -> str:
         return self.name
 
     def world(self, top: Path) -> Any:
-        return World(top).begin()
+        return World(top, self.engine).begin()
 
     @abstractmethod
     def point(self, world: Any, chance: random.Random, number: int) -> str:
@@ -80,14 +83,14 @@ def in_words(result: Result) -> str:
 class Kill(Kind):
     """A signal at any point: before an operation, or up to 50 ms later, when other programs may run."""
 
-    def __init__(self, command: str) -> None:
-        super().__init__(f"kill {command}")
+    def __init__(self, command: str, engine: str = "fsvs") -> None:
+        super().__init__(f"kill {command}", engine)
         self.command = COMMANDS[command]
         self.held, self.points = set[str](), 0  # what the world held after its first points
 
     def world(self, top: Path) -> World:
         self.held, self.points = set(), 0
-        return World(top).begin()
+        return World(top, self.engine).begin()
 
     def point(self, world: World, chance: random.Random, number: int) -> str:
         number_of = SIGNALS[number % len(SIGNALS)]
@@ -139,6 +142,9 @@ def killed(result: Result, number: signal.Signals) -> str:
     assert "Traceback" not in result.stderr, str(result)
     if result.code == 0:
         return "late"
+    if number == signal.SIGKILL and result.code == 1:
+        assert "was killed by SIGKILL" in result.error, str(result)  # a program that it had started
+        return "its program killed"
     if number == signal.SIGKILL:
         assert result.code in (-9, 137), str(result)
     elif result.code == -number:
@@ -194,16 +200,16 @@ class Full(Kind):
 
     share = 1 / 3
 
-    def __init__(self, where: str) -> None:
-        super().__init__(f"full {where}")
+    def __init__(self, where: str, engine: str = "fsvs") -> None:
+        super().__init__(f"full {where}", engine)
         self.where = where
 
     def world(self, top: Path) -> World:
         self.disk = Disk(top.with_name(f"{top.name}.disk"))
-        return World(top, Place(self.where, self.disk.point)).begin()
+        return World(top, self.engine, Place(self.where, self.disk.point)).begin()
 
     def point(self, world: World, chance: random.Random, number: int) -> str:
-        command = COMMANDS[chance.choice(USED_BY.get(self.where, tuple(COMMANDS)))]
+        command = COMMANDS[chance.choice(USED_BY.get(self.where, MIXED))]
         words, stop = planned(world, command, chance)
         if chance.random() < 0.4:
             stop = 1
@@ -238,10 +244,10 @@ class ReadOnly(Kind):
 
     def world(self, top: Path) -> World:
         self.disk = Disk(top.with_name(f"{top.name}.disk"))
-        return World(top, Place("store", self.disk.point)).begin()
+        return World(top, self.engine, Place("store", self.disk.point)).begin()
 
     def point(self, world: World, chance: random.Random, number: int) -> str:
-        command = COMMANDS[list(COMMANDS)[number % len(COMMANDS)]]
+        command = COMMANDS[MIXED[number % len(MIXED)]]
         words, stop = planned(world, command, chance)
         if chance.random() < 0.4:
             stop = 1
@@ -273,14 +279,15 @@ class Clock(Kind):
     BACK = 86400
 
     def world(self, top: Path) -> World:
-        world = World(top, env={"AVS_TEST_INSIDE": "1", "AVS_TEST_CLOCK": str(self.BACK)}).begin()
+        world = World(top, self.engine, env={"AVS_TEST_INSIDE": "1", "AVS_TEST_CLOCK": str(self.BACK)}).begin()
         del world.site.extra["AVS_TEST_CLOCK"]
         return world
 
     def point(self, world: World, chance: random.Random, number: int) -> str:
         world.chance = chance
-        command = COMMANDS[list(COMMANDS)[number % len(COMMANDS)]]
-        for number_of in range(1, world.site.youngest() + 1):
+        command = COMMANDS[MIXED[number % len(MIXED)]]
+        # With OSTree the date is a part of the commit, which its name proves.
+        for number_of in range(1, (world.site.youngest() if self.engine == "fsvs" else 0) + 1):
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(time.time() + self.BACK + number_of))
             argv = [
                 "svnadmin",
@@ -311,7 +318,7 @@ class ForeignMount(Kind):
     share = 1 / 3
 
     def point(self, world: World, chance: random.Random, number: int) -> str:
-        command = COMMANDS[chance.choice(list(COMMANDS))]
+        command = COMMANDS[chance.choice(MIXED)]
         world.chance = chance
         words = command.words(world)
         tops = (world.site.tree(), world.site.kept, world.site.state / "staging" / NAME)

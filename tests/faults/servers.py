@@ -28,7 +28,7 @@ class ServerKilled(Kind):
     share = 1 / 3
 
     def world(self, top: Path) -> World:
-        world = World(top)
+        world = World(top, "fsvs")
         self.server = Server(top / "server", "anon-access = write\n")
         self.server.create()
         self.server.start()

@@ -13,7 +13,7 @@ from faults.kinds import Full, Kill, Kind
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("kind", "points"), [(Kill("pack"), 2), (Full("state"), 1)], ids=str)
+@pytest.mark.parametrize(("kind", "points"), [(Kill("pack"), 2), (Full("store", "ostree"), 1)], ids=str)
 def test_sample(kind: Kind, points: int, tmp_path: Path) -> None:
     tally = Run(tmp_path, seed=11, seconds=60).do(kind, range(points))
     assert tally.found == []

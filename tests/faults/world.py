@@ -101,10 +101,12 @@ class Runs(ABC):
 class World(Runs):
     """Two tags, both packed, of an image of some 40 paths. Everything is below top; close() takes it away."""
 
-    def __init__(self, top: Path, place: Optional[Place] = None, env: Optional[dict[str, str]] = None) -> None:
+    def __init__(
+        self, top: Path, engine: str, place: Optional[Place] = None, env: Optional[dict[str, str]] = None
+    ) -> None:
         super().__init__(top)
         top.mkdir(parents=True)
-        self.place, self.site = place or Place(), Installation(top / "site")
+        self.place, self.site = place or Place(), Installation(top / "site", engine)
         self.foreign: set[str] = set()  # mounts that are not of the program
         self.source = make_source(top / "source")
         self.version, self.tags = 0, 0
@@ -136,6 +138,10 @@ class World(Runs):
 
     def begin(self) -> World:
         """Make the two tags; it is in a constructor's place, for whoever changes something before."""
+        if self.site.engine == "ostree":
+            self.mirror.mkdir()
+            self.site.store().prepare(self.site.image(), "ann")
+            output(["ostree", "config", f"--repo={self.site.repository}", "set", "avs.mirror", str(self.mirror)])
         for tag in ("t1", "t2"):
             self.change(self.source / "rootimg")
             self.site.create(self.source)
@@ -144,6 +150,24 @@ class World(Runs):
         self.site.run("verify", PROFILE, "-t", "t1")  # its checkout is kept, so the next one is like all others
         self.check()
         return self
+
+    @property
+    def mirror(self) -> Path:
+        """Of an OSTree repository, for other machines."""
+        return self.top / "mirror"
+
+    def mirrored(self) -> None:
+        """The mirror is whole, and has what the repository has."""
+        refs = [
+            output(["ostree", "rev-parse", f"--repo={path}", *self._refs(path)])
+            for path in (self.site.repository, self.mirror)
+        ]
+        assert refs[0] == refs[1], "the mirror is of another time"
+        output(["ostree", "fsck", "--quiet", f"--repo={self.mirror}"])
+
+    @staticmethod
+    def _refs(repository: Path) -> list[str]:
+        return sorted(output(["ostree", "refs", f"--repo={repository}"]).split())
 
     def change(self, root: Path) -> None:
         """Make the next version of a tree; the sources of both have the same one."""
@@ -210,14 +234,24 @@ class World(Runs):
 
     def stored(self, path: str = "trunk") -> int:
         """The version that a path of the repository holds."""
-        where = self.site.trunk().removeprefix(self.site.url).removesuffix("trunk")
-        text = output(["svnlook", "cat", str(self.site.repository), f"{where}{path}/rootimg/etc/issue"])
-        return int(text.split()[1])
+        where = f"{self._where()}/{path}"
+        if self.site.engine == "ostree":
+            argv = ["ostree", "cat", f"--repo={self.site.repository}", where, "/rootimg/etc/issue"]
+        else:
+            argv = ["svnlook", "cat", str(self.site.repository), f"{where}/rootimg/etc/issue"]
+        return int(output(argv).split()[1])
 
     def tagged(self) -> set[str]:
-        where = self.site.trunk().removeprefix(self.site.url).removesuffix("trunk")
-        text = output(["svnlook", "tree", "-N", "--full-paths", str(self.site.repository), f"{where}tags"])
-        return {line.rstrip("/").rpartition("/")[2] for line in text.splitlines()}
+        where = f"{self._where()}/tags"
+        if self.site.engine == "ostree":
+            argv = ["ostree", "refs", f"--repo={self.site.repository}", where]
+        else:
+            argv = ["svnlook", "tree", "-N", "--full-paths", str(self.site.repository), where]
+        return {line.rstrip("/").rpartition("/")[2] for line in output(argv).splitlines()}
+
+    def _where(self) -> str:
+        """Where the repository has the image."""
+        return self.site.trunk().removeprefix(self.site.url)[1:].removesuffix("/trunk")
 
     def leftovers(self) -> list[str]:
         found = [item for item in self.site.leftovers() if item not in self.foreign]
@@ -303,6 +337,23 @@ def _pack(world: World) -> list[str]:
     return ["pack", PROFILE, "-t", _other(world), "--force", "--method", world.chance.choice(METHODS)]
 
 
+def _prune(world: World) -> list[str]:
+    """A revision that is not the newest any more, and not tagged, is there to go."""
+    world.change(world.source / "rootimg")
+    world.site.create(world.source)
+    return ["prune", PROFILE, "--keep", "1"]
+
+
+def _is_pruned(world: World) -> None:
+    """No revision is left but those of tags and the newest."""
+    _is_stored(world)
+    if world.site.engine == "ostree":
+        store, image = world.site.store(), world.site.image()
+        newest, *others = [revision.number for revision in store.log(image)]
+        left = set(others) - {tag.source for tag in store.tags(image)}
+        assert not left, f"left beside revision {newest}: {left}"
+
+
 def _rollback(world: World) -> list[str]:
     return ["rollback", PROFILE, "-t", _other(world)]
 
@@ -328,6 +379,7 @@ COMMANDS = {
         Command("tag", _tag, _has_tag, _is_tagged),
         Command("pack", _pack, lambda _: None),
         Command("rollback", _rollback, lambda _: None),
+        Command("prune", _prune, _is_pruned),
         Command("verify", lambda _: ["verify", PROFILE, "-t", "t1"], lambda _: None),
     )
 }
@@ -340,6 +392,8 @@ def again(world: World, command: Command, words: Sequence[str]) -> None:
     assert result.code == 0 or refused, f"the same again: {' '.join(words)}: {result}"
     assert "Traceback" not in result.stderr, str(result)
     command.proven(world)
+    if world.site.engine == "ostree" and command.name in ("create", "commit", "tag", "prune"):
+        world.mirrored()
     served = world.check()
     if command.name in ("pack", "rollback"):
         wanted = int(words[words.index("-t") + 1][1:])

@@ -17,6 +17,7 @@ from harness import SECONDS, TOP, Node, Result
 
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.store import engines
+from xcat_avs.store.kept import lent
 from xcat_avs.store.protocol import Store, Version
 from xcat_avs.store.trees import checkout_tree
 from xcat_avs.system.runner import Runner
@@ -109,8 +110,8 @@ class Installation(Node):
     def tree(self, profile: str = PROFILE, osvers: str = OSVERS) -> Path:
         """The build tree, laid out like a rootimgdir; where a pack has made it the checkout, that."""
         name = osimage_name(profile, osvers)
-        lent = (self.state / "builds" / name / "lent").exists()
-        return self.state / ("checkouts" if lent else "builds") / name / "tree"
+        build, checkout = (self.state / where / name / "tree" for where in ("builds", "checkouts"))
+        return checkout if lent(build, checkout) else build
 
     def forget_build(self) -> None:
         """Remove what the builds have left, so that a tag comes out of the store."""

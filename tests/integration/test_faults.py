@@ -149,7 +149,11 @@ def test_process_left_by_a_step_that_ended_well_is_gone(installation: Installati
     installation.assert_clean()
 
 
-@pytest.mark.parametrize("delay", [0.1, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize(
+    ("installation", "delay"),
+    [("fsvs", 0.1), ("ostree", 0.3), ("fsvs", 0.5), ("ostree", 0.7)],
+    indirect=["installation"],
+)
 def test_create_killed_at_any_time(installation: Installation, source: Path, tmp_path: Path, delay: float) -> None:
     """From the first moment on: the repository being made, the tree copied, the commit, the pack."""
     run = installation.start("create", PROFILE, "--from", str(source), "-f")
@@ -608,7 +612,7 @@ def medium(source: Path) -> Path:
     return source
 
 
-@pytest.mark.parametrize("leave", [0, 4 << 20])
+@pytest.mark.parametrize(("installation", "leave"), [("fsvs", 0), ("ostree", 4 << 20)], indirect=["installation"])
 def test_state_disk_full(installation: Installation, medium: Path, disk: Path, leave: int) -> None:
     served = serve(installation, medium)
     installation.state = disk / "state"
@@ -700,10 +704,11 @@ def test_store_disk_full(installation: Installation, medium: Path, disk: Path, l
     assert left == [], "half a commit still takes its room"
 
 
-def test_store_disk_full_at_its_first_use(installation: Installation, source: Path, disk: Path) -> None:
+@pytest.mark.parametrize(("installation", "leave"), [("fsvs", 50_000), ("ostree", 0)], indirect=["installation"])
+def test_store_disk_full_at_its_first_use(installation: Installation, source: Path, disk: Path, leave: int) -> None:
     installation.repository = disk / "deep/repo"
     installation.configure("paths", store=installation.url)
-    ballast = fill(disk, 50_000)
+    ballast = fill(disk, leave)
     result = installation.create(source, code=1)
     assert_says_full(result.error)
     assert installation.url in result.error

@@ -76,7 +76,8 @@ def test_the_libraries_of_debian_12_are_new_enough(definitions: dict[str, str]) 
 def xcat(tmp_path: Path) -> dict[str, str]:
     """An XCATROOT that has lsdef, and the environment to install into it from what is on this machine."""
     (tmp_path / "xcat/bin").mkdir(parents=True)
-    return {"XCATROOT": str(tmp_path / "xcat"), "PYTHON": "/usr/bin/python3", "AVS_VENV_OPTIONS": "--system-site-packages",
+    return {"XCATROOT": str(tmp_path / "xcat"), "AVS_COMPLETIONS": str(tmp_path / "share"), "PYTHON": "/usr/bin/python3",
+            "AVS_VENV_OPTIONS": "--system-site-packages",
             "AVS_PIP_OPTIONS": "--no-index --no-deps --no-build-isolation"}  # fmt: skip
 
 
@@ -103,11 +104,19 @@ def test_install_xcat_guesses_no_installdir(tmp_path: Path, xcat: dict[str, str]
         lsdef(tmp_path, script)
     done = run(SCRIPT, **{**xcat, "INSTALLDIR": "", "AVS_VENV_OPTIONS": "--nosuchoption"})
     if script == "":
-        assert "taking /install" in done.stdout
+        assert "taking /install" in done.stderr
     else:
         assert "set INSTALLDIR" in done.stderr
         assert not (tmp_path / "xcat/share").exists()
     assert done.returncode == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="as root only")
+def test_install_xcat_leaves_a_package_alone(tmp_path: Path, xcat: dict[str, str]) -> None:
+    (tmp_path / "xcat/lib/python/avs").mkdir(parents=True)
+    done = run(SCRIPT, **xcat, INSTALLDIR=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: the package xcat-avs is installed in ")
 
 
 @pytest.mark.slow
@@ -126,6 +135,8 @@ def test_install_xcat_brings_the_postscript_and_takes_it_away(tmp_path: Path, xc
     assert sorted(os.listdir(installdir / "postscripts")) == ["avsaddons", "otherpkgs"]
     assert len(list(xcatroot.glob("share/xcat/avs/venv/lib/*/site-packages/xcat_avs/addons/common/kvm.py"))) == 1
     recipe = xcatroot / "share/xcat/avs/recipes/default.conf"
+    for path in ("bash-completion/completions/avsimage", "zsh/site-functions/_avsimage"):
+        assert "\n_avsimage_modes='check create " in (tmp_path / "share" / path).read_text()
     name = "example.debian.conf"
     assert list(xcatroot.rglob(name)) == [recipe.with_name(name)]  # no second copy
     code = "from xcat_avs import settings; print((settings.share_dir() / 'recipes/default.conf').resolve())"
@@ -136,4 +147,5 @@ def test_install_xcat_brings_the_postscript_and_takes_it_away(tmp_path: Path, xc
     assert os.listdir(installdir / "postscripts") == ["otherpkgs"]
     assert not (xcatroot / "bin/avsimage").exists()
     assert not (xcatroot / "share/xcat/avs").exists()
+    assert not [path for path in (tmp_path / "share").rglob("*") if path.is_file()]
     assert (installdir / "custom/avs").is_dir()

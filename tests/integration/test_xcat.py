@@ -1177,6 +1177,10 @@ def test_status_in_words_and_as_a_document(node: ManagementNode) -> None:
     assert re.search(rf"^{TEST} +v1 .* root +- +- +1 +cn009 +due +v2$", text, re.MULTILINE)
     assert f"Due: nodeset cn001-cn003 osimage={PROD}" in lines
     assert f"Due: nodeset cn009 osimage={TEST}" in lines
+    page = node.top / "page.html"
+    node.run("show", "example.prod", "-t", "v1", "--html", str(page))
+    cells = f"<td>{TEST}</td><td>v1</td><td class=n>1</td><td>cn009</td><td>due</td>"
+    assert cells in page.read_text(encoding="utf-8"), "the nodes that the tag is served to"
     one, other = node.run("status", "--json").document["osimages"]
     assert (one["tag"], one["previous"], one["user"], one["coherent"], one["nodeset_due"], one["newest"]) == (
         "v2", "example.prod.v1", "bert", False, True, "",

@@ -16,6 +16,7 @@ PACKAGE = TOP / "xcat_avs"
 ALLOWED: dict[str, set[str]] = {
     "": set(),
     "__main__": {"cli"},
+    "boot.*": {"boot.*", "errors", "system.*"},
     "build.*": {
         "build.*", "clock", "definitions.*", "errors", "generate.*", "recipes.*", "report", "settings",
         "system.*", "tree.*",
@@ -30,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "identity": {"clock", "errors"},
     "image": {"definitions.*"},
     "modes.*": {
-        "", "build.*", "clock", "definitions.*", "diff.*", "errors", "modes.*", "pack.*",
+        "", "boot.*", "build.*", "clock", "definitions.*", "diff.*", "errors", "modes.*", "pack.*", "page.*",
         "recipes.*", "report", "request", "serve.*", "site.*", "store.*", "system.*", "tree.*",
         "xcat.*",
     },
@@ -38,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
         "clock", "definitions.*", "errors", "pack.*", "report", "request", "serve.*", "site.*",
         "store.*", "system.*", "tree.*", "xcat.*",
     },
+    "page.*": {"clock", "errors", "escape", "page.*", "report", "system.*"},
     "recipes.*": {"definitions.*", "errors", "recipes.*", "settings", "system.*"},
     "report": {"escape"},
     "request": set(),
@@ -127,7 +129,16 @@ def test_each_imports_only_what_it_may() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "home"), [("sh", "system.command"), ("tabulate", "report"), ("typer", "cli"), ("click", None)]
+    ("library", "home"),
+    [
+        ("sh", "system.command"),
+        ("tabulate", "report"),
+        ("typer", "cli"),
+        ("pexpect", "boot.console"),
+        ("click", None),
+        ("rich", "system.statusline"),
+        ("plotly", "page.charts"),
+    ],
 )
 def test_a_library_is_imported_in_its_one_place(library: str, home: str | None) -> None:
     users = [name for name, path in SOURCES.items() if library in {item.split(".")[0] for item in imported(path)}]

@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import pytest
 
 from xcat_avs.errors import CommandError, Interrupted
 from xcat_avs.system import command, provides
+from xcat_avs.system.meter import Far
 from xcat_avs.system.runner import Runner, capture
 
 TOP = Path(__file__).resolve().parents[2]
@@ -173,14 +174,14 @@ def test_a_missing_program_names_its_package(
 @pytest.mark.parametrize(
     ("release", "family", "found"),
     [
-        ("ID=debian\n", "debian", ("xz-utils", "squashfs-tools", "rinse", "mount")),
-        ("ID=ubuntu\nID_LIKE=debian\n", "debian", ("xz-utils", "squashfs-tools", "rinse", "mount")),
-        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "el", ("xz", "squashfs-tools", "", "util-linux")),
-        ("NAME=x\nID=fedora\n", "el", ("xz", "squashfs-tools", "", "util-linux")),
-        ('ID="sles"\nID_LIKE="suse"\n', "sles", ("xz", "squashfs", "", "util-linux")),
-        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "sles", ("xz", "squashfs", "", "util-linux")),
-        ("ID=gentoo\n", "", ("", "", "", "")),
-        (None, "", ("", "", "", "")),
+        ("ID=debian\n", "debian", ("xz-utils", "squashfs-tools", "rinse", "mount", "ostree")),
+        ("ID=ubuntu\nID_LIKE=debian\n", "debian", ("xz-utils", "squashfs-tools", "rinse", "mount", "ostree")),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "el", ("xz", "squashfs-tools", "", "util-linux", "ostree")),
+        ("NAME=x\nID=fedora\n", "el", ("xz", "squashfs-tools", "", "util-linux", "ostree")),
+        ('ID="sles"\nID_LIKE="suse"\n', "sles", ("xz", "squashfs", "", "util-linux", "libostree")),
+        ('ID="opensuse-leap"\nID_LIKE="suse opensuse"\n', "sles", ("xz", "squashfs", "", "util-linux", "libostree")),
+        ("ID=gentoo\n", "", ("", "", "", "", "")),
+        (None, "", ("", "", "", "", "")),
     ],
     ids=str,
 )
@@ -191,7 +192,7 @@ def test_a_package_is_called_as_this_machine_calls_it(
     if release is not None:
         (tmp_path / "os-release").write_text(f"PRETTY_NAME='x y'\n{release}")
     assert provides.family() == family
-    assert tuple(provides.package(name) for name in ("xz", "mksquashfs", "rinse", "mount")) == found
+    assert tuple(provides.package(name) for name in ("xz", "mksquashfs", "rinse", "mount", "ostree")) == found
 
 
 def test_a_missing_program_of_no_known_package(log: Path) -> None:
@@ -311,7 +312,10 @@ class Heard:
     def started(self, argv: Sequence[str]) -> None:
         self.all.append((argv, None))
 
-    def tick(self, log: Optional[Path]) -> None:
+    def warn(self, text: str) -> None:
+        pass
+
+    def tick(self, log: Optional[Path], far: Callable[[], Optional[Far]]) -> None:
         self.all.append((None, log))
 
 
@@ -350,14 +354,16 @@ def test_a_timeout_that_is_not_reached(log: Path) -> None:
 def test_an_interruption_ends_the_whole_group(tmp_path: Path, log: Path, error: BaseException) -> None:
     """What a signal handler raises comes out of the wait; the same for a progress that breaks."""
 
+    names = ("leader", "child", "grandchild")
+
     class Broken(Heard):
-        def tick(self, log: Optional[Path]) -> None:
-            if (tmp_path / "grandchild").exists() and (tmp_path / "grandchild").read_text():
+        def tick(self, log: Optional[Path], far: Callable[[], Optional[Far]]) -> None:
+            if all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in names):
                 raise error
 
     with pytest.raises(type(error)):
         Runner(log, progress=Broken()).run(shell(GRANDCHILDREN.format(tmp_path)))
-    for name in ("leader", "child", "grandchild"):
+    for name in names:
         assert ends(tmp_path / name), name
 
 

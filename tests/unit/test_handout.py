@@ -14,6 +14,7 @@ from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, Interrupted, NotFoundError
 from xcat_avs.store.handout import UNDONE, hand_out
 from xcat_avs.store.protocol import MANIFEST, Store, Version
+from xcat_avs.system.runner import QUIET
 from xcat_avs.system.scratch import own_directory
 from xcat_avs.tree import manifest, scan
 
@@ -36,6 +37,7 @@ class Exports:
     def __init__(self, top: Path, then: Callable[[Path], object] = str, proven: bool = True) -> None:
         write(top / "original")
         self.then = then
+        self.runner = QUIET
         self.text = manifest.dump(scan.scan(str(top / "original"))) if proven else None
 
     def read(self, image: OsImage, version: Version, path: str) -> bytes:

@@ -10,7 +10,9 @@ import pytest
 
 from unit.test_architecture import PACKAGE, SOURCES, nodes, our_modules
 
-ROOMS, FLOORS, ARROWS = 26, 11, 95
+# Beyond the 26 rooms and 95 arrows of the rest: boot needs errors and system, page clock, errors, escape, report and
+# system, and modes need both.
+ROOMS, FLOORS, ARROWS = 27, 11, 103
 MODULE, FUNCTION, PARAMETERS, POSITIONAL = 300, 40, 6, 4  # lines, lines, parameters, fields
 
 

@@ -41,7 +41,7 @@ def shell_scripts() -> list[str]:
     for path in tracked():
         with open(path, "rb") as stream:
             first = stream.readline(200)
-        if re.match(rb"#!\s*(/usr/bin/env )?(/bin/)?(ba|da)?sh\b", first):
+        if re.match(rb"#!\s*(/usr/bin/env )?(/bin/)?(ba|da)?sh\b|# shellcheck shell=", first):
             found.append(str(path.relative_to(TOP)))
     return found
 

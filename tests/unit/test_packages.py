@@ -165,6 +165,9 @@ def test_read_rpms(tmp_path: Path, directory: str) -> None:
     assert len(found) == len(rpms) == packages.count_packages(tmp_path / "root")
     assert rpm("one", "1.0~rc1", "1.el9") in found
     assert rpm("two", "1.0", "1.el9", "noarch", 3) in found
+    sizes = packages.rpm_sizes(tmp_path / "root")
+    assert sizes.keys() == {(item.name, item.arch) for item in found}
+    assert packages.rpm_sizes(tmp_path) == {}, "there is no database"
 
 
 @pytest.mark.parametrize(

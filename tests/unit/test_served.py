@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -160,6 +161,12 @@ def test_a_boot_file_of_every_loader(directories: Directories, kind: str) -> Non
     node = Node(NAME, "grub2-http" if kind == "grub2" else kind)
     directories.boot("cn001", kind=kind)
     assert not directories.look(cn001=node).nodeset_due
+    defined = SimpleNamespace(
+        tftpdir=directories.tftpdir, nodes=lambda: {"cn000": replace(node, provmethod="x"), "cn001": node}
+    )
+    told = nodes.arguments(IMAGE, defined)
+    assert told[0].endswith(("rootimg.cpio.gz", "rootimg.cpio.gz.metainfo"))
+    assert told[0].startswith("imgurl=http")
     for other in (
         {"archive": "/install/netboot/rocky9.4/x86_64/other/rootimg.cpio.gz"},
         {"archive": f"{directories.rootimgdir}/rootimg.sfs"},

@@ -49,7 +49,7 @@ def test_a_classic_line(line: str, wanted: dict[str, Any], before: str, image: s
 def test_a_user_is_taken_by_every_mode(mode: str) -> None:
     found = request(f"{mode} example.prod -u larry -t v1")
     argument = "a" if mode in ("cat", "checkout") else ""
-    wanted = Request(mode=mode, image="a", argument=argument, user="larry", tag="v1" if mode == "pack" else "",
+    wanted = Request(mode=mode, image="a", argument=argument, user="larry", tag="v1" if mode in ("pack", "boot") else "",
                      to="x" if mode == "copy" else "")  # fmt: skip
     said = modes.refuse_unfit(wanted, modes.find(mode))
     assert found.user == "larry"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from xcat_avs.build import addons, logs, markers, plan, steps, writeback
+from xcat_avs.build import addons, logs, markers, plan, steps, trial, writeback
 from xcat_avs.build.job import BuildJob
 from xcat_avs.build.markers import AddonResult, StepResult
 from xcat_avs.build.plan import Plan
@@ -30,7 +30,7 @@ class Built:
 
 
 class BuildFailed(AvsError):
-    """A step or add-on failed. built: what was done before it; failure: the step or add-on, and what it said."""
+    """A step, add-on or test failed. built: what was done before it; failure: which one, and what it said."""
 
     def __init__(self, built: Built, err: StepFailed) -> None:
         super().__init__(f"{built.image.name}: {err.text}", err.tail, err.log)
@@ -49,7 +49,7 @@ def _seed(job: BuildJob, resume: bool) -> str:
 
 
 def build(job: BuildJob, definitions: Definitions, resume: bool) -> Built:
-    """Run the steps and add-ons; with resume, what is not done as it would be now. Raises BuildFailed."""
+    """Run the steps and add-ons, then the tests of the recipe; with resume, what is not done as it would be now. Raises BuildFailed."""
     seed = _seed(job, resume)
     todo = plan.plan(job, seed, resume)
     if todo.anew:
@@ -70,6 +70,7 @@ def build(job: BuildJob, definitions: Definitions, resume: bool) -> Built:
     try:
         steps.run_steps(job, todo.steps, done[0])
         addons.run_addons(job, todo.addons, done[1])
+        trial.run_tests(job)
     except BaseException as err:
         # The first error is the one to be told, whatever comes while this is noted.
         with contextlib.suppress(Exception, Interrupted):

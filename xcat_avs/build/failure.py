@@ -1,4 +1,4 @@
-"""The step or add-on at which the last build ended, by what it has left."""
+"""The step, add-on or test at which the last build ended, by what it has left."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Optional
 from xcat_avs.build import markers
 from xcat_avs.build.paths import BuildPaths
 
-STEP, ADDON = "step", "add-on"
+STEP, ADDON, TEST = "step", "add-on", "test"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """kind: STEP or ADDON. log: what it said."""
+    """kind: STEP, ADDON or TEST. name: of a test its command. log: what it said."""
 
     kind: str
     name: str
@@ -37,4 +37,5 @@ def last(paths: BuildPaths) -> Optional[Failure]:
     for directory in sorted(top.iterdir()) if top.is_dir() and not top.is_symlink() else ():
         if begun and not paths.addon_marker(directory.name).is_file():
             return Failure(ADDON, directory.name, paths.addon_log(directory.name))
-    return None
+    test = markers.testing(paths)
+    return Failure(TEST, test, paths.step_log(TEST)) if test else None

@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from xcat_avs import generate
 from xcat_avs.build.building import Built
+from xcat_avs.build.failure import TEST
 from xcat_avs.build.job import BuildJob
 from xcat_avs.build.paths import BuildPaths
 from xcat_avs.definitions.osimage import OsImage
@@ -21,8 +22,8 @@ from xcat_avs.tree import packages, scan
 
 
 def step_reports(paths: BuildPaths, recipe: Recipe) -> dict[str, list[str]]:
-    """What steps have to say in the report: step -> lines."""
-    said = {step.name: paths.report(step.name) for step in recipe.steps}
+    """What steps, and the tests, have to say in the report: step -> lines."""
+    said = {name: paths.report(name) for name in [*(step.name for step in recipe.steps), TEST]}
     return {name: path.read_text(encoding="utf-8").splitlines() for name, path in said.items() if path.is_file()}
 
 
@@ -42,7 +43,8 @@ def write_build_info(job: BuildJob, built: Built, report: str, provenance: Mappi
             masking.write(info / name, text)
     installed, problem = packages.examine(paths.root)
     (paths.tree / packages.STORED).write_text(packages.dump(installed), encoding="utf-8")
-    facts = {**provenance, "packages": len(installed), "bytes": scan.tree_size(str(paths.root))}
+    facts = {**provenance, "packages": len(installed), "bytes": scan.tree_size(str(paths.root)),
+             "seconds": round(sum(row.seconds for row in built.steps) + sum(row.seconds for row in built.addons), 1)}  # fmt: skip
     masking.write(info / "provenance.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
     for log in [*(step.log for step in built.steps), *(addon.log for addon in built.addons)]:
         if os.path.exists(log):

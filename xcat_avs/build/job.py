@@ -13,6 +13,7 @@ from xcat_avs.definitions.protocol import Definitions
 from xcat_avs.generate import Generator, selection
 from xcat_avs.recipes.recipe import Recipe, Step
 from xcat_avs.system.progress import Progress
+from xcat_avs.system.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class BuildJob:
             image=image, recipe=recipe, generator=selection.select(image, settings, definitions, tree), source=tree,
             paths=BuildPaths.of(image, settings), installdir=definitions.installdir, progress=progress,
         )  # fmt: skip
+
+    def runner(self, log: Path) -> Runner:
+        """How programs of the build are run that no step runs."""
+        return Runner(log, self.recipe.settings.timeout, self.progress)
 
     def context(self, step: Step, log: Path, paths: Optional[BuildPaths] = None) -> BuildContext:
         """What the procedure of a step is given. paths: where that of an add-on works."""

@@ -16,7 +16,7 @@ from xcat_avs.system import mounts
 
 FAILED = "failed"  # below the logs of an image: a directory for each build that failed
 SUFFIX = ".log"
-PACK = "pack"  # what packs writes beside the logs of the steps
+OTHERS = ("pack", "boot")  # what other modes write beside the logs of the steps
 DONE, RUNS, BROKE = "done", "running", "failed"
 
 
@@ -77,7 +77,7 @@ def _builds(paths: BuildPaths) -> list[Path]:
 
 def _logs(directory: Path) -> list[Path]:
     """The logs of steps in a directory, the oldest first."""
-    files = [path for path in directory.glob(f"*{SUFFIX}") if path.stem != PACK]
+    files = [path for path in directory.glob(f"*{SUFFIX}") if path.stem not in OTHERS]
     return sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 

@@ -112,6 +112,11 @@ def earlier_seed(paths: BuildPaths, seed: str) -> str:
     return began if after == seed else seed
 
 
+def testing(paths: BuildPaths) -> str:
+    """The test of the recipe that the last build ended at, "" for none."""
+    return _read(paths.testing).decode("utf-8", "replace")
+
+
 def _read(path: Path) -> bytes:
     """What a file of the last build holds; nothing where it cannot be read, but that is told to who may not."""
     try:

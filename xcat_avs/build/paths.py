@@ -36,6 +36,11 @@ class BuildPaths:
         """What a step said."""
         return self.logs / f"{step}.log"
 
+    @property
+    def testing(self) -> Path:
+        """The file with the test that runs, or has failed."""
+        return self.results / "testing"
+
     def addon_log(self, addon: str) -> Path:
         """What an add-on said while it was built."""
         return self.logs / f"addon-{addon}.log"

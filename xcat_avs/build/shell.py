@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
-from xcat_avs.build import failure
+from xcat_avs.build import failure, trial
 from xcat_avs.build.addons import VIEW
 from xcat_avs.build.context import variables
-from xcat_avs.build.failure import ADDON, Failure
+from xcat_avs.build.failure import ADDON, TEST, Failure
 from xcat_avs.build.paths import ROOT, BuildPaths
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
@@ -19,18 +19,15 @@ from xcat_avs.recipes.recipe import Recipe, Step
 from xcat_avs.system import command, mounts
 from xcat_avs.system.chroot import chroot_mounts
 from xcat_avs.system.progress import Progress
-from xcat_avs.tree.inside import inside
-
-SHELL = "/bin/sh"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Where a build failed. step: what failed, as the recipe has it."""
+    """Where a build failed. step: what failed, as the recipe has it; None for a test."""
 
     image: OsImage
     failure: Failure
-    step: Step
+    step: Optional[Step]
     paths: BuildPaths
     installdir: Path
 
@@ -44,6 +41,8 @@ class Scene:
                 f"{image.name}: no step of its last build here failed, so there is no place for a shell; "
                 f"`avsimage -c checkout {image.name} DIR` writes out what is stored, to be looked into"
             )
+        if failed.kind == TEST:
+            return cls(image, failed, None, paths, installdir=installdir)
         steps = recipe.addons if failed.kind == ADDON else recipe.steps
         found = [step for step in steps if step.name == failed.name]
         if not found:
@@ -57,19 +56,28 @@ class Scene:
         In the image where that has a shell, else on this machine, in the directory of the image. apart: see command.attached.
         """
         with self._view() as root:
-            found = variables(self.image, root, self.installdir, self.step.options, self.step.procedure)
-            shell = _shell(root)
-            where = "in the image" if shell else f"of this machine, in {root}: the image has no {SHELL}"
+            found = self._variables(root)
+            shell = trial.shell(root)
+            where = "in the image" if shell else f"of this machine, in {root}: the image has no {trial.SHELL}"
             progress.say(f"{self.image.name}: {self.failure} failed; a shell {where}. Its log: {self.failure.log}")
             if not shell:
-                return command.attached([SHELL], found, root, apart)
+                return command.attached([trial.SHELL], found, root, apart)
             found.update(AVS_ROOT="/", HOME="/root", SHELL=shell)
             with chroot_mounts(root):
                 return command.attached(["chroot", str(root), shell], found, root, apart)
 
+    def _variables(self, root: Path) -> dict[str, str]:
+        if self.step is None:
+            return {}
+        return variables(self.image, root, self.installdir, self.step.options, self.step.procedure)
+
     @contextmanager
     def _view(self) -> Iterator[Path]:
         """The root, as the procedure saw it. That of an add-on is a view of the image, which a resume makes anew."""
+        if self.failure.kind == TEST:
+            with mounts.overlay_again(self.paths.root, trial.work(self.paths), trial.VIEW) as view:
+                yield view
+            return
         if self.failure.kind != ADDON:
             if not self.paths.root.is_dir():
                 raise AvsError(f"{self.image.name}: {self.failure} failed before there was any file of the image")
@@ -78,11 +86,3 @@ class Scene:
         work = self.paths.tree.with_name("addon")
         with mounts.overlay_again(self.paths.root, work, VIEW):
             yield work / ROOT
-
-
-def _shell(root: Path) -> str:
-    """$SHELL where the image has it, else /bin/sh, "" where it has none."""
-    for name in (os.environ.get("SHELL", ""), SHELL):
-        if name.startswith("/") and os.access(inside(root, name, follow=True), os.X_OK):
-            return name
-    return ""

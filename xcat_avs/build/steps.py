@@ -24,7 +24,7 @@ from xcat_avs.tree import packages, scan
 
 
 class StepFailed(AvsError):
-    """A step or an add-on failed. kind: which of the two; reason: what it said, without which one it was."""
+    """A step, an add-on or a test failed. kind: which of them; reason: what it said, without which one it was."""
 
     kind = STEP
     name = ""
@@ -118,7 +118,7 @@ def showing(progress: Progress, activity: str, place: str = "") -> Iterator[None
 
 @contextmanager
 def failing(kind: str, name: str, log: Path) -> Iterator[None]:
-    """Make a StepFailed of what goes wrong in a step or add-on."""
+    """Make a StepFailed of what goes wrong in a step, add-on or test."""
     try:
         yield
     except (AvsError, OSError, subprocess.SubprocessError) as err:

@@ -26,6 +26,8 @@ MODES = {
     "tag": "make an immutable tag of the newest, or of any, revision",
     "list-tags": "list the tags: date, author, revision, what is served where",
     "pack": "check a tag out, verify it, pack it, and serve it in one step",
+    "run": "a command, or a shell, in a throw-away copy of a tag or revision",
+    "boot": "boot what nodes would boot of a tag in a virtual machine, and say whether it came up",
     "rollback": "serve the set that was served before again, in seconds",
     "status": "show what every osimage serves, and whether nodeset is due",
     "show": "show one tag or revision: who, when, why, from what, its report",
@@ -64,6 +66,7 @@ class Mode:
     image: bool = True  # whether IMAGE must be given
     values: Mapping[str, str] = field(default_factory=dict)
     argument: str = ""  # how the word after IMAGE is called, in brackets where it may be left out; "" for none
+    command: str = ""  # how a command that follows `--` is called; "" where none does
     as_it_is: bool = False
 
     @property
@@ -115,7 +118,15 @@ def usage(mode: Optional[Mode] = None) -> str:
     else:
         takes = mode.takes
         needs = [takes[name].short for name in mode.needs]
-        words = ["avsimage -c", mode.name, "IMAGE" if mode.image else "[IMAGE]", mode.argument, *needs, "[options]"]
+        words = [
+            "avsimage -c",
+            mode.name,
+            "IMAGE" if mode.image else "[IMAGE]",
+            mode.argument,
+            *needs,
+            "[options]",
+            mode.command,
+        ]
         lines = ["Usage:", f"  {' '.join(filter(None, words))}", "", f"  {mode.summary}", ""]
         if takes:
             width = max(width, *(len(option.words) for option in takes.values()))

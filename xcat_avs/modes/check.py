@@ -213,7 +213,8 @@ def _store(site: Site, image: Optional[OsImage]) -> Iterator[Finding]:
     other = site.recognize(store)
     if other:
         yield Finding(FAIL, other)
-    yield from stores.verified(store, site.settings.state, image.name if image else "IMAGE")
+    if site.local_store():  # one on a server is verified there
+        yield from stores.verified(store, site.settings.state, image.name if image else "IMAGE")
 
 
 def _space(site: Site, image: Optional[OsImage]) -> Iterator[Finding]:
@@ -237,7 +238,9 @@ def _left(site: Site) -> Iterator[Finding]:
     checkouts = [(path, OWN_CHECKOUT) for path in sorted((state / "checkouts").glob("*"))]
     store = site.local_store()
     new = [(store.parent, f".{store.name}.new.")] if store is not None else []
-    return machine.left_overs(state, [(state / "fsvs", ""), *checkouts, *new])
+    return machine.left_overs(
+        state, [(state / "fsvs", ""), (state / "runs", ""), (state / "boots", "set."), *checkouts, *new]
+    )
 
 
 def _latest(site: Site) -> dict[str, float]:

@@ -41,6 +41,7 @@ def run(request: Request, site: Site) -> Report:
             raise
         except AvsError as err:
             said = f"{len(done)} of {counted(len(todo.revisions), 'revision')} were copied, and stay; {AGAIN}"
+            err.text = err.text.rstrip(":")  # the lines that it announces come after what is said here
             raise err.prefixed(f"{image.name}: ", f"; {said}") from None
         finally:
             site.progress.end()

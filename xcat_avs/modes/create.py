@@ -124,6 +124,9 @@ def _checked(request: Request, site: Site, job: BuildJob) -> OsImage:
         if packing.signature_required and not site.signing(request).key:
             raise AvsError(f"{target.name} serves nothing but signed tags ([pack] require_signature), and -f would make one without; "
                            "give --sign, or set [sign] key")  # fmt: skip
+        if packing.boot_required:
+            raise AvsError(f"{target.name} serves nothing but tags that have booted ([pack] require_boot), and -f would serve one that has "
+                           "not; leave -f away, then tag, boot and pack it")  # fmt: skip
     return target
 
 

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from xcat_avs.clock import local
 from xcat_avs.definitions.osimage import OsImage, stored_images
-from xcat_avs.errors import NoStoreError
+from xcat_avs.errors import AvsError
 from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines, short_size
 from xcat_avs.request import Request
@@ -45,9 +45,10 @@ def run(request: Request, site: Site) -> Report:
 
 
 def _stored(images: Sequence[OsImage], site: Site) -> Mapping[str, Summary]:
-    try:  # what is on disk and served is told also where the store is gone
-        return site.store(recognize=False).summaries(images)
-    except NoStoreError as err:
+    store = site.store(recognize=False)
+    try:  # what is on disk and served is told also where the store is gone, or does not answer
+        return store.summaries(images)
+    except AvsError as err:
         site.progress.warn(err.text)
         return {}
 

@@ -6,7 +6,7 @@ import fnmatch
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,9 @@ from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines, short_size
 from xcat_avs.request import Request
 from xcat_avs.serve import publish, sets
 from xcat_avs.site import Site
+from xcat_avs.store import engines
 from xcat_avs.store.protocol import Store, Version
-from xcat_avs.system import mounts
-from xcat_avs.tree.scan import tree_size
+from xcat_avs.system import disk, mounts
 
 LONGEST = 9  # digits of a number
 FOREVER = 300_000  # days; no date is older
@@ -30,12 +30,16 @@ FOREVER = 300_000  # days; no date is older
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that may go. date: UTC, ISO 8601. kept: why it stays whatever is asked for, or "". size: bytes."""
+    """One thing that may go. date: UTC, ISO 8601. kept: why it stays whatever is asked for, or "".
+
+    path: where it is; None for what is in the store. size: bytes that path takes on disk, of what goes.
+    """
 
     kind: str
     name: str
     date: str
     kept: str = ""
+    path: Optional[Path] = None
     size: int = 0
     remove: Callable[[], None] = lambda: None
 
@@ -66,15 +70,16 @@ def run(request: Request, site: Site) -> Report:
         for activity in ("build", "pack", "copy"):
             stack.enter_context(site.lock(image, activity))
         checkout = stack.enter_context(site.checkout(image))
-        tags, revisions = _tags(request, site, image, store), list(_revisions(store, image))
+        tags = _tags(request, site, image, store)
+        revisions = list(_revisions(store, image, [item.name for item in tags]))
         kinds = [list(_sets(site, image)), *([item] for item in _directories(site, image, checkout))]
-        chosen = [item for kind in kinds for item in limits.chosen(kind)] if limits else []
+        chosen = _measured(site, [item for kind in kinds for item in limits.chosen(kind)] if limits else [])
         old = limits.chosen(revisions) if limits else []
         versions = [*(Version(tag=item.name) for item in tags), *(Version(revision=int(item.name)) for item in old)]
         content = store.forget(image, versions, dry_run=True)
-        history = "" if content is not None else f"The history in {store.url(image)} stays: Subversion does not forget"
+        history = "" if content is not None else f"The history in {store.url(image)} stays: {_why(store.url(image))}"
         if history and tags:
-            raise AvsError(f"{image.name}: {history}, and tags are a part of it; nothing was removed")
+            raise AvsError(f"{image.name}: nothing was removed, for tags are a part of the history. {history}")
         items = [*chosen, *([] if history else old), *tags]
         freed = sum(item.size for item in chosen) + (content or 0)
         if items and not request.dry_run:
@@ -83,6 +88,19 @@ def run(request: Request, site: Site) -> Report:
                 item.remove()
             freed += (store.forget(image, versions) or 0) - (content or 0)
     return _report(request, image, items, freed, history)
+
+
+def _measured(site: Site, items: Sequence[Item]) -> list[Item]:
+    """The same with what they take on disk: a sparse file frees no more than its blocks."""
+    used = disk.used(site.runner(), {item.name: [item.path] for item in items if item.path})
+    return [replace(item, size=used.get(item.name, 0)) for item in items]
+
+
+def _why(url: str) -> str:
+    """Why a store removes nothing."""
+    if url.startswith(engines.OSTREE):
+        return "this machine only reads it; prune where images are committed to it"
+    return "Subversion does not forget"
 
 
 def _report(request: Request, image: OsImage, items: Sequence[Item], freed: int, history: str) -> Report:
@@ -132,7 +150,7 @@ def _sets(site: Site, image: OsImage) -> Iterator[Item]:
             name,
             record.date,
             kept,
-            size=tree_size(str(directory)),
+            path=directory,
             remove=partial(publish.remove_set, directory),
         )
 
@@ -148,12 +166,12 @@ def _directories(site: Site, image: OsImage, checkout: Path) -> Iterator[Item]:
             status = path.stat()
             date = datetime.fromtimestamp(max(status.st_mtime, status.st_ctime), timezone.utc)
             facts = (kind, str(path), date.strftime("%Y-%m-%dT%H:%M:%SZ"))
-            yield Item(*facts, size=tree_size(str(path)), remove=partial(mounts.remove_tree, path))
+            yield Item(*facts, path=path, remove=partial(mounts.remove_tree, path))
 
 
-def _revisions(store: Store, image: OsImage) -> Iterator[Item]:
-    """The revisions of trunk; the newest stays, and those of tags."""
-    tagged = {tag.source for tag in store.tags(image)}
+def _revisions(store: Store, image: OsImage, gone: Sequence[str]) -> Iterator[Item]:
+    """The revisions of trunk; the newest stays, and those of tags. gone: tags that go as well, and keep none."""
+    tagged = {tag.source for tag in store.tags(image) if tag.name not in gone}
     for number, revision in enumerate(store.log(image)):
         kept = "is the newest" if not number else "is tagged" if revision.number in tagged else ""
         yield Item("revision", str(revision.number), revision.date, kept)

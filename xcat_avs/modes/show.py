@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from xcat_avs.clock import local
+from xcat_avs import __version__
+from xcat_avs.clock import local, utc_now
 from xcat_avs.definitions.osimage import OsImage, Tag
 from xcat_avs.errors import NotFoundError, UsageError
 from xcat_avs.modes import Mode
-from xcat_avs.report import LEFT, Report, Table, as_lines
+from xcat_avs.report import LEFT, Report, Table, as_lines, short_size
 from xcat_avs.request import Request
+from xcat_avs.serve import booted, nodes, sets
+from xcat_avs.serve.booted import Boot
 from xcat_avs.serve.sets import packed_as
 from xcat_avs.site import Site
 from xcat_avs.store import signatures
@@ -22,9 +27,41 @@ from xcat_avs.store.trees import INPUTS, stored_manifest
 from xcat_avs.system import records
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A version, and what it says of itself."""
+
+    store: Store
+    image: OsImage
+    version: Version
+    revision: Revision
+    facts: list[tuple[str, str]]
+    document: dict[str, Any]
+
+
 def run(request: Request, site: Site) -> Report:
     if request.tag and request.revision:
         raise UsageError("give -t TAG or -r REV, not both")
+    if request.html:
+        from xcat_avs.page import charts, place
+
+        charts.need()  # known before the work
+        place.refuse(Path(os.path.abspath(request.html)))
+    seen = _seen(request, site)
+    document = seen.document
+    blocks: list[object] = [Table(("", ""), seen.facts, [LEFT, LEFT], bare=True)]
+    if document["inputs"]:
+        blocks.append(as_lines(["Built from (build_info/inputs):", *("  " + path for path in document["inputs"])]))
+    try:
+        text = seen.store.read(seen.image, seen.version, "build_info/report").decode("utf-8", "replace")
+        document["report"] = text
+        blocks.append(text.rstrip("\n"))
+    except NotFoundError:
+        blocks.append("(no report stored)")
+    return _page(request, site, seen) if request.html else Report(blocks, document)
+
+
+def _seen(request: Request, site: Site) -> Seen:
     image = site.image(request)
     store = site.store()
     facts: list[tuple[str, str]] = [("Osimage:", image.name)]
@@ -35,8 +72,10 @@ def run(request: Request, site: Site) -> Report:
         signed = site.signing(request).check(
             image, tag, signatures.digest(store, image, version) if tag.signature else ""
         )
+        boots = booted.of_tag(booted.read(site.settings.state, image.name), tag)
         document.update(_tag_document(tag, image, site, signed))
-        facts += _tag_facts(tag, document)
+        document["tag"]["boots"] = [boot.document() for boot in boots]
+        facts += [*_tag_facts(tag, document), *_boot_facts(boots)]
         facts += [("Signature:", signed.words(local(signed.date)))] if tag.signature else []
     else:
         revision = find_revision(request.revision, store, image)
@@ -47,18 +86,40 @@ def run(request: Request, site: Site) -> Report:
     if provenance:
         document["provenance"] = provenance
         facts += _build_facts(provenance)
-    inputs = _inputs(store, image, version)
-    document["inputs"] = inputs
-    blocks: list[object] = [Table(("", ""), facts, [LEFT, LEFT], bare=True)]
-    if inputs:
-        blocks.append(as_lines(["Built from (build_info/inputs):", *("  " + path for path in inputs)]))
+    document["inputs"] = _inputs(store, image, version)
+    return Seen(store, image, version, revision, facts=facts, document=document)
+
+
+def _page(request: Request, site: Site, seen: Seen) -> Report:
+    """Write it as a page, with what else there is to see."""
+    from xcat_avs.page import page, place
+    from xcat_avs.store.survey import survey
+
+    path, image = Path(os.path.abspath(request.html)), seen.image
+    site.progress.begin(f"reading {seen.version}")
     try:
-        text = store.read(image, version, "build_info/report").decode("utf-8", "replace")
-        document["report"] = text
-        blocks.append(text.rstrip("\n"))
-    except NotFoundError:
-        blocks.append("(no report stored)")
-    return Report(blocks, document)
+        found = survey(seen.store, image, seen.version, seen.revision.number)
+    finally:
+        site.progress.end()
+    names = [seen.version.tag] if seen.version.tag else next(
+        (item["tags"] for item in found["revisions"] if item["number"] == seen.revision.number), []
+    )  # fmt: skip
+    made = f"{seen.version}, as avsimage {__version__} saw it {local(utc_now())}"
+    data = {**seen.document, "survey": found, "nodes": _nodes(site, image, names)}
+    written = place.write(path, page.make(image.name, made, seen.facts, data))
+    line = f"Wrote {path} ({short_size(written)}): a page on {image.name} {seen.version}"
+    return Report([as_lines([line])], {**seen.document, "html": str(path)})
+
+
+def _nodes(site: Site, image: OsImage, tags: Sequence[str]) -> list[dict[str, Any]]:
+    """The osimages that serve one of these tags now, and their nodes."""
+    table, found = site.definitions.nodes(), []
+    for target in site.targets():
+        record = sets.read_record(target.rootimgdir)
+        if record and (record.source, record.osimage) == (image.name, target.image.name) and record.tag in tags:
+            state = nodes.look(target.image, site.definitions.installdir, site.definitions.tftpdir, table)
+            found.append({"osimage": target.image.name, "tag": record.tag, **state.document()})
+    return found
 
 
 def _tag_document(tag: Tag, image: OsImage, site: Site, signed: Signed) -> dict[str, Any]:
@@ -84,6 +145,11 @@ def _tag_facts(tag: Tag, document: Mapping[str, Any]) -> Iterator[tuple[str, str
     why = parted(tag.message)[1]
     if why:
         yield "Tagged because:", why
+
+
+def _boot_facts(boots: Sequence[Boot]) -> Iterator[tuple[str, str]]:
+    for boot in boots:
+        yield "Boot:", f"{boot.words(local(boot.date))}, by {boot.user}; a node needs {boot.needed} MiB"
 
 
 def _revision_facts(revision: Revision) -> Iterator[tuple[str, str]]:

@@ -9,16 +9,29 @@ from typing import Any
 
 from xcat_avs.clock import local
 from xcat_avs.definitions.osimage import OsImage
-from xcat_avs.errors import NoStoreError, UsageError
+from xcat_avs.errors import AvsError, UsageError
 from xcat_avs.modes import Mode
 from xcat_avs.report import LEFT, RIGHT, Report, Table, as_lines
 from xcat_avs.request import Request
-from xcat_avs.serve import live, nodes, sets
+from xcat_avs.serve import booted, live, nodes, sets
+from xcat_avs.serve.booted import Boot
 from xcat_avs.serve.journal import JournalEntry
 from xcat_avs.serve.nodes import Served
 from xcat_avs.site import Site
 
-HEADERS = ("OSIMAGE", "TAG", "PACKED", "BY", "PREVIOUS", "COHERENT", "NODES", "NODERANGE", "NODESET", "NEWEST TAG")
+HEADERS = (
+    "OSIMAGE",
+    "TAG",
+    "PACKED",
+    "BY",
+    "BOOTED",
+    "PREVIOUS",
+    "COHERENT",
+    "NODES",
+    "NODERANGE",
+    "NODESET",
+    "NEWEST TAG",
+)
 
 
 def run(request: Request, site: Site) -> Report:
@@ -40,7 +53,7 @@ def run(request: Request, site: Site) -> Report:
             document["live"] = live.ask(state, site.runner()) if state.nodes else {}
         documents.append(document)
         notes += _notes(state, document)
-    align = [LEFT, LEFT, LEFT, LEFT, LEFT, LEFT, RIGHT, LEFT, LEFT, LEFT]
+    align = [*[LEFT] * 7, RIGHT, LEFT, LEFT, LEFT]
     rows = [_row(state, document, site.definitions.xcat) for state, document in zip(states, documents)]
     overview = Table(HEADERS, rows, align, sparse=True)
     return Report([overview, *([as_lines(notes)] if notes else []), *busy], {"osimages": documents, "running": working})
@@ -82,19 +95,24 @@ def _newest(states: Sequence[Served], site: Site) -> dict[str, str]:
         state.image.name: images.get(state.record.source, state.image) if state.record else state.image
         for state in states
     }
-    try:  # what is served is told also where the store is gone
-        tags = site.store(recognize=False).newest_tags([*{source.name: source for source in sources.values()}.values()])
-    except NoStoreError as err:
+    store = site.store(recognize=False)
+    try:  # what is served is told also where the store is gone, or does not answer
+        tags = store.newest_tags([*{source.name: source for source in sources.values()}.values()])
+    except AvsError as err:
         site.progress.warn(err.text)
         return dict.fromkeys(sources, "")
     return {name: tags[source.name] for name, source in sources.items()}
 
 
 def _row(state: Served, document: Mapping[str, Any], xcat: bool) -> tuple[str, ...]:
-    facts = (document["tag"], local(document["date"]), document["user"], document["previous"])
+    facts = (document["tag"], local(document["date"]), document["user"], _booted(document), document["previous"])
     due = "due" if state.nodeset_due else ""
     cells = (*facts, state.coherent, str(len(state.nodes)) if xcat else "", state.noderange, due, document["newest"])
     return (state.image.name, *(cell or "-" for cell in cells))
+
+
+def _booted(document: Mapping[str, Any]) -> str:
+    return "; ".join(Boot(**boot).short(local(boot["date"])) for boot in document["boots"])
 
 
 def _notes(state: Served, document: Mapping[str, Any]) -> Iterator[str]:
@@ -122,6 +140,7 @@ def _document(state: Served, site: Site, newest: str) -> dict[str, Any]:
         "previous": sets.previous(rootimgdir), "coherent": {"yes": True, "no": False}.get(state.coherent),
         "newest": "" if record and newest == record.tag else newest, **state.document(),
         "altered": _altered(state, rootimgdir, history),
+        "boots": [boot.document() for boot in booted.of_set(booted.read(site.settings.state, record.source), record)] if record else [],
         "last": {"action": history[-1].action, "date": history[-1].date, "user": history[-1].user, "message": history[-1].message} if history else {},
     }  # fmt: skip
 

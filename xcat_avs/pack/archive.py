@@ -112,15 +112,15 @@ def prune(root: Path, excluded: Sequence[str], included: Sequence[str]) -> int:
     return len(left_out)
 
 
-def write(root: Path, archive: Path, form: Form, runner: Runner, onto: bool = False) -> None:
+def write(root: Path, archive: Path, form: Form, runner: Runner, onto: bool = False, total: int = 0) -> None:
     """Archive the whole tree at root; the same tree gives the same bytes. What is in it then is for proof.prove to say.
 
     onto: it will be unpacked onto what is there: each directory after what is in it, so that it keeps its time.
-    Raises AvsError if a program of the pipe fails.
+    total: bytes of the files, for the progress. Raises AvsError if a program of the pipe fails.
     """
     if form.method == "squashfs":
         options = ["-noappend", "-no-progress", "-comp", form.compress, "-mkfs-time", MKFS_TIME]
-        runner.run(["mksquashfs", str(root), str(archive), *options])
+        runner.sized(total).run(["mksquashfs", str(root), str(archive), *options])
         return
     paths = sorted([".", *(path for path, _ in scan.walk(str(root)))], reverse=onto)
     with own_directory(runner.directory, "names.") as directory:
@@ -133,4 +133,4 @@ def write(root: Path, archive: Path, form: Form, runner: Runner, onto: bool = Fa
                       "--numeric-owner", "--xattrs", "--xattrs-include=*", *SPARSE, "--no-recursion",
                       "--null", "--verbatim-files-from", f"--files-from={names}"]  # fmt: skip
         stdin = names if form.method == "cpio" else None
-        runner.pipe([packer, form.compressor()], stdin=stdin, stdout=archive, cwd=root)
+        runner.sized(total, program=packer[0]).pipe([packer, form.compressor()], stdin=stdin, stdout=archive, cwd=root)

@@ -25,6 +25,8 @@ from xcat_avs.tree import gate
 from xcat_avs.tree.gate import Allowed
 from xcat_avs.xcat import fitness, programs
 
+PRODUCTION = "*.prod"  # osimages that `[pack] require_boot = yes` means
+
 
 @dataclass(frozen=True)
 class PackJob:
@@ -36,6 +38,7 @@ class PackJob:
     log: a file for what the programs say. runner: how they are run. user: who packs.
     secrets: which may be in it; refuse_secrets: whether others end the pack.
     signing: how the signature of a tag is checked; signature_required: whether it has to be a good one.
+    boot_required: whether it has to have booted in its form.
     """
 
     target: Target
@@ -54,6 +57,7 @@ class PackJob:
     signature_required: bool
     secrets: Sequence[Allowed] = ()
     refuse_secrets: bool = True
+    boot_required: bool = False
 
     @cached_property
     def inputs(self) -> str:
@@ -92,6 +96,7 @@ def prepare(request: Request, site: Site, image: OsImage) -> PackJob:
         log=log, runner=site.runner(log), user=site.identity.user, progress=site.progress,
         secrets=wanted.secrets, refuse_secrets=wanted.refuse_secrets,
         signing=site.signing(request), signature_required=signatures.required(wanted.require_signature, image),
+        boot_required=signatures.required(wanted.require_boot, image, PRODUCTION),
     )  # fmt: skip
 
 

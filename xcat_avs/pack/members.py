@@ -13,12 +13,11 @@ import tarfile
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import IO
 
 from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.pack.archive import Form
 from xcat_avs.system import mounts
-from xcat_avs.system.runner import Runner
+from xcat_avs.system.runner import Runner, Stream
 from xcat_avs.tree import scan
 from xcat_avs.tree.manifest import TYPES, Entry, Manifest, Xattrs, in_order
 from xcat_avs.tree.scan import CHUNK
@@ -51,14 +50,14 @@ def _plain(name: str) -> str:
     return name.removeprefix("./").strip("/") or "."
 
 
-def _take(stream: IO[bytes], size: int) -> bytes:
+def _take(stream: Stream, size: int) -> bytes:
     data = stream.read(size)
     if len(data) != size:
         raise EOFError(f"{size - len(data)} bytes are missing")
     return data
 
 
-def _digest(stream: IO[bytes], size: int) -> str:
+def _digest(stream: Stream, size: int) -> str:
     sha = hashlib.sha256()
     while size:
         data = _take(stream, min(size, CHUNK))
@@ -67,7 +66,7 @@ def _digest(stream: IO[bytes], size: int) -> str:
     return sha.hexdigest()
 
 
-def _cpio(stream: IO[bytes]) -> Manifest:
+def _cpio(stream: Stream) -> Manifest:
     """The members of a cpio archive in the newc form; what has one inode number there is one file."""
     found: Manifest = {}
     same: dict[tuple[int, int, int], list[str]] = {}
@@ -111,7 +110,7 @@ def _join(found: Manifest, names: list[str]) -> None:
 class _Forward:
     """A pipe for tarfile, which seeks forward only; its own stream mode takes three times as long."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream, self._at = stream, 0
 
     def tell(self) -> int:
@@ -130,7 +129,7 @@ class _Forward:
         return self._at
 
 
-def _tar(stream: IO[bytes]) -> Manifest:
+def _tar(stream: Stream) -> Manifest:
     """The members of a tar archive; a hard link is what it leads to."""
     found: Manifest = {}
     same: dict[str, list[str]] = {}
@@ -163,7 +162,7 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str, forwar
             sha256 = _digest(content, member.size)
         else:
             forward.seek(member.offset_data)
-            sha256 = _digest(forward, member.size)  # type: ignore[arg-type]
+            sha256 = _digest(forward, member.size)
     words = member.pax_headers
     return Entry(
         path, kind, 0o777 if kind == "link" else stat.S_IMODE(member.mode), member.uid, member.gid,

@@ -46,11 +46,11 @@ EOF
 """
 
 
-def write(tree: Path, job: PackJob, method: str, facts: Mapping[str, str]) -> Path:
+def write(tree: Path, job: PackJob, method: str, facts: Mapping[str, str], total: int) -> Path:
     """Have packimage archive tree/rootimg, a disposable checkout; returns the one archive that it made, in tree.
 
     method: cpio, tar, squashfs, or empty for xCAT's default.
-    facts: NAME -> plain value, for /opt/xcat/xcatinfo.
+    facts: NAME -> plain value, for /opt/xcat/xcatinfo. total: bytes of what is archived.
     """
     image, work, log = job.target.image, job.staging, job.log
     root = tree / "rootimg"
@@ -67,7 +67,8 @@ def write(tree: Path, job: PackJob, method: str, facts: Mapping[str, str]) -> Pa
     with ExitStack() as stack:
         stack.enter_context(private.private_locks(work / "locks"))
         stack.enter_context(private.seen_at(tree, job.target.rootimgdir, work / "above"))
-        job.runner.run([*argv, image.name], env=env, cwd=Path("/"))
+        # Each form is made by way of cpio.
+        job.runner.sized(total, program="cpio").run([*argv, image.name], env=env, cwd=Path("/"))
     found = sorted(path.name for path in tree.glob(MARK + "*"))
     if len(found) != 1:
         raise AvsError(f"{image.name}: packimage ended well and left {', '.join(found) or 'no archive'}; one was expected",

@@ -25,8 +25,8 @@ from xcat_avs.serve.sets import PackedSet
 from xcat_avs.store.protocol import MANIFEST, Store, Version
 from xcat_avs.store.trees import Build, checkout_tree, no_build
 from xcat_avs.system import mounts
-from xcat_avs.tree import delta, kernels, restore
-from xcat_avs.tree.manifest import Entry, Manifest, Xattrs
+from xcat_avs.tree import kernels, manifest, restore, throwaway
+from xcat_avs.tree.manifest import Manifest, Xattrs
 
 INITRDS = (kernels.INITRD, "initrd-statelite.gz")
 
@@ -120,7 +120,7 @@ class Packing:
             job.progress.begin("looking for secrets")
             self.gate.look(self.checkout)
             # What packing changes in a tree, the checkout does not see.
-            with self._changeable(stored) as tree:
+            with throwaway.copy(self.checkout, stored, job.staging, job.runner, job.progress.verbose) as tree:
                 job.progress.begin(f"packing {self.tagged.tag.name}", "step 2 of 3")
                 archived = self._archive(tree, stored, new)
                 self._kernel(tree, new)
@@ -144,20 +144,6 @@ class Packing:
         if (new / addon_archives.DIRECTORY).is_dir():
             forms.append(addon_archives.FORM)
         return {name: text for form in forms for name, text in form.versions(self.job.runner).items()}
-
-    @contextmanager
-    def _changeable(self, stored: Manifest) -> Iterator[Path]:
-        """The checkout as a tree in which packing may change things, while the checkout itself stays as it is."""
-        hidden = [path for path, entry in stored.items() if _hidden_by_overlay(entry)]
-        if not hidden:
-            with mounts.overlay(self.checkout, self.job.staging / "overlay") as tree:
-                yield tree
-            return
-        self.job.progress.verbose(f"packing a copy of the checkout: an overlay of it would hide {hidden[0]!a}")
-        self.job.staging.mkdir(parents=True, mode=0o700)
-        copy = self.job.staging / "copy"
-        self.job.runner.run(["cp", "-a", "--reflink=auto", "--", str(self.checkout), str(copy)])
-        yield copy
 
     def _archive(self, tree: Path, stored: Manifest, new: Path) -> Archived:
         """Write the archive into the new set, proven."""
@@ -185,7 +171,7 @@ class Packing:
         if form.method != "cpio":
             additions.order(root, additions.present(root, rich))
         wanted, _ = proof.look_again(wanted, root, added)
-        archive.write(root, new / form.filename, form, self.job.runner)
+        archive.write(root, new / form.filename, form, self.job.runner, total=manifest.size(wanted))
         self.job.progress.begin(f"proving {form.filename}", "step 3 of 3")
         try:
             proof.prove(new / form.filename, form, wanted, self.job.runner)
@@ -197,7 +183,7 @@ class Packing:
         """The same by packimage."""
         job = self.job
         method = "" if job.method == "auto" and form.method == "cpio" else form.method  # its own default
-        made = packimage.write(tree, job, method, self.facts())
+        made = packimage.write(tree, job, method, self.facts(), manifest.size(wanted))
         job.progress.begin(f"proving {made.name}", "step 3 of 3")
         by_design = packimage.check(made, self.checkout / "rootimg", wanted, job)
         self.gate.put_by_packimage(by_design)
@@ -254,13 +240,6 @@ class Packing:
                 self.job.progress.warn(
                     f"{self.tagged.image.name}: tag {self.tagged.tag.name} holds no {name}; nodes cannot boot this image"
                 )
-
-
-def _hidden_by_overlay(entry: Entry) -> bool:
-    """Whether an overlay over a tree with this would not show it: the marks that overlays make themselves."""
-    return (entry.type == "char" and entry.device == (0, 0)) or any(
-        name.startswith(delta.OVERLAY) for name, _ in entry.xattrs
-    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from xcat_avs.errors import AvsError
 from xcat_avs.pack import addon_archives, forms
 from xcat_avs.pack.job import PackJob, prepare
 from xcat_avs.pack.packing import Packing, Tagged
+from xcat_avs.pack.proven import refuse_unbooted
 from xcat_avs.pack.secrets import Gate
 from xcat_avs.pack.signed import refuse_unsigned, said_of
 from xcat_avs.report import Report, as_lines, short_size
@@ -74,6 +75,7 @@ def serve(request: Request, site: Site, job: PackJob, tagged: Tagged) -> Report:
     target, source, tag = job.target, tagged.image, tagged.tag
     said = f"{target.image.name} tag {tag.name} is published"
     signed = refuse_unsigned(site, job, tagged)
+    refuse_unbooted(site, job, tagged)
     publish.make_parent(target.rootimgdir)
     with site.lock(target.image, "pack"), site.image_lock(target.rootimgdir), site.checkout(source) as checkout:
         gate = Gate(job, source, site.declared_secrets)
@@ -88,6 +90,7 @@ def serve(request: Request, site: Site, job: PackJob, tagged: Tagged) -> Report:
         before = sets.current(target.rootimgdir) or ""
         with publish.new_set(target.rootimgdir) as new:
             record = packing.pack(new)
+            refuse_unbooted(site, job, tagged, record.archive)
             reserved = frozenset(other.rootimgdir for other in site.targets())
             name, moved = publish.publish(new, target.rootimgdir, record, reserved, site.progress.warn)
         moved = moved or finished

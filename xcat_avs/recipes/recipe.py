@@ -19,6 +19,7 @@ from xcat_avs.settings import AllowedSecret, Settings, overlay_settings
 
 KEYS = ("base", "steps", "steps_remove", "steps_add", "addons")
 PLACE = re.compile(r"(\S+)\s+(after|before)\s+(\S+)")
+TEST, COMMANDS = "test", "commands"  # a section that is of no step, and its one setting
 ADDON = "addon "  # what the section of an add-on's options begins with
 # What every add-on can be told besides its own options.
 ADDON_OPTIONS = {
@@ -30,7 +31,7 @@ ADDON_OPTIONS = {
         "patterns, as those of ctx.glob: files that match, or are below what matches, are left out",
     )
 }  # fmt: skip
-CHANGEABLE = ("image", "pack", "secrets")  # the sections of avs.conf that a recipe may change
+CHANGEABLE = ("image", "pack", "boot", "secrets")  # the sections of avs.conf that a recipe may change
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The steps and add-ons of an image, the settings it changes, and the files that say so."""
+    """The steps and add-ons of an image, the settings it changes, and the files that say so.
+
+    tests: command lines that every build has to pass.
+    """
 
     steps: tuple[Step, ...]
     settings: Settings
     files: tuple[Path, ...] = field(default=())
     addons: tuple[Step, ...] = field(default=())
+    tests: tuple[str, ...] = field(default=())
 
     def secrets(self) -> tuple[AllowedSecret, ...]:
         """What may be in the image: by avs.conf and the recipes, and what its procedures put there on purpose."""
@@ -66,6 +71,7 @@ class Recipe:
                 if step.options:
                     lines += ["", f"[{prefix}{step.name}]"]
                     lines += [f"{name} = {option_text(value)}" for name, value in sorted(step.options.items())]
+        lines += ["", f"[{TEST}]", f"{COMMANDS} =", *(f"    {line}" for line in self.tests)] if self.tests else []
         return "\n".join(lines) + "\n"
 
 
@@ -126,14 +132,18 @@ def load(image: OsImage, installdir: Path, base: Settings) -> Recipe:
     steps: Named = {}
     addons: Named = {}
     options: Texts = {}
+    tests: tuple[str, ...] = ()
     for file in files:
         path = file.path
         for section, items in file.sections.items():
             if section == "recipe":
-                _refuse_unknown(items, path)
+                _refuse_unknown(items, KEYS, section, path)
                 steps = _changed(steps, items, path)
                 if "addons" in items:
                     addons = _listed(items["addons"], path, "add-on")
+            elif section == TEST:
+                _refuse_unknown(items, (COMMANDS,), section, path)
+                tests = tuple(line.strip() for line in items.get(COMMANDS, "").splitlines() if line.strip())
             elif section in settings.SECTIONS:
                 if section not in CHANGEABLE:
                     names = ", ".join(items)
@@ -152,15 +162,14 @@ def load(image: OsImage, installdir: Path, base: Settings) -> Recipe:
     kinds = ("", image.version.packages)
     found = tuple(step for step in _found(steps, parts, layers, "procedure") if step.procedure.packages in kinds)
     added = _found(addons, extras, addon_layers, "add-on")
-    return Recipe(found, changed, tuple(file.path for file in files), added)
+    return Recipe(found, changed, tuple(file.path for file in files), addons=added, tests=tests)
 
 
-def _refuse_unknown(items: Iterable[str], path: Path) -> None:
+def _refuse_unknown(items: Iterable[str], known: Sequence[str], section: str, path: Path) -> None:
     for name in items:
-        if name not in KEYS:
-            raise AvsError(
-                f"{path}: unknown setting {name!r} in [recipe]{nearest(name, KEYS)}; there are {', '.join(KEYS)}"
-            )
+        if name not in known:
+            there = f"there {'is' if len(known) == 1 else 'are'} {', '.join(known)}"
+            raise AvsError(f"{path}: unknown setting {name!r} in [{section}]{nearest(name, known)}; {there}")
 
 
 def _listed(text: str, path: Path, kind: str) -> Named:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from xcat_avs.identity import Identity
+from xcat_avs.serve.booted import Boot
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.system import masking, records
 
@@ -66,7 +67,7 @@ def record(path: Path, identity: Identity, change: Change, message: str) -> str:
     return ""
 
 
-def append(path: Path, entry: JournalEntry) -> None:
+def append(path: Path, entry: Union[JournalEntry, Boot]) -> None:
     """Add a line, whole, and have it on disk."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     line = json.dumps(asdict(entry), sort_keys=True) + "\n"

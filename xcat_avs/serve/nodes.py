@@ -21,6 +21,7 @@ from xcat_avs.xcat import noderange
 BOOT_FILES = {"xnba": "xcat/xnba/nodes", "grub2": "boot/grub2", "petitboot": "petitboot", "pxe": "pxelinux.cfg", "yaboot": "etc"}  # fmt: skip
 # Every form of boot file hands the kernel the URL of the archive, and names the kernel by its osimage.
 ARCHIVE = re.compile(rb"\bimgurl=(?:[a-z]+://[^/\s]*)?(/[^\s\"]*)")
+ARGUMENTS = re.compile(rb"\bimgurl=[^\n\"]*")
 OSIMAGE = re.compile(rb"xcat/osimage/([^/\s]+)/")
 # In the order in which nodes and nodeset look for them.
 ARCHIVES = ("rootimg.cpio.gz", "rootimg.cpio.xz", "rootimg.tar.gz", "rootimg.tar.xz", "rootimg.sfs", "rootimg.gz")
@@ -124,6 +125,16 @@ def _boot_files(
         elif not _boots(data, archive, osimage):
             stale[name] = str(path)
     return stale, unset
+
+
+def arguments(image: OsImage, definitions: Definitions) -> list[str]:
+    """What the boot file of a node of the osimage hands its kernel, from imgurl= on; nothing where no node has one."""
+    for name, node in sorted(definitions.nodes().items()):
+        if node.provmethod == image.name:
+            match = ARGUMENTS.search(_boot_file(definitions.tftpdir, name, node)[1])
+            if match:
+                return match.group().decode("ascii", "replace").split()
+    return []
 
 
 def look_all(image: OsImage, definitions: Definitions) -> list[Served]:

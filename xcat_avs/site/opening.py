@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Optional
 
 from xcat_avs.definitions.protocol import Definitions, NamedDefinitions, Unread
 from xcat_avs.definitions.stanza import StanzaDefinitions
@@ -20,7 +21,7 @@ from xcat_avs.system.runner import Runner
 from xcat_avs.xcat import programs
 
 PATIENCE = 60  # seconds for what check asks, where no timeout is set
-DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs")  # of the state
+DIRECTORIES = ("builds", "staging", "checkouts", "locks", "journal", "fsvs", "runs", "boots")  # of the state
 # Modes whose answer is not in the directories of the state and of the logs.
 OF_THE_STORE = ("env", "steps", "list-tags", "log", "diff", "files", "cat")
 
@@ -37,7 +38,7 @@ def read(request: Request, progress: Progress) -> Opened:
     """The installation as a mode works with it. Raises SetupError."""
     with _set_up():
         settings = load_settings()
-        definitions = _definitions(settings, request.mode in ("status", "images"), progress)
+        definitions = source(settings, request.mode in ("status", "images"), progress)
         settings = load_site_settings(settings, definitions.installdir)
         try:
             trust.refuse_foreign(settings.state, DIRECTORIES)
@@ -58,7 +59,7 @@ def as_it_is(request: Request, progress: Progress) -> Opened:
     settings = origins.read().settings
     found: Definitions
     try:
-        found = _definitions(settings, True, progress)
+        found = source(settings, True, progress)
         settings = origins.read(found.installdir).settings
         if settings.os_names:
             found = NamedDefinitions(found, settings.os_names)
@@ -69,7 +70,7 @@ def as_it_is(request: Request, progress: Progress) -> Opened:
     return Opened(replace(settings, store=request.store or settings.store, timeout=settings.timeout or PATIENCE), found)
 
 
-def _definitions(settings: Settings, nodes: bool, progress: Progress) -> Definitions:
+def source(settings: Settings, nodes: bool, progress: Optional[Progress] = None) -> Definitions:
     """The source of definitions. A broken or unusable xCAT is an error, never a silent fall-back.
 
     nodes: whether the nodes will be asked for as well.

@@ -35,7 +35,11 @@ def usable(store: Store, where: str, directory: Optional[Path], evidence: str) -
             yield Finding(OK, f"no store yet at {where}; the first create makes it")
         return
     yield Finding(OK, f"{where}: UUID {identity}")
-    if directory is None:
+    if directory is None and where.startswith("ostree:"):
+        yield Finding(
+            OK, f"{where} is on a server and answers; it is only read: images are created and tagged elsewhere"
+        )
+    elif directory is None:
         yield Finding(OK, f"{where} is on a server and answers; whether it takes commits is seen at the first one")
     elif (
         not all(os.access(path, os.W_OK) for path in (directory / "db", directory / "objects") if path.exists())
@@ -60,9 +64,3 @@ def verified(store: Store, state: Path, image: str) -> Iterator[Finding]:
     age = datetime.now(timezone.utc) - datetime.fromisoformat(date.replace("Z", "+00:00"))
     old = age > OLD
     yield Finding(WARN if old else OK, f"the whole store was verified on {date}", fix=fix if old else "")
-
-
-def _writable(directory: Path) -> bool:
-    """Whether a repository can be written: Subversion's db, OSTree's objects."""
-    places = [path for path in (directory / "db", directory / "objects") if path.exists()]
-    return all(os.access(path, os.W_OK) for path in places) and not os.statvfs(directory).f_flag & os.ST_RDONLY

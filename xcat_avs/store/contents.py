@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
@@ -62,6 +64,26 @@ def package_list(store: Store, image: OsImage, version: Version, listed: bool) -
     data = read(store, image, version, f"rootimg/{packages.DPKG_STATUS}")
     if data is not None:
         return packages.parse_status(data.decode("utf-8", "replace"))
+    with _rpm_database(store, image, version) as root:
+        try:
+            return packages.read(root)
+        except AvsError as err:
+            hint = "; --files compares only the files"
+            raise err.prefixed(f"{image.name}: the packages of {version} cannot be read: ", hint) from None
+
+
+def package_sizes(store: Store, image: OsImage, version: Version) -> dict[tuple[str, str], int]:
+    """Name and architecture of each package of a version -> its bytes, by the database in it."""
+    data = read(store, image, version, f"rootimg/{packages.DPKG_STATUS}")
+    if data is not None:
+        return packages.status_sizes(data.decode("utf-8", "replace"))
+    with _rpm_database(store, image, version) as root:
+        return packages.rpm_sizes(root)
+
+
+@contextmanager
+def _rpm_database(store: Store, image: OsImage, version: Version) -> Iterator[Path]:
+    """A root that holds nothing but the rpm database of a version; nothing where it has none."""
     with mounts.temporary_directory() as root:
         for directory in packages.RPM_DATABASES:
             (root / directory).parent.mkdir(parents=True, exist_ok=True)
@@ -70,11 +92,7 @@ def package_list(store: Store, image: OsImage, version: Version, listed: bool) -
             except NotFoundError:
                 continue
         _keep_within(root)
-        try:
-            return packages.read(root)
-        except AvsError as err:
-            hint = "; --files compares only the files"
-            raise err.prefixed(f"{image.name}: the packages of {version} cannot be read: ", hint) from None
+        yield root
 
 
 def _keep_within(root: Path) -> None:

@@ -15,6 +15,8 @@ from xcat_avs.store.carried import CARRIED, OWN, carried, contents, earlier, hel
 from xcat_avs.store.protocol import MANIFEST
 from xcat_avs.system import mounts
 from xcat_avs.system.descent import Descent, read_file, write_file
+from xcat_avs.system.meter import COMPARED, Far
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree import manifest, restore, scan
 from xcat_avs.tree.manifest import Entry, Manifest
 
@@ -47,12 +49,13 @@ def read(target: Path, wanted: Manifest) -> Optional[Manifest]:
         return {}
 
 
-def differences(target: Path, wanted: Manifest, same: bool = False) -> list[str]:
+def differences(target: Path, wanted: Manifest, runner: Runner, same: bool = False) -> list[str]:
     """The paths where a checkout differs from the manifest, a line each; the manifest file in it is compared too.
 
-    same: that file is known to be the wanted one.
+    runner: is told how far it is. same: that file is known to be the wanted one.
     """
-    found = scan.scan(str(target), OWN)
+    total = manifest.size(wanted)
+    found = scan.scan(str(target), OWN, tell=lambda done: runner.tell(Far(done, total, COMPARED)))
     same = same or read_file(str(target), MANIFEST) == _text(wanted)
     return [*([] if same else [f"{MANIFEST}: not the stored one"]), *manifest.compare(wanted, found, times=True)]
 
@@ -84,8 +87,8 @@ def anew(target: Path, wanted: Optional[Manifest] = None) -> Iterator[Path]:
         mounts.remove_tree(old)
     new.mkdir(parents=True, mode=0o700)
     size = sum(entry.size for entry in wanted.values()) if wanted else 0
-    # ext4 makes files many times slower in the minute after as many were removed.
-    if not size or shutil.disk_usage(new).free < ROOM * size:
+    # ext4 makes files many times slower in the minute after as many were removed. What is mounted there is told at once.
+    if not size or shutil.disk_usage(new).free < ROOM * size or mounts.mounts_below(target):
         mounts.remove_tree(target)
     try:
         yield new
@@ -131,9 +134,9 @@ def change(tree: Path, before: Manifest, wanted: Manifest, fetched: Path) -> Non
     restore.restore_times(str(tree), wanted)
 
 
-def take(build: Path, target: Path, wanted: Manifest) -> bool:
+def take(build: Path, target: Path, wanted: Manifest, runner: Runner) -> bool:
     """Have the tree of a build as the checkout, where it is just that; a note beside it says so."""
-    if read(build, wanted) is not wanted or differences(build, wanted, same=True):
+    if read(build, wanted) is not wanted or differences(build, wanted, runner, same=True):
         return False
     mounts.remove_tree(target)
     build.with_name(LENT).write_text(hashlib.sha256(_text(wanted)).hexdigest(), encoding="ascii")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Optional, Protocol
 
 from xcat_avs.definitions.osimage import OsImage, Tag
+from xcat_avs.system.runner import Runner
 from xcat_avs.tree.manifest import Entry, Manifest
 
 MANIFEST = "build_info/manifest"
@@ -105,6 +106,10 @@ class Store(Protocol):
 
     Methods that read raise NoStoreError where there is no store, so that it is never taken for an empty one.
     """
+
+    @property
+    def runner(self) -> Runner:
+        """How these are run, and who is told how far it is."""
 
     def programs(self) -> Sequence[str]:
         """The programs that it runs."""

@@ -73,9 +73,12 @@ class Signed:
         return f"{self.signer} ({self.result})".lstrip()
 
 
-def required(patterns: Sequence[str], image: OsImage) -> bool:
-    """Whether `[pack] require_signature` means an osimage: by its name, by its profile, or all of them."""
-    found = ["*" if item.lower() in ALL else item for item in patterns if item.lower() not in NONE]
+def required(patterns: Sequence[str], image: OsImage, usual: str = "*") -> bool:
+    """Whether `[pack] require_signature`, or what is like it, means an osimage, by its name or its profile.
+
+    usual: the pattern that `yes` stands for.
+    """
+    found = [usual if item.lower() in ALL else item for item in patterns if item.lower() not in NONE]
     return any(fnmatchcase(name, item) for item in found for name in (image.name, image.profile))
 
 

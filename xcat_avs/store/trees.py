@@ -15,6 +15,8 @@ from xcat_avs.store import kept, layout
 from xcat_avs.store.carried import CARRIED, INFO, OWN, add, carried, contents, earlier, held
 from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, Revision, Store, Version
 from xcat_avs.system import mounts
+from xcat_avs.system.meter import READ, Far
+from xcat_avs.system.runner import Runner
 from xcat_avs.system.scratch import own_directory, sweep
 from xcat_avs.tree import initrd, manifest, restore, scan
 from xcat_avs.tree.manifest import Entry, Manifest
@@ -69,7 +71,7 @@ def commit_tree(
         sweep(tree.parent, prefix)
     for path in OWN:
         mounts.remove_tree(tree / path)  # of a commit that was interrupted
-    present = _scan(image, tree, warn)
+    present = _scan(image, tree, warn, store.runner)
     layout.check(present, f"{image.name}, what was built")
     store.prepare(image, author)
     head = store.head(image)
@@ -126,14 +128,14 @@ def _head_manifest(store: Store, image: OsImage, head: Revision, warn: Warn) -> 
         return None
 
 
-def _scan(image: OsImage, tree: Path, warn: Warn) -> Manifest:
+def _scan(image: OsImage, tree: Path, warn: Warn, runner: Runner) -> Manifest:
     """The manifest of a tree that is to be committed; a warning for what no store and no archive keeps."""
     lost = restore.unkept(tree.parent)  # whose file system is the same
     if lost:
         warn(f"{image.name}: the file system of {tree} keeps no {', '.join(lost)}: what the image should have of these is "
              f"not in what is stored; {restore.ELSEWHERE}")  # fmt: skip
     flagged: list[str] = []
-    found = scan.scan(str(tree), flagged=flagged)
+    found = scan.scan(str(tree), flagged=flagged, tell=lambda done: runner.tell(Far(done, 0, READ)))
     if flagged:
         warn(f"{image.name}: immutable and append-only flags are not kept: {_some(sorted(flagged))}")
     sockets = [path for path, entry in found.items() if entry.type == "socket"]
@@ -224,7 +226,7 @@ def checkout_tree(
         return _unproven(store, image, version, target, warn)
     before = kept.read(target, wanted)
     if before is not None and before in ({}, wanted):
-        differences = kept.differences(target, wanted, same=before is wanted)
+        differences = kept.differences(target, wanted, store.runner, same=before is wanted)
         if not differences:
             return wanted
         warn(
@@ -232,15 +234,16 @@ def checkout_tree(
         )
         before = None
     with build() as built:
-        if built is not None and kept.take(built, target, wanted):
+        if built is not None and kept.take(built, target, wanted, store.runner):
             return wanted
-    more = store.paths(image, version) - kept.in_store(wanted).keys()
+    stored = kept.in_store(wanted)
+    more = store.paths(image, version) - stored.keys()
     if more:  # which neither of the following would notice
         raise _different(image, version, [f"+{path}" for path in sorted(more)])
     if before is None or not _brought(store, image, version, target, (before, wanted)):
         with kept.anew(target, wanted) as new:
-            store.export(image, version, new, kept.in_store(wanted))
-            _prove(image, version, new, wanted)
+            store.export(image, version, new, stored)
+            _prove(store, image, version, new, wanted)
     return wanted
 
 
@@ -259,7 +262,7 @@ def _brought(
     """Whether a checkout of one manifest could be made one of another one, proven; it is left, or gone, where not."""
     before, wanted = manifests
     missing, new = kept.missing(before, wanted), target.with_name(f"{target.name}.new")
-    if missing is None:
+    if missing is None or mounts.mounts_below(target):  # which must not move with it
         return False
     with kept.beside(target, kept.FETCHED) as fetched:
         store.fetch(image, version, missing, fetched)
@@ -269,20 +272,20 @@ def _brought(
             kept.change(new, before, wanted, fetched)
         except (OSError, AvsError):  # it was not what its manifest said
             return False
-    if kept.differences(new, wanted):
+    if kept.differences(new, wanted, store.runner):
         return False
     os.rename(new, target)
     return True
 
 
-def _prove(image: OsImage, version: Version, new: Path, wanted: Manifest) -> None:
+def _prove(store: Store, image: OsImage, version: Version, new: Path, wanted: Manifest) -> None:
     """Restore what the store cannot keep from the manifest, then compare. Raises AvsError where they still differ."""
     text = f"{image.name}: the checkout of {version} differs from its manifest"
     try:
         restore.restore(str(new), wanted, new / CARRIED)
     except AvsError as err:
         raise err.prefixed(f"{text}; nothing was packed or kept: ") from None
-    differences = kept.differences(new, wanted)
+    differences = kept.differences(new, wanted, store.runner)
     if differences:
         raise _different(image, version, differences)
 

@@ -12,10 +12,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Optional, Protocol, Union
+from typing import IO, Any, Callable, Optional, Protocol, Union
 
 from xcat_avs.errors import CommandError, MissingError
 from xcat_avs.system import masking, provides, suspend
+from xcat_avs.system.meter import Far, Meter, Size
 from xcat_avs.system.terminal import stdout_is, uninterrupted
 
 TAIL_LINES = 12
@@ -32,8 +33,14 @@ class Watcher(Protocol):
     def started(self, argv: Sequence[str]) -> None:
         """A program starts."""
 
-    def tick(self, log: Optional[Path]) -> None:
-        """Programs run; called some times a second. log: where they write to, None if that is kept apart."""
+    def tick(self, log: Optional[Path], far: Callable[[], Optional[Far]]) -> None:
+        """Something is done; called some times a second.
+
+        log: where programs write to, None if that is kept apart. far(): how far it is, None where nobody knows.
+        """
+
+    def warn(self, text: str) -> None:
+        """Something is not as it should be, and no error."""
 
 
 def environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, str]:
@@ -124,12 +131,13 @@ def describe(code: int) -> str:
 class Terms:
     """log: takes what programs say, where that is not captured, and gives an error its last lines; None for nowhere.
 
-    timeout: seconds, 0 for none. progress: is told of each program that starts and runs.
+    timeout: seconds, 0 for none. progress: is told of each program that starts and runs. size: what they have to do.
     """
 
     log: Optional[Path] = None
     timeout: float = 0
     progress: Optional[Watcher] = None
+    size: Optional[Size] = None
 
 
 class Group:
@@ -143,6 +151,7 @@ class Group:
         self._files = ExitStack()
         self._argvs: list[Sequence[str]] = []
         self._running: list[Any] = []
+        self._meter = Meter(terms.size) if terms.size else None
 
     def __enter__(self) -> Group:
         return self
@@ -197,9 +206,17 @@ class Group:
             # A twentieth of the time so far is what the end may be noticed too late.
             time.sleep(min(max(clock.seconds() / 20, 0.002), 0.1))
             if self._terms.progress:
-                self._terms.progress.tick(self._terms.log)
+                self._terms.progress.tick(self._terms.log, self._far)
         ended, self._running = self._running, []
         return [int(item.process.exit_code) for item in ended]
+
+    def end(self) -> None:
+        """End what still runs: SIGTERM, a while of grace, SIGKILL."""
+        _end(self._running)
+        self._running = []
+
+    def _far(self) -> Optional[Far]:
+        return self._meter.far({item.pid for item in self._running}) if self._meter else None
 
     def error(self, text: str) -> CommandError:
         log = self._terms.log

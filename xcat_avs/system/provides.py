@@ -25,15 +25,19 @@ PACKAGES = {
 OWN = {
     "debian": {
         "apt-get": "apt", "apt-config": "apt", "rinse": "rinse", "rpm2cpio": "rpm2cpio", "xz": "xz-utils", "mount": "mount",
-        "gpg": "gnupg", "ssh-keygen": "openssh-client",
+        "gpg": "gnupg", "ssh-keygen": "openssh-client", "systemd-nspawn": "systemd-container",
+        "qemu-system-x86_64": "qemu-system-x86", "qemu-system-aarch64": "qemu-system-arm", "qemu-system-ppc64": "qemu-system-ppc",
     },
     "el": {
         "apt-get": "apt", "apt-config": "apt", "rpm2cpio": "rpm", "xz": "xz", "mount": "util-linux",
-        "gpg": "gnupg2", "ssh-keygen": "openssh",
+        "gpg": "gnupg2", "ssh-keygen": "openssh", "systemd-nspawn": "systemd-container",
+        "qemu-system-x86_64": "qemu-kvm", "qemu-system-aarch64": "qemu-kvm", "qemu-system-ppc64": "qemu-kvm",
     },
     "sles": {
         "rpm2cpio": "rpm", "xz": "xz", "mount": "util-linux", "mksquashfs": "squashfs", "unsquashfs": "squashfs",
-        "gpg": "gpg2", "ssh-keygen": "openssh-common",
+        "gpg": "gpg2", "ssh-keygen": "openssh-common", "systemd-nspawn": "systemd-container",
+        "qemu-system-x86_64": "qemu-x86", "qemu-system-aarch64": "qemu-arm", "qemu-system-ppc64": "qemu-ppc",
+        "ostree": "libostree",
     },
 }  # fmt: skip
 # Family -> what installs packages.

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Optional
+from typing import IO, Optional, Protocol
 
 from xcat_avs.errors import CommandError
 from xcat_avs.escape import first_lines
 from xcat_avs.system.command import PIPE_BUFFER, TAIL_LINES, Group, Terms, describe, need
+from xcat_avs.system.meter import READ, Far, Size
 
 PIPE_SIZE = 1 << 20  # bytes
 PAGE = 4096  # bytes; what a file grows by on most file systems
@@ -31,6 +32,29 @@ def _full(stream: IO[bytes]) -> bool:
     except OSError as err:
         return err.errno in (errno.ENOSPC, errno.EDQUOT)
     return False
+
+
+class Stream(Protocol):
+    """What can be read to its end."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """As of any file."""
+
+
+class _Watched:
+    """What a program makes of a source; the progress is told how far that is read."""
+
+    def __init__(self, stream: Stream, source: IO[bytes], total: int, terms: Terms) -> None:
+        self._stream, self._source, self._total, self._terms = stream, source, total, terms
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._terms.progress:
+            self._terms.progress.tick(self._terms.log, self._far)
+        return self._stream.read(size)
+
+    def _far(self) -> Far:
+        # The program reads by the same open file, which knows it.
+        return Far(os.lseek(self._source.fileno(), 0, os.SEEK_CUR), self._total, READ)
 
 
 @dataclass(frozen=True)
@@ -62,6 +86,18 @@ class Runner(Terms):
     def within(self, seconds: float) -> Runner:
         """The same with another limit of time."""
         return replace(self, timeout=seconds)
+
+    def sized(self, total: int, word: str = READ, program: str = "") -> Runner:
+        """The same for programs that have so many bytes to read or write: the progress says how far they are.
+
+        program: the one that does, where others read and write as well. total 0: nobody knows.
+        """
+        return replace(self, size=Size(total, word, program) if total else None)
+
+    def tell(self, far: Far) -> None:
+        """Tell the progress how far something is that no program does."""
+        if self.progress:
+            self.progress.tick(None, lambda: far)
 
     def run(self, argv: Sequence[str], *, env: Optional[Mapping[str, str]] = None, cwd: Optional[Path] = None,
             check: bool = True) -> int:  # fmt: skip
@@ -109,20 +145,21 @@ class Runner(Terms):
             return found
 
     @contextmanager
-    def reading(self, argv: Sequence[str], *, stdin: Path) -> Iterator[IO[bytes]]:
+    def reading(self, argv: Sequence[str], *, stdin: Path) -> Iterator[Stream]:
         """What a program makes of the file stdin, as a stream, while it runs beside the one that reads.
 
         The time allowed begins with the end of the block. Raises CommandError at the end of the block if it fails.
         """
         with Group(self) as group:
             source = group.open(stdin, "rb")
+            size = os.fstat(source.fileno()).st_size
             err = group.log(f"{first_lines(argv)} < {stdin}")
             stream, out = group.pipe()
             with suppress(OSError):  # more than this user may have
                 fcntl.fcntl(out, F_SETPIPE_SZ, PIPE_SIZE)  # on a busy machine each change of process is a wait
             group.start(argv, source, out, err)
             out.close()
-            yield stream
+            yield _Watched(stream, source, size, self) if self.progress else stream
             while stream.read(PIPE_BUFFER):  # to its end, or the program would be killed by SIGPIPE
                 pass
             code = group.wait()[0]

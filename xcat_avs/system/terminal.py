@@ -6,6 +6,12 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Optional
+
+
+def on_terminal() -> bool:
+    """Whether both the input and the output of this process are terminals."""
+    return os.isatty(0) and os.isatty(1)
 
 
 @contextmanager
@@ -29,3 +35,13 @@ def stdout_is(descriptor: int) -> Iterator[None]:
     finally:
         os.dup2(saved, 1)
         os.close(saved)
+
+
+def typed(value: str, encoding: Optional[str]) -> str:
+    """A value that was typed on a terminal whose encoding is not UTF-8."""
+    if value.isprintable() or not encoding:
+        return value
+    try:
+        return os.fsencode(value).decode(encoding)
+    except (UnicodeError, LookupError):
+        return value

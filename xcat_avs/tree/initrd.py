@@ -53,6 +53,14 @@ def same(one: bytes, other: bytes) -> bool:
         return False
 
 
+def holds(data: bytes, name: bytes) -> bool:
+    """Whether a path of an initrd ends in name; False where it cannot be read."""
+    try:
+        return any(member.name.endswith(name) for archive in contents(data) for member in archive)
+    except (ValueError, IndexError, AvsError, zlib.error, lzma.LZMAError, OSError):
+        return False
+
+
 def contents(data: bytes) -> list[list[Member]]:
     """The archives that an initrd is made of (microcode, then the rest), each with its members by name.
 

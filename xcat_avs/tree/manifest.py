@@ -78,6 +78,11 @@ def in_order(found: Iterable[tuple[str, bytes]]) -> Xattrs:
     return tuple(sorted(item for item in found if item[0] != ACL or item[1][4::8] != MODE_ONLY))
 
 
+def size(manifest: Mapping[str, Entry], by_name: bool = False) -> int:
+    """The bytes of all files; one with several names counts once, or by_name once for each."""
+    return sum(entry.size for entry in manifest.values() if by_name or not entry.hardlink)
+
+
 def dump(manifest: Mapping[str, Entry]) -> str:
     """The manifest as text."""
     return "".join(lines(manifest))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
@@ -22,11 +23,12 @@ RPM_FILES = ("rpmdb.sqlite", "Packages", "Packages.db")
 DPKG_STATUS = "var/lib/dpkg/status"
 STORED = "build_info/packages"  # where a version keeps its list
 QUERY = r"%{NAME}\t%{EPOCH}\t%{VERSION}\t%{RELEASE}\t%{ARCH}\n"  # an old rpm knows no EPOCHNUM
+SIZES = r"%{NAME}\t%{ARCH}\t%{SIZE}\n"
 HEADER = "#packages "
 KINDS = ("deb", "rpm", "none")  # none: an image without a database
 # rpm prints this of a database that it cannot read, and exits with 0.
 UNREADABLE = re.compile(r"^error:|using dummy database")
-FIELD = re.compile(r"^(Package|Status|Version|Architecture): *(.*?) *$", re.MULTILINE)
+FIELD = re.compile(r"^(Package|Status|Version|Architecture|Installed-Size): *(.*?) *$", re.MULTILINE)
 RPM_PART = re.compile(r"[0-9]+|[A-Za-z]+|~|\^")
 DPKG_PART = re.compile(r"([^0-9]*)([0-9]*)")
 
@@ -75,18 +77,43 @@ def read(root: Path) -> PackageList:
     directory = rpm_database(root)
     if directory is None:
         return PackageList("none")
-    query = ["-qa", "--qf", QUERY]
+    return PackageList("rpm", _rpms(_query(root, directory, QUERY)))
+
+
+def _query(root: Path, directory: str, form: str) -> str:
+    """What rpm says of all packages. Raises CommandError where it cannot read the database in directory."""
+    query = ["-qa", "--qf", form]
     # The image's own rpm reads its database best; a small image may have no rpm.
     if (root / "usr/bin/rpm").exists() and capture(["chroot", str(root), "rpm", "--version"], check=False).code == 0:
-        output = capture(["chroot", str(root), "rpm", *query])
-    else:
-        # rpm reads Packages.db only with its backend named, and many versions do not know that backend.
-        form = ["--define=_db_backend ndb"] if (root / directory / "Packages.db").is_file() else []
-        output = capture(["rpm", *form, "--dbpath", str(root / directory), *query])
-        errors = [line for line in output.stderr.splitlines() if UNREADABLE.search(line)]
-        if errors:
-            raise CommandError(f"rpm cannot read the database in {directory}", errors)
-    return PackageList("rpm", _rpms(output.text))
+        return capture(["chroot", str(root), "rpm", *query]).text
+    # rpm reads Packages.db only with its backend named, and many versions do not know that backend.
+    backend = ["--define=_db_backend ndb"] if (root / directory / "Packages.db").is_file() else []
+    output = capture(["rpm", *backend, "--dbpath", str(root / directory), *query])
+    errors = [line for line in output.stderr.splitlines() if UNREADABLE.search(line)]
+    if errors:
+        raise CommandError(f"rpm cannot read the database in {directory}", errors)
+    return output.text
+
+
+def rpm_sizes(root: Path) -> dict[tuple[str, str], int]:
+    """Name and architecture of each package -> its bytes, all versions of it together. Raises CommandError as read does."""
+    directory = rpm_database(root)
+    found: Counter[tuple[str, str]] = Counter()
+    for line in _query(root, directory, SIZES).splitlines() if directory else ():
+        name, arch, size = line.split("\t")
+        found[name, arch] += int(size) if size.isdigit() else 0
+    return dict(found)
+
+
+def status_sizes(text: str) -> dict[tuple[str, str], int]:
+    """The same of a dpkg status file."""
+    found = {}
+    for paragraph in text.split("\n\n"):
+        fields = dict(FIELD.findall(paragraph))
+        if fields.get("Status", "").endswith(" installed"):
+            size = fields.get("Installed-Size", "")
+            found[fields.get("Package", ""), fields.get("Architecture", "")] = int(size) << 10 if size.isdigit() else 0
+    return found
 
 
 def examine(root: Path) -> tuple[PackageList, str]:

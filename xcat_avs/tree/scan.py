@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 from xcat_avs.system.descent import FILE, Descent
 from xcat_avs.tree.manifest import TYPES, Entry, Manifest, Xattrs, in_order
@@ -58,17 +58,23 @@ def _hash(descriptor: int, size: int) -> str:
     return sha.hexdigest()
 
 
-def scan(top: str, skip: Iterable[str] = (), flagged: Optional[list[str]] = None) -> Manifest:
+def scan(top: str, skip: Iterable[str] = (), flagged: Optional[list[str]] = None,
+         tell: Callable[[int], None] = lambda _: None) -> Manifest:  # fmt: skip
     """The manifest of the tree at top, without the paths in skip; read on all cores.
 
     flagged: is filled with the paths that are immutable or append-only; no archive and no store keeps these flags.
+    tell(): is called, as more is read, with how many bytes.
     """
     entries: Manifest = {}
     same: dict[tuple[int, int], list[str]] = {}  # (device, inode) of a file with several names -> these names
+    done = 0
 
-    def describe(batch: Sequence[tuple[str, os.stat_result]]) -> list[Entry]:
-        with Descent(top) as tree:
-            return [_entry(tree, path, status, flagged) for path, status in batch]
+    def take(batch: Iterable[Entry]) -> None:
+        nonlocal done
+        for entry in batch:
+            entries[entry.path] = entry
+            done += entry.size
+        tell(done)
 
     def alone() -> Iterator[tuple[str, os.stat_result]]:
         for path, status in walk(top, skip):
@@ -84,16 +90,26 @@ def scan(top: str, skip: Iterable[str] = (), flagged: Optional[list[str]] = None
         pending: deque[Future[list[Entry]]] = deque()
         batches = iter(alone())
         while batch := list(islice(batches, BATCH)):
-            pending.append(pool.submit(describe, batch))
+            pending.append(pool.submit(_describe, top, batch, flagged))
             if len(pending) > AHEAD:
-                entries.update((entry.path, entry) for entry in pending.popleft().result())
+                take(pending.popleft().result())
         for future in pending:
-            entries.update((entry.path, entry) for entry in future.result())
-    for names in same.values():
+            take(future.result())
+    _join(entries, same.values())
+    return dict(sorted(entries.items()))
+
+
+def _describe(top: str, batch: Sequence[tuple[str, os.stat_result]], flagged: Optional[list[str]]) -> list[Entry]:
+    with Descent(top) as tree:
+        return [_entry(tree, path, status, flagged) for path, status in batch]
+
+
+def _join(entries: Manifest, files: Iterable[Sequence[str]]) -> None:
+    """Give every name of a file the entry of the one that was read. files: the names of each."""
+    for names in files:
         first = min(names)
         for path in names:
             entries[path] = entries[names[0]]._replace(path=path, hardlink="" if path == first else first)
-    return dict(sorted(entries.items()))
 
 
 def scan_with_top(top: str) -> Manifest:

@@ -25,6 +25,8 @@ from xcat_avs.store.kept import PARTS, beside
 from xcat_avs.store.protocol import Version
 from xcat_avs.system import command
 from xcat_avs.system.descent import Descent
+from xcat_avs.system.meter import WRITTEN
+from xcat_avs.tree import manifest
 from xcat_avs.tree.manifest import Entry
 
 # Nothing from elsewhere comes in by a property, and no content is changed by one.
@@ -127,7 +129,8 @@ class Fetching(Reading):
                 arguments = directory / "arguments"
                 arguments.write_bytes(b"".join(os.fsencode(word) + b"\0" for word in words))
                 by_three = ["xargs", "-0", "-a", str(arguments), "-n", "3", "-P", str(cores)]
-                said = self.runner.capture([*by_three, "svn", "--non-interactive", *EXPORT], check=False)
+                runner = self.runner.sized(manifest.size(wanted, by_name=True), WRITTEN)
+                said = runner.capture([*by_three, "svn", "--non-interactive", *EXPORT], check=False)
                 # What is not there is known by the one who compares.
                 if said.code and not set(ERRORS.findall(said.stderr)) <= ABSENT:
                     lines = [line for line in said.stderr.splitlines() if line.strip()]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
@@ -21,6 +22,7 @@ from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, NewTag, Revision, 
 from xcat_avs.system import command, mounts
 from xcat_avs.system.descent import link_tree
 from xcat_avs.system.scratch import own_directory
+from xcat_avs.tree import manifest
 from xcat_avs.tree.manifest import Manifest
 from xcat_avs.tree.restore import restore
 
@@ -105,7 +107,8 @@ class FsvsStore(Fetching):
                 if "ci" in words and self.head(image) is not None:
                     # FSVS would store what it sees of the difference. What comes in from now on it is told by Subversion.
                     raise AvsError("E160024: trunk was empty when this commit began")
-                self.runner.to(log).run(["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author})
+                runner = self.runner.to(log).sized(manifest.size(content.entries, by_name=True))
+                runner.run(["fsvs", "-q", *words], cwd=tree, env={**env, "AVS_AUTHOR": author})
             number = COMMITTED.findall(log.read_text(encoding="utf-8", errors="replace"))
         if not number:
             raise AvsError(f"FSVS ended well and says nothing of a revision in {self.repository}")
@@ -155,7 +158,8 @@ class FsvsStore(Fetching):
                 if word == "put":
                     word, more = ("cp", [str(base), ahead[path]]) if path in ahead else ("put", [sources[path]])
                 words += [word, *more, f"{url}/trunk/{quote(path)}"]
-            number = self._mucc(words, ["-r", str(base), *_copied(content.copied)], author, message)
+            options = ["-r", str(base), *_copied(content.copied)]
+            number = self._sent(sources, before)._mucc(words, options, author, message)
             if ahead:
                 self._remove_incoming(url, author)
         if number > base + 1 and self._log(f"{url}/trunk@{number}", "-q", "-r", f"{base + 1}:{number - 1}"):
@@ -164,6 +168,15 @@ class FsvsStore(Fetching):
             self._mucc(["rm", f"{url}/trunk/{MANIFEST}"], [], author, f"{author}; No manifest of a mixed revision")
             raise AvsError(f"E160024: revision {number} holds changes of others as well")
         return number
+
+    def _sent(self, sources: Mapping[str, str], before: Manifest) -> FsvsStore:
+        """The same for a program that has these files to read.
+
+        before: what is stored, by path; a local store reads that of them as well, to store the difference.
+        """
+        total = sum(os.path.getsize(source) for source in sources.values())
+        known = sources.keys() & before.keys() if self._local() else ()
+        return replace(self, runner=self.runner.sized(total + sum(before[path].size for path in known)))
 
     def _remove_incoming(self, url: str, author: str) -> None:
         if self._xml(["svn", "info", "--xml", f"{url}/{INCOMING}@HEAD"]) is not None:

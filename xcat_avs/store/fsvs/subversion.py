@@ -112,7 +112,7 @@ class Subversion:
         if not known or elsewhere or not parts.path.strip("/"):
             raise AvsError(
                 f"the store {self.repository!r} is no URL of a Subversion repository; one is file:///DIR, svn://HOST/PATH or https://HOST/PATH. "
-                "One of OSTree is ostree:/DIR"
+                "One of OSTree is ostree:/DIR, or, to be read, ostree:https://HOST/PATH"
             )
         if parts.scheme != "file":
             return None

@@ -32,9 +32,16 @@ TRUNK = "trunk"
 PLAIN = re.compile(r"_(?=-)|[^A-Za-z0-9._-]")  # what a name of OSTree cannot have, and what stands for that
 
 
+LONGEST = 220  # bytes of a part of a ref, which is the name of a file, and of a temporary one before
+
+
 def plain(name: str) -> str:
-    """A part of a ref: what OSTree does not take becomes _-HH, its bytes in hex. Different names stay different."""
-    return PLAIN.sub(lambda match: "".join(f"_-{byte:02X}" for byte in os.fsencode(match[0])), name)
+    """A part of a ref: what OSTree does not take becomes _-HH, its bytes in hex. Different names stay different.
+
+    Of one that is too long then the end is _-- and the SHA-256 of the name.
+    """
+    made = PLAIN.sub(lambda match: "".join(f"_-{byte:02X}" for byte in os.fsencode(match[0])), name)
+    return made if len(made) <= LONGEST else f"{made[:100]}_--{hashlib.sha256(os.fsencode(name)).hexdigest()}"
 
 
 def place(image: OsImage, version: Optional[Version] = None) -> str:
@@ -187,11 +194,11 @@ class Reading:
                 (target / entry.sha256).write_bytes(self.files.content(item))
 
     def brought(self, image: OsImage, number: int, path: str) -> bool:
-        now = self.files.find(self._found(image, Version(revision=number)), path)
+        now = self._found(image, Version(revision=number))
         if path == MANIFEST:  # that of each commit is its own, by the sum that the commit has of it
-            return now is not None
-        before = self._read(image, Version(revision=number - 1))
-        return now is not None and (before is None or self.files.find(before, path) != now)
+            return MANIFEST_SUM in now.meta
+        before, found = self._read(image, Version(revision=number - 1)), self.files.find(now, path)
+        return found is not None and (before is None or self.files.find(before, path) != found)
 
     def changes(self, image: OsImage, old: Version, new: Version) -> list[tuple[str, str]]:
         found: dict[str, str] = {}

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from xcat_avs.errors import AvsError, DamageError, NotFoundError
 from xcat_avs.store.ostree import variant
+from xcat_avs.store.ostree.ground import NFS
 from xcat_avs.system.descent import NO_NAMES, open_regular
 from xcat_avs.system.files import sync, write_atomic
 
@@ -49,6 +50,7 @@ class Repository:
     """A repository in a directory of this machine."""
 
     path: Path
+    modes: Sequence[str] = ("bare",)
     cache: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -58,7 +60,10 @@ class Repository:
         if path.startswith("//"):
             path = path[2:] if path.startswith("///") else ""
         if not path.startswith("/") or not path.strip("/"):
-            raise AvsError(f"the store {url!r} is no directory of this machine; an OSTree repository is ostree:/DIR")
+            raise AvsError(
+                f"the store {url!r} is no directory of this machine; an OSTree repository is ostree:/DIR, "
+                "or, to be read only, ostree:https://HOST/PATH"
+            )
         return cls(Path(path))
 
     @property
@@ -67,7 +72,10 @@ class Repository:
 
     def absent(self) -> bool:
         """Whether nothing is there, or an empty directory, as the mount point of its disk is."""
-        return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+        try:
+            return not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+        except PermissionError:
+            return False  # what it is, its configuration says, or why that cannot be read
 
     def uuid(self) -> str:
         """Its own identifier; "" where there is no repository, or none that avsimage has used. Raises AvsError for an unfit one."""
@@ -85,13 +93,18 @@ class Repository:
         except FileNotFoundError:
             raise AvsError(f"{unusable}{self.path} holds other things, and no OSTree repository") from None
         except (OSError, UnicodeDecodeError, configparser.Error) as err:
-            reason = err.strerror if isinstance(err, OSError) else "it is no configuration of OSTree"
+            reason = str(err.strerror) if isinstance(err, OSError) else "it is no configuration of OSTree"
+            if isinstance(err, PermissionError):
+                reason += f"; {NFS}" if os.geteuid() == 0 else "; as a rule only root may read it: use sudo"
             raise AvsError(f"{unusable}{self.path}/config: {reason}") from None
         if version != "1":
             raise AvsError(f"{unusable}it is of version {version}, and this avsimage knows version 1")
-        if mode != "bare":
-            why = "which does not keep owners and attributes; `ostree init --mode=bare` makes one that does"
-            raise AvsError(f"{unusable}it is of mode {mode}, {why}")
+        if mode not in self.modes:
+            why = ("which is for other machines to read by http (ostree:https://HOST/PATH)" if mode.startswith("archive")
+                   else "which does not keep owners and attributes")  # fmt: skip
+            raise AvsError(
+                f"{unusable}it is of mode {mode}, {why}; `ostree init --mode={self.modes[0]}` makes one of the mode {self.modes[0]}"
+            )
         return found
 
     # -- refs

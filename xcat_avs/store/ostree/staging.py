@@ -8,6 +8,7 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from xcat_avs.store.protocol import Content
@@ -32,6 +33,15 @@ def _plain(target: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def without_attributes(content: Content) -> Content:
+    """The same without extended attributes, for a file system that keeps none."""
+    entries, before = (
+        found and {path: entry._replace(xattrs=()) for path, entry in found.items()}
+        for found in (content.entries, content.before)
+    )
+    return replace(content, entries=entries or {}, before=before)
 
 
 def parts(content: Content, target: Path, count: int) -> list[Path]:

@@ -7,15 +7,15 @@ import hashlib
 import os
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Optional
 
 from xcat_avs.definitions.osimage import OsImage
-from xcat_avs.errors import AvsError, CommandError, DamageError
-from xcat_avs.store.ostree import staging
+from xcat_avs.errors import AvsError, DamageError
+from xcat_avs.store.ostree import ground, making, mirror, staging
 from xcat_avs.store.ostree.reading import (
     AUTHOR,
     DATE,
@@ -37,8 +37,9 @@ from xcat_avs.store.protocol import MANIFEST, PLAIN, PROVENANCE, Content, NewTag
 from xcat_avs.system import command, libc
 from xcat_avs.system.descent import read_file
 from xcat_avs.system.files import sync
+from xcat_avs.system.meter import READ, WRITTEN
 from xcat_avs.system.scratch import own_directory
-from xcat_avs.tree import restore
+from xcat_avs.tree import manifest, restore
 from xcat_avs.tree.manifest import Manifest
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -46,6 +47,7 @@ STAGING = "staging."
 # A commit is on disk before its ref moves: one syncfs, not one for each directory of objects. The disk may become full.
 SETTINGS = (("core.fsync", "false"), ("core.min-free-space-percent", "0"))
 LONGEST = 100_000  # bytes of one text on a command line; the kernel takes 131,071
+FOUND = b"f"  # what `ostree fsck` marks a commit with whose content it has found damaged
 SHOWN = 10  # paths that an error lists
 
 
@@ -57,36 +59,25 @@ class OstreeStore(Reading):
         if self.files.absent():
             if not anew and self.evidence():
                 self._need()
-            self._create()
+            settings = (*SETTINGS, (f"{OWN}.uuid", str(uuid.uuid4())))
+            making.make(self.files.path, f"the store {self.repository}", settings, self.runner)
         if not self.identity():
             self._ostree("config", "set", f"{OWN}.uuid", str(uuid.uuid4()))
         try:
+            why = ground.unfit(self.files.path / "tmp")
+            if why:
+                raise AvsError(f"the store {self.repository} cannot be written: {why}")
             for name in ("tags", "revisions"):
                 (self.files.path / "refs/heads" / place(image) / name).mkdir(parents=True, exist_ok=True)
         except OSError as err:
             raise AvsError(f"the store {self.repository} cannot be written: {err.filename}: {err.strerror}") from None
+        if mirror.named(self.files):
+            with self._alone():
+                pass  # a create that changes nothing brings it up to date, too
 
-    def _create(self) -> None:
-        """Make the repository under another name and rename it, so that nobody sees half of one."""
-        command.need("ostree")
-        path, cannot = self.files.path, f"cannot make the store {self.repository}: "
-        try:
-            with own_directory(path.parent, f".{path.name}.new.") as temporary:
-                lost = restore.unkept(temporary)
-                if lost:
-                    raise AvsError(f"{cannot}the file system of {path.parent} keeps no {', '.join(lost)}, which OSTree needs; ext4 and xfs do")  # fmt: skip
-                self.runner.capture(["ostree", "init", f"--repo={temporary}", "--mode=bare"])
-                for key, value in (*SETTINGS, (f"{OWN}.uuid", str(uuid.uuid4()))):
-                    self.runner.capture(["ostree", "config", f"--repo={temporary}", "set", key, value])
-                try:
-                    os.rename(temporary, path)
-                except OSError:
-                    if not (path / "config").exists():  # otherwise another create has made it meanwhile
-                        raise
-        except OSError as err:
-            raise AvsError(f"{cannot}{err.filename or path}: {err.strerror}") from None
-        except CommandError as err:
-            raise err.prefixed(cannot) from None
+    def _sized(self, total: int, word: str) -> OstreeStore:
+        """The same for programs that have so many bytes to read or write; 0: nobody knows."""
+        return replace(self, runner=self.runner.sized(total, word))
 
     def _ostree(self, *words: str) -> str:
         """Run ostree on the repository; returns what it says. Raises AvsError that names the store."""
@@ -122,6 +113,7 @@ class OstreeStore(Reading):
                 self._ostree("prune", "--refs-only")
             if noted:
                 os.ftruncate(descriptor, 0)
+            mirror.update(self.files, self.runner)  # where the one before was interrupted in that
             yield descriptor
         except OSError as err:
             raise AvsError(
@@ -147,6 +139,7 @@ class OstreeStore(Reading):
                 # Each revision has a ref, so that a commit's parents need not be kept for it.
                 self._ostree("prune", "--refs-only", "--depth=0")
                 sizes = {path: size for path, size in sizes.items() if not os.path.lexists(path)}
+                mirror.update(self.files, self.runner)
             return sum(sizes.values())
 
     def commit(self, image: OsImage, content: Content, author: str, message: str) -> Revision:
@@ -169,6 +162,7 @@ class OstreeStore(Reading):
                 for version in (Version(revision=number), Version()):
                     self.files.set_ref(place(image, version), sum)
                 os.ftruncate(lock, 0)
+                mirror.update(self.files, self.runner)
         except AvsError as err:
             raise AvsError(
                 f"{image.name}: the commit failed, nothing was stored: {err.text}", err.tail, err.log
@@ -196,10 +190,15 @@ class OstreeStore(Reading):
 
     def _write(self, content: Content, before: Optional[Commit], words: Sequence[str]) -> str:
         """Write a commit and all that is new in it; returns its checksum."""
+        kept: Sequence[str] = ()
+        if restore.unkept(self.files.path / OWN):  # as NFS; the manifest has them
+            content, kept = staging.without_attributes(content), ("--no-xattrs",)
         if content.before is None or before is None:
+            store = self._sized(manifest.size(content.entries, by_name=True), READ)
             with own_directory(content.tree.parent, PLAIN) as directory:
                 made = staging.parts(content, directory, os.cpu_count() or 1)
-                sums = self._ostrees([["commit", "--orphan", "--no-bindings", f"--tree=dir={part}"] for part in made])
+                part = ["commit", "--orphan", "--no-bindings", *kept]
+                sums = store._ostrees([[*part, f"--tree=dir={path}"] for path in made])
             return self._sum("commit", *words, *(f"--tree=ref={sum}" for sum in sums))
         # Hard links lead only to the file system of the repository.
         with own_directory(self.files.path / OWN, STAGING) as directory:
@@ -207,7 +206,8 @@ class OstreeStore(Reading):
             # Without --require-hardlinks: of a content that has as many names as the file system allows the next is a copy.
             self._ostree("checkout", "--fsync=no", before.sum, str(tree))
             staging.change(content, tree)
-            return self._sum("commit", *words, f"--parent={before.sum}", "--devino-canonical", f"--tree=dir={tree}")
+            words = [*words, *kept, f"--parent={before.sum}", "--devino-canonical"]
+            return self._sum("commit", *words, f"--tree=dir={tree}")
 
     def _sum(self, *words: str) -> str:
         said = self._ostree(*words)
@@ -234,6 +234,7 @@ class OstreeStore(Reading):
             for item in (path, path.parent, path.parent.parent):
                 sync(item)
             self.files.set_ref(place(image, Version(tag=new.name)), sum)
+            mirror.update(self.files, self.runner)
 
     # -- reading by ostree itself
 
@@ -243,7 +244,8 @@ class OstreeStore(Reading):
             pass  # each directory is proven, and each name leads nowhere else, before anything is written
         os.rmdir(target)  # ostree makes it, and follows nothing that is there
         try:
-            self._ostree("checkout", "--force-copy", "--fsync=no", commit.sum, str(target))
+            store = self._sized(manifest.size(wanted or {}, by_name=True), WRITTEN)
+            store._ostree("checkout", "--force-copy", "--fsync=no", commit.sum, str(target))
             target.chmod(0o700)
         except AvsError as err:
             target.mkdir(exist_ok=True)
@@ -271,6 +273,10 @@ class OstreeStore(Reading):
 
     def check(self) -> str:
         self._need()
+        for mark in (self.files.path / "state").glob("*.commitpartial"):
+            with suppress(OSError):
+                if mark.read_bytes() == FOUND:  # which would fail the check though the file was put back
+                    mark.unlink()
         words = ["ostree", "fsck", f"--repo={self.files.path}", "--quiet", "--all"]
         said = self.runner.capture(words, check=False)
         if said.code:

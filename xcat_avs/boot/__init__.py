@@ -1,0 +1,1 @@
+"""Boot a packed set in a virtual machine, and say whether it came up."""
