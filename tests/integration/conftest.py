@@ -11,11 +11,7 @@ from pathlib import Path
 import pytest
 import rpmrepo
 
-from integration.harness import Installation, refuse_warning
-from xcat_avs.definitions.osimage import OsImage
-from xcat_avs.generate import Job
-from xcat_avs.generate.mmdebstrap import Mmdebstrap
-from xcat_avs.system.runner import Runner
+from integration.harness import ARCH, Installation, osimage_name, output
 
 NEEDED = ("fsvs", "svn", "svnadmin", "svnmucc", "svnlook", "ostree", "cpio")
 ENGINES = ("fsvs", "ostree")
@@ -116,23 +112,49 @@ def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], No
 
 
 @pytest.fixture(scope="session")
-def small_debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A rootimg by mmdebstrap: a minimal Debian 12 with ssh and chrony, and no source of packages. Not to be changed."""
+def small_debian_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `create` makes by mmdebstrap of a minimal Debian 12: rootimg, and the log of the step that generates it.
+
+    It has ssh, chrony and less, patch by a procedure, of documentation and languages only what avs.conf asks for, and no
+    source of packages. Not to be changed.
+    """
     if shutil.which("mmdebstrap") is None:
         pytest.skip("not installed: mmdebstrap")
+    if output(["dpkg", "--print-architecture"]) != "amd64\n":
+        pytest.skip(f"the image is of {ARCH}")
+    return shared(tmp_path_factory, "small-debian", make_small_debian)
 
-    def make(top: Path) -> None:
-        (top / "pkglist").write_text("openssh-server chrony tzdata mount\n")
-        root = top / "rootimg"
-        root.mkdir(mode=0o755)
-        image = OsImage("debian12-x86_64-netboot-small", {"pkglist": str(top / "pkglist")}, "a test")
-        Mmdebstrap().generate(Job(image, root, Runner(top / "log"), refuse_warning))
-        for pattern in ("var/cache/apt/**/*.*", "var/lib/apt/lists/*_*", "etc/apt/sources.list.d/*"):
-            for path in root.glob(pattern):
-                path.unlink()
-        (root / "etc/apt/sources.list").write_text("")
 
-    return shared(tmp_path_factory, "small-debian", make) / "rootimg"
+def make_small_debian(top: Path) -> None:
+    osvers, profile = "debian12", "small"
+    site = Installation(top / "site")
+    pkglist = site.top / "small.pkglist"
+    pkglist.write_text("openssh-server chrony tzdata mount less\n")
+    site.define(profile, osvers, pkglist=str(pkglist))
+    arguments = "-oAcquire::Retries=2"
+    site.configure("image", install_docs="no", install_locales="de", package_manager_args=arguments)
+    text = '"""Add a package"""\n\n\ndef run(ctx):\n    ctx.install_packages("patch")\n'
+    site.site_file("procedures/debian/more.py", text)
+    # What is looked at is the tree; the last step spares the time of a commit.
+    site.site_file("procedures/debian/stop.sh", "#!/bin/sh\nexit 9\n", 0o755)
+    site.recipe("prepare_image_directory", "generate_image", "more", "stop", profile=profile)
+    result = site.finish(site.start("create", profile), 400)  # seconds, from a mirror on a busy machine
+    assert "step stop failed" in result.error, str(result)
+    left = site.close()
+    assert not left, f"left behind: {left}"
+    root = (site.tree(profile, osvers) / "rootimg").rename(top / "rootimg")
+    (site.logs / osimage_name(profile, osvers) / "generate_image.log").rename(top / "generate_image.log")
+    shutil.rmtree(site.top)
+    for pattern in ("var/cache/apt/**/*.*", "var/lib/apt/lists/*_*", "etc/apt/sources.list.d/*"):
+        for path in root.glob(pattern):
+            path.unlink()
+    (root / "etc/apt/sources.list").write_text("")
+
+
+@pytest.fixture(scope="session")
+def small_debian(small_debian_build: Path) -> Path:
+    """The rootimg of it."""
+    return small_debian_build / "rootimg"
 
 
 @pytest.fixture(scope="session")

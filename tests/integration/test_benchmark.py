@@ -43,26 +43,26 @@ def check_side(operation: str, found: dict[str, Any]) -> None:
 
 def test_benchmark_measures_and_checks(tmp_path: Path) -> None:
     work, answer = tmp_path / "work", tmp_path / "answer.json"
-    done = benchmark("--small", "--rounds", "1", "--work", str(work), "--json", str(answer))
+    # restic, which is no part of what the tests need, is left to who measures with it.
+    sides = "classic,avsimage,ostree"
+    done = benchmark("--small", "--only", sides, "--rounds", "1", "--work", str(work), "--json", str(answer))
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads(answer.read_text(encoding="utf-8"))
     assert document["wrong"] == []
     assert document["small"] is True
     assert (document["rounds"], document["cores"]) == (1, os.cpu_count())
-    restic = shutil.which("restic") is not None
-    assert set(document["versions"]) == {"python", "fsvs", "svn", "ostree", "rsync"} | ({"restic"} if restic else set())
+    assert set(document["versions"]) == {"python", "fsvs", "svn", "ostree", "rsync"}
 
     assert set(document["trees"]) == {"reference", "rebuild", "difference"}
     for name in ("reference", "rebuild"):
         size = document["trees"][name]
-        assert size["entries"] > size["files"] > 400
-        assert size["bytes"] > 500_000
+        assert size["entries"] > size["files"] > 250
+        assert size["bytes"] > 400_000
     assert all(document["trees"]["difference"][kind] > 0 for kind in ("added", "removed", "changed"))
 
     assert list(document["operations"]) == OPERATIONS
     for operation, record in document["operations"].items():
         wanted = {"avsimage", "ostree"} if operation in KEPT else {"classic", "avsimage", "ostree"}
-        wanted |= {"restic"} if restic and operation not in KEPT | {"tag"} else set()
         assert set(record["sides"]) == wanted, operation
         for found in record["sides"].values():
             check_side(operation, found)
