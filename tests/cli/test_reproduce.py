@@ -51,6 +51,13 @@ def test_reproduce(built: Installation, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in place.parent.glob("*/*") if path.is_file()} == before
     assert os.listdir(built.top / "state/staging") == []
 
+    # What lies there is not what was packed, though the same comes out.
+    kernel = place.with_name("example.test") / "kernel"
+    kernel.write_bytes(b"another")
+    said = lines(built(*verify), code=1)
+    assert sum(line.startswith("[FAIL]") and "what lies there was changed since" in line for line in said) == 1
+    kernel.write_bytes(before[kernel])
+
     # By another program: it is named, and so is what it means.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/igzip").write_text(IGZIP)

@@ -70,6 +70,11 @@ def test_run_is_the_command(site: Installation) -> None:
     assert (said.code, said.out) == (7, "/root --sign -t a b --\n")
     assert site(*words, "cat", "/etc/new").code == 1, "what it has changed is gone"
     assert site(*words, "nothing-of-that-name").code == 127
+    none = site(*words, "")
+    assert (none.code, "shell" in none.err) == (127, False), (
+        "an empty name is that of no program, and asks for no shell"
+    )
+    assert site(*words, "grep", "SigIgn:.*0000$", "/proc/self/status").code == 0, "SIGPIPE ends it, as in a shell"
     assert site(*words, "sh", "-c", "kill -TERM $$").code == 128 + 15
     told = site("-c", "run", "example.prod", "-r", "2", "--json", "--", "sh", "-c", "echo out")
     assert json.loads(told.out) == {

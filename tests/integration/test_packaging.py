@@ -200,6 +200,17 @@ def test_life(kind: str, root: Root, packages: dict[tuple[str, str], Path], tmp_
     (root.top / kept).unlink()
 
 
+def test_settings_of_a_package_that_was_never_configured(tmp_path: Path) -> None:
+    """The scripts of the package, in the order of dpkg, where what it depends on is missing and it is removed again."""
+    settings = tmp_path / "avs.conf"
+    settings.write_text(CONF)
+    for words in (["preinst", "install"], ["postrm", "remove"]):
+        script = (TOP / "packaging/debian" / words[0]).read_text().replace("/etc/xcat/", f"{tmp_path}/")
+        run("sh", "-ec", script.replace("/opt/xcat/", "/nonexistent/"), *words)
+        assert settings.exists() == (words[0] == "postrm")
+    assert settings.read_text() == CONF
+
+
 def put_by_install_xcat(root: Root) -> None:
     """What install-xcat leaves, as far as it concerns a package."""
     home = "opt/xcat/share/xcat/avs"

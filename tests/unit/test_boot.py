@@ -207,9 +207,11 @@ def test_qemu_that_cannot_even_start_it(qemu: Machine) -> None:
         ("exec sleep 60", judge.SILENT),
         ("echo Linux; exec sleep 60", judge.LATE),
         ("echo Linux; sleep 0.1", judge.ENDED),
+        ("while :; do echo '[ 1.0] usb 1-1: reset'; done", judge.MUCH),
     ],
 )
-def test_what_never_comes_up(script: str, kind: str, qemu: Machine) -> None:
+def test_what_never_comes_up(script: str, kind: str, qemu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "MOST", 10000)
     done = qemu.boot(script, seconds=0.3)
     assert done.verdict.kind == kind
 

@@ -134,6 +134,13 @@ def test_tags_of_the_image(asked: list[str]) -> None:
     assert fits(f"diff {PROD} -t v1 :", "bash") == TAGS
 
 
+def test_quoted_words_are_what_bash_makes_of_them(asked: list[str]) -> None:
+    assert fits(f"pack '{PROD}' -t \"v", "bash") == ["v1"]
+    assert fits("show --method 'sq", "bash") == ["squashfs"]
+    assert fits(f'"pack" {PROD} --tag="v', "bash") == ["--tag=v1"]
+    assert completion.unquoted("'a b'\\''c") == "a b'c"
+
+
 def test_the_word_is_in_the_middle(asked: list[str]) -> None:
     said = list[str]()
     completion.respond(["bash", "2", "pack", "-t", "v", PROD], said.append)

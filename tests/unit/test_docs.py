@@ -343,6 +343,9 @@ def test_readme_and_changes_name_every_mode_and_the_version() -> None:
         text = (TOP / name).read_text(encoding="utf-8")
         assert [mode for mode in modes.table() if f"`{mode}`" not in text] == []
         assert __version__ in text
+        if name == "README.md":
+            status = text.partition("## Status")[2]
+            assert [mode for mode in modes.table() if f"`{mode}`" not in status] == []
 
 
 def test_paths_in_contributing_exist() -> None:

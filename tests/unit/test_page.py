@@ -77,10 +77,19 @@ def test_a_browser_runs_the_scripts_of_the_page_and_no_other() -> None:
     assert "@import" not in text
 
 
+def test_packages_of_one_name_are_fields_of_their_own() -> None:
+    """Two kernels, or a library for two architectures: plotly draws nothing at all where two ids are the same."""
+    pytest.importorskip("plotly")
+    trace = charts.packages([("kernel", 60), ("kernel", 50), ("all packages", 40)]).to_dict()["data"][0]
+    assert list(trace["ids"]) == ["0", "1", "2", "3"]
+    assert list(trace["parents"]) == ["", "0", "0", "0"]
+    assert list(trace["values"]) == [150, 60, 50, 40]
+
+
 def test_a_page_without_charts_is_an_error_that_says_how_to_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    with pytest.raises(AvsError, match=r"pip install xcat-avs\[html\]"):
+    with pytest.raises(AvsError, match=r"`/\S+ -m pip install plotly` brings it"):
         charts.need()
 
 

@@ -303,6 +303,10 @@ def test_without_a_terminal_a_line_each_ten_seconds(clock: list[float], tmp_path
     clock[0] += 6
     progress.tick(log)
     assert len(stream.getvalue().splitlines()) == 4, "ten seconds between two lines, whatever they are about"
+    log.write_bytes(b"\xff" * 5000)
+    clock[0] += 6
+    progress.tick(log)
+    assert len(stream.getvalue().splitlines()[-1]) < 300, "what programs say may have no end"
 
 
 def test_what_the_run_is_called_is_shown_where_it_takes_a_while(clock: list[float]) -> None:

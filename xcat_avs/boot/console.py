@@ -15,6 +15,9 @@ from xcat_avs.system import suspend
 TURN = 0.5  # seconds between two looks at the clock
 AFTER = 3.0  # seconds for the lines that follow a panic
 READ, WINDOW = 2048, 8192  # bytes that are read at once, characters at the end that are searched
+MOST = (
+    16 << 20
+)  # characters that a boot may say, for all of them are kept; a real serial port takes 20 minutes for these
 
 
 def patterns(success: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
@@ -47,25 +50,33 @@ class Console:
         self._child: Any = pexpect.fdpexpect.fdspawn(stream, encoding="utf-8", codec_errors="replace", maxread=READ)
         self._child.logfile_read = self
         self._clock = suspend.Clock()
-        self.text = ""
+        self._said: list[str] = []
+        self._length = 0
 
     def close(self) -> None:
         self._log.close()
 
     def write(self, text: str) -> None:
         """Take what was read, for the log."""
-        self.text += text
+        self._said.append(text)
+        self._length += len(text)
         self._log.write(text.encode("utf-8"))
 
     def flush(self) -> None:
         self._log.flush()
 
+    @property
+    def text(self) -> str:
+        return "".join(self._said)
+
     def seconds(self) -> float:
         return self._clock.seconds()
 
     def wait(self, wanted: list[re.Pattern[str]], until: float) -> int:
-        """Read until one of the patterns comes: its number, -1 at the end of the machine, -2 at `until` seconds."""
+        """Read until one of the patterns comes: its number, -1 at the end of the machine, -2 at `until` seconds, -3 where it does not stop talking."""
         while self._clock.seconds() < until:
+            if self._length > MOST:
+                return -3
             found = int(
                 self._child.expect_list([*wanted, self._eof, self._timeout], timeout=TURN, searchwindowsize=WINDOW)
             )
@@ -89,4 +100,4 @@ class Console:
             self.wait([judge.UP], self._clock.seconds() + settle)
         if found == 1:
             self.wait([], self._clock.seconds() + AFTER)
-        return Heard(self.text, reached, ended=found == -1, late=found == -2)
+        return Heard(self.text, reached, ended=found == -1, late=found == -2, much=found == -3)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-BOOTED, NO_INIT, INIT_ENDED, NO_ROOT_MODULE, NO_ROOT, NO_MODULES, CORRUPT, MEMORY, PANIC, EMERGENCY, UNIT, SILENT, LATE, ENDED = (
+BOOTED, NO_INIT, INIT_ENDED, NO_ROOT_MODULE, NO_ROOT, NO_MODULES, CORRUPT, MEMORY, PANIC, EMERGENCY, UNIT, SILENT, LATE, MUCH, ENDED = (
     "booted", "no init", "init ended", "no module of the root's file system", "no root", "kernel without its modules",
-    "corrupt archive", "out of memory", "kernel panic", "emergency mode", "failed unit", "silence", "time limit", "ended",
+    "corrupt archive", "out of memory", "kernel panic", "emergency mode", "failed unit", "silence", "time limit", "endless output", "ended",
 )  # fmt: skip
 COLOUR = r"(?:\x1b\[[0-9;]*m)*"
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1bc?|\r")
@@ -63,13 +63,14 @@ WORDS = {
 class Heard:
     """The console up to the end of a boot. reached: what said that it is up, "" where nothing did.
 
-    ended: whether the machine has ended by itself; late: whether its time was over.
+    ended: whether the machine has ended by itself; late: whether its time was over; much: whether it did not stop talking.
     """
 
     text: str
     reached: str = ""
     ended: bool = False
     late: bool = False
+    much: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ def judge(heard: Heard, initramfs: bool, units: Sequence[str] = ()) -> Verdict:
         )
     elif not kind and heard.late:
         kind, words = LATE, "what [boot] success asks for was not seen within its time"
+    elif not kind and heard.much:
+        kind, words = MUCH, "the console does not stop, and what [boot] success asks for was not in it"
     else:
         kind = kind or ENDED
         words = f"{WORDS[kind]} ({line})" if line else WORDS[kind]

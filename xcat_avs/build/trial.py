@@ -41,7 +41,7 @@ def enter(root: Path, what: str, argv: Sequence[str], progress: Progress, apart:
     what: whose tree it is. apart: see command.attached.
     """
     words = [*argv] or [shell(root)]
-    if not words[0]:
+    if not argv and not words[0]:
         raise AvsError(f"{what} has no {SHELL}, so there is no shell in it; give a command that it has, after --")
     if not argv:
         progress.say(f"{what}: a shell in a copy of it; what is changed here goes with the shell")

@@ -9,6 +9,7 @@ after a tab, and a NUL, at which the shell goes on.
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -184,6 +185,14 @@ def joined(words: Sequence[str], at: int) -> tuple[list[str], int, str]:
     return found, place, left
 
 
+def unquoted(word: str) -> str:
+    """What bash makes of a word, which it hands over as it is typed; one whose quote is still open is closed."""
+    for end in ("", "'", '"'):
+        with suppress(ValueError):
+            return "".join(shlex.split(word + end)[:1])
+    return word
+
+
 def known_beforehand() -> str:
     """The modes, and the options of each, for bash and zsh: to be put into the scripts where they are installed.
 
@@ -213,7 +222,7 @@ def respond(argv: Sequence[str], say: Callable[[str], None]) -> int:
 
 
 def _respond(shell: str, at: int, words: Sequence[str], say: Callable[[str], None]) -> None:
-    words, place, left = joined(words, at) if shell == "bash" else (words, at, "")
+    words, place, left = joined([*map(unquoted, words)], at) if shell == "bash" else (words, at, "")
     line, typed = Line.read(words[:place], words[place + 1 :]), words[place]
     found = offer(line, typed)
 

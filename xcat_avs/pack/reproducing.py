@@ -18,7 +18,7 @@ from xcat_avs.pack.packing import Packing, Tagged
 from xcat_avs.pack.secrets import Gate
 from xcat_avs.report import short_size
 from xcat_avs.request import Request
-from xcat_avs.serve import sets
+from xcat_avs.serve import contents, sets
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.site import Site
 from xcat_avs.system.findings import FAIL, OK, WARN, Finding
@@ -95,6 +95,10 @@ def _compared(job: PackJob, record: PackedSet, made: PackedSet, old: Path, new: 
     names = sorted(record.files.keys() | made.files.keys())
     others = [name for name in names if record.files.get(name) != made.files.get(name)]
     if not others:
+        changed = contents.changes(old, record.files, sums=True)
+        if changed:
+            text = f"{old}: packed again, all {len(names)} files come out as they did, and what lies there was changed since; pack it with --force"
+            return Finding(FAIL, text, tuple(changed))
         return Finding(OK, f"{old}: packed again, all {len(names)} files come out the same, to the byte")
     lines = [line for name in others for line in _difference(job, name, (record, made), (old, new))]
     programs = [f"{name}: {_by(record.programs, name)} then, {_by(made.programs, name)} now"

@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import posixpath
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,8 +56,8 @@ def need() -> None:
         import plotly.graph_objects  # noqa: F401
     except ImportError:
         raise AvsError(
-            "a page has charts, which plotly makes, and plotly is not installed; `pip install xcat-avs[html]` brings it, "
-            "and so does the package python3-plotly of Debian and Ubuntu"
+            f"a page has charts, which plotly makes, and plotly is not installed; `{sys.executable} -m pip install plotly` "
+            "brings it, and so does, where avsimage runs by the system's own Python, the package python3-plotly of Debian and Ubuntu"
         ) from None
 
 
@@ -96,9 +97,10 @@ def treemap(nodes: Sequence[tuple[str, str, str, int]]) -> Any:
     """Fields in fields. nodes: id, id of the one around it ("" for none), name, bytes of all in it; that one first."""
     import plotly.graph_objects as go
 
-    number = {item[0]: str(place) for place, item in enumerate(nodes)}  # two ids may look the same
+    # Two ids may look the same, or be the same: two kernels, or a library for two architectures. The first is meant.
+    number = {item[0]: str(place) for place, item in reversed([*enumerate(nodes)])}
     trace = go.Treemap(
-        ids=[number[item[0]] for item in nodes], parents=[number.get(item[1], "") for item in nodes],
+        ids=[*map(str, range(len(nodes)))], parents=[number.get(item[1], "") for item in nodes],
         labels=[_label(item[2]) for item in nodes], customdata=[_label(item[0]) for item in nodes],
         values=[item[3] for item in nodes], text=[short_size(item[3]) for item in nodes],
         branchvalues="total", marker={"colors": _colors(nodes), "line": {"width": 1, "color": "rgba(255,255,255,0.35)"}}, textinfo="label+text",

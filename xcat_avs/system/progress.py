@@ -17,6 +17,7 @@ from xcat_avs.system.statusline import StatusLine
 
 INTERVAL = 0.5  # seconds between two states of the status line
 LINE_INTERVAL = 10.0  # seconds between two lines where there is no status line
+LONGEST = 200  # characters of a last output that are in a line of a log: a console may say anything
 DUMB = ("dumb", "unknown")  # terminals that cannot take a line back
 
 
@@ -119,7 +120,8 @@ class Progress:
         if self._fit() and self._line:
             self._line.show(printable(self._activity), seconds, far, printable(last[0]))
         else:
-            self.say("  ".join(filter(None, [self._activity, f"{seconds:.0f}s", str(far or ""), last[0]])))
+            said = [self._activity, f"{seconds:.0f}s", str(far or ""), last[0][:LONGEST]]
+            self.say("  ".join(filter(None, said)))
 
     def started(self, argv: Sequence[str]) -> None:
         """Print a program that is started, with -V."""

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Optional
+from typing import Any, Optional
 
 
 def on_terminal() -> bool:
@@ -16,13 +16,19 @@ def on_terminal() -> bool:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Leave Ctrl-C to the program that has the terminal; this process waits for its end."""
+    """Leave Ctrl-C to the program that has the terminal; this process waits for its end.
+
+    Nor does that program inherit what Python ignores for itself: it ends where nobody reads what it writes.
+    """
     # Not SIG_IGN, which the program would inherit.
-    before = signal.signal(signal.SIGINT, lambda _signum, _frame: None)
+    ours: dict[signal.Signals, Any] = {signal.SIGINT: lambda _signum, _frame: None}
+    ours.update(dict.fromkeys((signal.SIGPIPE, signal.SIGXFSZ), signal.SIG_DFL))
+    before = {number: signal.signal(number, action) for number, action in ours.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, action in before.items():
+            signal.signal(number, action)
 
 
 @contextmanager
