@@ -29,8 +29,8 @@ for number in (signal.SIGINT, signal.SIGHUP):
 
 # The files that take longest come first, so that no worker is left with one at the end.
 LONGEST = ("quickstart", "procedures_remove", "store", "faults", "procedures_setup", "xcat", "addon_library", "dnf", "damage",
-           "procedures", "mmdebstrap", "rinse", "hostile", "remote", "https", "window", "torture", "benchmark", "large", "packaging",
-           "install", "addons",
+           "procedures", "mmdebstrap", "rinse", "copy", "runbook", "completion", "page", "hostile", "remote",
+           "https", "window", "torture", "benchmark", "large", "packaging", "install", "addons",
            "cli", "diff", "fakes", "xcat_definitions", "avsaddons", "archive", "start", "proof", "command")  # fmt: skip
 # Of these not even that is enough: workers share them, a function's cases going to the same one. What their tests
 # have in common is cheap. Any other file stays with one worker, for what its tests share is made once.

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Optional
@@ -154,6 +155,7 @@ class Installation(Node):
             mounts, "enter_private_namespace", side_effect=never
         ):  # fmt: skip
             try:
+                time.tzset()  # for another test may have had another zone in this process
                 os.chdir("/")
                 code = cli.run(argv)
             finally:

