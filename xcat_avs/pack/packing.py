@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -20,8 +20,10 @@ from xcat_avs.pack import additions, addon_archives, archive, forms, packimage, 
 from xcat_avs.pack.archive import Form
 from xcat_avs.pack.job import PackJob
 from xcat_avs.pack.secrets import Gate
-from xcat_avs.serve import contents, sets
+from xcat_avs.serve import contents, publish, sets
 from xcat_avs.serve.sets import PackedSet
+from xcat_avs.site import Site
+from xcat_avs.site.lending import last_build
 from xcat_avs.store.protocol import MANIFEST, Store, Version
 from xcat_avs.store.trees import Build, checkout_tree, no_build
 from xcat_avs.system import mounts
@@ -247,3 +249,13 @@ def _kept_times(tree: Path, stored: Manifest) -> Iterator[None]:
     """Undo what changes in a checkout do to the times of directories, and so to the bytes of the archive."""
     yield
     restore.restore_times(str(tree), {path: entry for path, entry in stored.items() if entry.type == "dir"})
+
+
+@contextmanager
+def alone(site: Site, job: PackJob, tagged: Tagged) -> Iterator[Packing]:
+    """Yield what packs a tag, while nobody else packs for that osimage, serves in that place, or has the kept checkout."""
+    rootimgdir, source = job.target.rootimgdir, tagged.image
+    publish.make_parent(rootimgdir)
+    with site.lock(job.target.image, "pack"), site.image_lock(rootimgdir), site.checkout(source) as checkout:
+        gate, build = Gate(job, source, site.declared_secrets), partial(last_build, site, source, checkout)
+        yield Packing(job, tagged, checkout, gate, build=build)

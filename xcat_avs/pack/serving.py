@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError
 from xcat_avs.pack import addon_archives, forms
 from xcat_avs.pack.job import PackJob, prepare
-from xcat_avs.pack.packing import Packing, Tagged
+from xcat_avs.pack.packing import Tagged, alone
 from xcat_avs.pack.proven import refuse_unbooted
-from xcat_avs.pack.secrets import Gate
 from xcat_avs.pack.signed import refuse_unsigned, said_of
 from xcat_avs.report import Report, as_lines, short_size
 from xcat_avs.request import Request
@@ -22,7 +20,6 @@ from xcat_avs.serve import journal, nodeset, publish, sets
 from xcat_avs.serve.journal import Change
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.site import Site
-from xcat_avs.site.lending import last_build
 from xcat_avs.store.tags import parted
 from xcat_avs.tree.gate import document as secret_document
 from xcat_avs.tree.gate import lines as secret_words
@@ -76,10 +73,8 @@ def serve(request: Request, site: Site, job: PackJob, tagged: Tagged) -> Report:
     said = f"{target.image.name} tag {tag.name} is published"
     signed = refuse_unsigned(site, job, tagged)
     refuse_unbooted(site, job, tagged)
-    publish.make_parent(target.rootimgdir)
-    with site.lock(target.image, "pack"), site.image_lock(target.rootimgdir), site.checkout(source) as checkout:
-        gate = Gate(job, source, site.declared_secrets)
-        packing = Packing(job, tagged, checkout, gate, build=partial(last_build, site, source, checkout))
+    with alone(site, job, tagged) as packing:
+        gate = packing.gate
         publish.warn_altered(target, site.progress.warn)
         finished = publish.finish_interrupted(target.rootimgdir)
         site.check_place(target)  # again, for a build may have come between

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Optional
 
 from xcat_avs.definitions import exlist
 from xcat_avs.pack import proof
 from xcat_avs.pack.job import PackJob
-from xcat_avs.pack.packing import Packing, Tagged
-from xcat_avs.pack.secrets import Gate
-from xcat_avs.serve import booted, contents, publish, sets
+from xcat_avs.pack.packing import Tagged, alone
+from xcat_avs.serve import booted, contents, sets
 from xcat_avs.serve.sets import PackedSet
 from xcat_avs.site import Site
-from xcat_avs.site.lending import last_build
 from xcat_avs.store.protocol import Version
 from xcat_avs.store.trees import stored_manifest
 from xcat_avs.system.scratch import own_directory
@@ -42,15 +39,8 @@ def bootable(site: Site, job: PackJob, tagged: Tagged) -> Iterator[Trial]:
     with own_directory(site.settings.state / booted.DIRECTORY, "set.") as own:
         new = own / "set"
         new.mkdir()
-        publish.make_parent(job.target.rootimgdir)
-        with ExitStack() as stack:
-            stack.enter_context(site.lock(job.target.image, "pack"))
-            stack.enter_context(site.image_lock(job.target.rootimgdir))
-            checkout = stack.enter_context(site.checkout(tagged.image))
-            build = partial(last_build, site, tagged.image, checkout)
-            record = Packing(job, tagged, checkout, Gate(job, tagged.image, site.declared_secrets), build=build).pack(
-                new
-            )
+        with alone(site, job, tagged) as packing:
+            record = packing.pack(new)
         yield Trial(new, record, packed=True)
 
 

@@ -86,7 +86,7 @@ def anew(target: Path, wanted: Optional[Manifest] = None) -> Iterator[Path]:
     for old in (new, new.with_name(new.name + PARTS), target.with_name(target.name + FETCHED)):
         mounts.remove_tree(old)
     new.mkdir(parents=True, mode=0o700)
-    size = sum(entry.size for entry in wanted.values()) if wanted else 0
+    size = manifest.size(wanted, by_name=True) if wanted else 0
     # ext4 makes files many times slower in the minute after as many were removed. What is mounted there is told at once.
     if not size or shutil.disk_usage(new).free < ROOM * size or mounts.mounts_below(target):
         mounts.remove_tree(target)
@@ -99,13 +99,16 @@ def anew(target: Path, wanted: Optional[Manifest] = None) -> Iterator[Path]:
     os.rename(new, target)
 
 
-def missing(before: Manifest, wanted: Manifest) -> Optional[list[Entry]]:
-    """The files whose contents a checkout lacks that is to become another one; None where these are too many."""
+def missing(before: Manifest, stored: Manifest, most: int) -> Optional[list[Entry]]:
+    """The files whose contents a checkout lacks that is to become another one; None where these are more than most.
+
+    stored: what the store holds of that one.
+    """
     found = [
-        entry for path, entry in in_store(wanted).items()
+        entry for path, entry in stored.items()
         if entry.type == "file" and not entry.hardlink and path != MANIFEST and _anew(before.get(path), entry)
     ]  # fmt: skip
-    return found if len(found) * MOST <= len(wanted) else None
+    return found if len(found) <= most else None
 
 
 def _anew(before: Optional[Entry], after: Entry) -> bool:

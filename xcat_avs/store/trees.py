@@ -12,7 +12,7 @@ from typing import Optional
 from xcat_avs.definitions.osimage import OsImage
 from xcat_avs.errors import AvsError, DamageError, NotFoundError, counted
 from xcat_avs.store import kept, layout
-from xcat_avs.store.carried import CARRIED, INFO, OWN, add, carried, contents, earlier, held
+from xcat_avs.store.carried import CARRIED, INFO, OWN, add, carried, held
 from xcat_avs.store.protocol import MANIFEST, PLAIN, Content, Revision, Store, Version
 from xcat_avs.system import mounts
 from xcat_avs.system.meter import READ, Far
@@ -98,7 +98,7 @@ def commit_tree(
 
 def held_by(store: Store, image: OsImage, head: Revision, stored: Manifest) -> Manifest:
     """What the store holds of a revision with this manifest."""
-    return {**held(stored, earlier(contents(stored, carried(stored)))), **_wrongly_held(store, image, head, stored)}
+    return {**kept.in_store(stored), **_wrongly_held(store, image, head, stored)}
 
 
 def _wrongly_held(store: Store, image: OsImage, head: Revision, stored: Mapping[str, Entry]) -> Manifest:
@@ -240,7 +240,7 @@ def checkout_tree(
     more = store.paths(image, version) - stored.keys()
     if more:  # which neither of the following would notice
         raise _different(image, version, [f"+{path}" for path in sorted(more)])
-    if before is None or not _brought(store, image, version, target, (before, wanted)):
+    if before is None or not _brought(store, image, version, target, (before, wanted, stored)):
         with kept.anew(target, wanted) as new:
             store.export(image, version, new, stored)
             _prove(store, image, version, new, wanted)
@@ -257,11 +257,14 @@ def _unproven(store: Store, image: OsImage, version: Version, target: Path, warn
 
 
 def _brought(
-    store: Store, image: OsImage, version: Version, target: Path, manifests: tuple[Manifest, Manifest]
+    store: Store, image: OsImage, version: Version, target: Path, manifests: tuple[Manifest, Manifest, Manifest]
 ) -> bool:
-    """Whether a checkout of one manifest could be made one of another one, proven; it is left, or gone, where not."""
-    before, wanted = manifests
-    missing, new = kept.missing(before, wanted), target.with_name(f"{target.name}.new")
+    """Whether a checkout of one manifest could be made one of another one, proven; it is left, or gone, where not.
+
+    manifests: of the checkout, of what is wanted, and what the store holds of that.
+    """
+    before, wanted, stored = manifests
+    missing, new = kept.missing(before, stored, most=len(wanted) // kept.MOST), target.with_name(f"{target.name}.new")
     if missing is None or mounts.mounts_below(target):  # which must not move with it
         return False
     with kept.beside(target, kept.FETCHED) as fetched:

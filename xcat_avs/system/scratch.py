@@ -28,6 +28,21 @@ def own_directory(parent: Path, prefix: str) -> Iterator[Path]:
         yield directory
 
 
+@contextmanager
+def made_whole(path: Path, mark: str) -> Iterator[Path]:
+    """Yield a directory that becomes path at the end of the block, in one rename, so that nobody sees half of it.
+
+    mark: a file in it, by which one that another run has made meanwhile is known; that one stays.
+    """
+    with own_directory(path.parent, f".{path.name}.new.") as temporary:
+        yield temporary
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if not (path / mark).exists():
+                raise
+
+
 def sweep(parent: Path, prefix: str) -> None:
     """Remove the directories PREFIX* in parent whose run is gone."""
     if parent.is_dir():

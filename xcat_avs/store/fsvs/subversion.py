@@ -21,7 +21,7 @@ from xcat_avs.store.evidence import missing
 from xcat_avs.store.fsvs import refusals
 from xcat_avs.system import command, masking, mounts
 from xcat_avs.system.runner import QUIET, Output, Runner
-from xcat_avs.system.scratch import own_directory
+from xcat_avs.system.scratch import made_whole, own_directory
 
 # In what is nothing but a URL it may also have spaces, quotes and brackets.
 PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
@@ -202,21 +202,16 @@ class Subversion:
         return ["--username", author] if author and self._local() else []
 
     def _create(self, path: Path) -> None:
-        """Make the repository under another name and rename it, so that nobody sees half of one."""
+        """Make the repository, of which nobody sees half."""
         command.need("svnadmin")
         try:
-            with own_directory(path.parent, f".{path.name}.new.") as temporary:
+            with made_whole(path, "format") as temporary:
                 self.runner.capture(["svnadmin", "create", str(temporary)])
                 conf = temporary / "db/fsfs.conf"
                 text = conf.read_text(encoding="utf-8")
                 for section, setting in TUNING:
                     text = text.replace(f"[{section}]\n", f"[{section}]\n{setting}\n", 1)
                 conf.write_text(text, encoding="utf-8")
-                try:
-                    os.rename(temporary, path)
-                except OSError:
-                    if not (path / "format").exists():  # otherwise another create has made it meanwhile
-                        raise
         except FileExistsError as err:
             raise AvsError(f"cannot make the store {self.repository}: {err.filename}: Not a directory") from None
         except OSError as err:

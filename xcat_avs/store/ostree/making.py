@@ -11,20 +11,20 @@ from xcat_avs.errors import AvsError, CommandError
 from xcat_avs.store.ostree import ground
 from xcat_avs.system import command
 from xcat_avs.system.runner import Runner
-from xcat_avs.system.scratch import own_directory
+from xcat_avs.system.scratch import made_whole
 
 BARE, ARCHIVE = "bare", "archive"
 
 
 def make(path: Path, what: str, settings: Sequence[tuple[str, str]], runner: Runner, mode: str = BARE) -> None:
-    """Make a repository under another name and rename it, so that nobody sees half of one.
+    """Make a repository, of which nobody sees half.
 
     what: how it is called in an error. settings: key and value of its configuration.
     """
     command.need("ostree")
     cannot = f"cannot make {what}: "
     try:
-        with own_directory(path.parent, f".{path.name}.new.") as temporary:
+        with made_whole(path, "config") as temporary:
             why = ground.unfit(temporary) if mode == BARE else ""
             if why:
                 raise AvsError(f"{cannot}{path.parent}: {why}")
@@ -35,11 +35,6 @@ def make(path: Path, what: str, settings: Sequence[tuple[str, str]], runner: Run
                 status = path.stat()
                 os.chown(temporary, status.st_uid, status.st_gid)
                 temporary.chmod(stat.S_IMODE(status.st_mode))
-            try:
-                os.rename(temporary, path)
-            except OSError:
-                if not (path / "config").exists():  # otherwise another run has made it meanwhile
-                    raise
     except OSError as err:
         raise AvsError(f"{cannot}{err.filename or path}: {err.strerror}") from None
     except CommandError as err:

@@ -24,7 +24,6 @@ from xcat_avs.store.protocol import Version
 from xcat_avs.system import command
 from xcat_avs.tree.manifest import Entry, Manifest
 
-URL = re.compile(rf"{SCHEME}https?://")
 NAME = "avs"  # of the server, in the configuration of the cache
 # A ref in the summary, as `ostree remote summary --raw` prints it, and its commit: bytes that end in 0 are printed as text.
 REF = re.compile(
